@@ -1,0 +1,1 @@
+//! Implementations of Atoll's ports: sites, logs, caches, blob stores.

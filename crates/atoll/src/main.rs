@@ -1,0 +1,2 @@
+//! Atoll: configuration, wiring and subcommands.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Atoll's entrances: PostgreSQL wire protocol, HTTP, authentication, metrics.

@@ -1,0 +1,1 @@
+//! Atoll's runtime: catalog, transactions, replication, background tasks.

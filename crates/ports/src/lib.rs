@@ -1,0 +1,1 @@
+//! Atoll's traits at the edges, with a conformance suite for each.

@@ -1,0 +1,1 @@
+//! Atoll's embedded engine: MVCC rows and indexes on an LSM tree.
