@@ -1,1 +1,8 @@
-//! Atoll's traits at the edges, with a conformance suite for each.
+//! Atoll's traits at its edges.
+//!
+//! Invariant: a trait here is the whole of what one side may know of the other: `front` speaks to [`session`], `query` to
+//! [`cluster`], the node's transactions to [`site`]. Each has its contract in its documentation.
+
+pub mod cluster;
+pub mod session;
+pub mod site;

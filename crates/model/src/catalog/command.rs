@@ -1,0 +1,305 @@
+//! Changes to the catalog, as data: what DDL binds to, what a single node logs and a cluster replicates.
+//!
+//! Invariant: a command names objects by name and carries no ids; [`super::Catalog::apply`] hands those out, deterministically.
+
+use super::{ReadBalance, ReferentialAction, Replication, SiteEngine};
+use crate::{SqlType, Value};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CatalogCommand {
+    /// CREATE SITE
+    CreateSite {
+        /// Its name.
+        name: String,
+        /// Its engine.
+        engine: SiteEngine,
+        /// Its options.
+        options: BTreeMap<String, String>,
+    },
+    /// DROP SITE: refused while fragments live there.
+    DropSite {
+        /// Its name.
+        name: String,
+    },
+    /// CREATE TABLE (with its fragments, unless they are declared later by `PARTITION OF`).
+    CreateTable(Box<NewTable>),
+    /// CREATE TABLE … PARTITION OF: adds a declared fragment (and the corresponding one to every table derived from it).
+    CreateFragment {
+        /// The partitioned table.
+        table: String,
+        /// The new fragment.
+        fragment: NewFragment,
+    },
+    /// DROP TABLE of a declared fragment (DETACH and drop).
+    DropFragment {
+        /// The fragment's name.
+        name: String,
+    },
+    /// DROP TABLE
+    DropTable {
+        /// Its name.
+        name: String,
+        /// Drops views and foreign keys that depend on it as well.
+        cascade: bool,
+    },
+    /// TRUNCATE: every fragment of the tables gets a new id, and so is empty.
+    Truncate {
+        /// The tables.
+        tables: Vec<String>,
+        /// Starts the owned sequences anew (as new sequences, in the store's eyes).
+        restart_identity: bool,
+    },
+    /// ALTER TABLE
+    AlterTable {
+        /// Its name.
+        table: String,
+        /// What changes.
+        change: TableChange,
+    },
+    /// CREATE INDEX. The rows' entries are built by whoever applies it, before it becomes visible.
+    CreateIndex {
+        /// The table.
+        table: String,
+        /// The index.
+        index: NewIndex,
+    },
+    /// DROP INDEX
+    DropIndex {
+        /// Its name.
+        name: String,
+    },
+    /// CREATE VIEW
+    CreateView {
+        /// Its name.
+        name: String,
+        /// Names of its columns, or empty.
+        columns: Vec<String>,
+        /// Its query.
+        query: String,
+        /// Names of the relations that it reads.
+        depends_on: Vec<String>,
+        /// OR REPLACE
+        replace: bool,
+    },
+    /// DROP VIEW
+    DropView {
+        /// Its name.
+        name: String,
+        /// Drops dependent views as well.
+        cascade: bool,
+    },
+    /// CREATE SEQUENCE
+    CreateSequence(NewSequence),
+    /// DROP SEQUENCE
+    DropSequence {
+        /// Its name.
+        name: String,
+    },
+    /// CREATE ROLE / CREATE USER
+    CreateRole {
+        /// Its name.
+        name: String,
+        /// May connect.
+        login: bool,
+        /// May do anything.
+        superuser: bool,
+        /// SCRAM verifier.
+        password: Option<String>,
+    },
+    /// ALTER ROLE: `None` leaves as it is.
+    AlterRole {
+        /// Its name.
+        name: String,
+        /// May connect.
+        login: Option<bool>,
+        /// May do anything.
+        superuser: Option<bool>,
+        /// SCRAM verifier; `Some(None)` removes the password.
+        password: Option<Option<String>>,
+    },
+    /// DROP ROLE
+    DropRole {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A table to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewTable {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<NewColumn>,
+    /// Primary key: constraint name (default `<table>_pkey`) and columns.
+    pub primary_key: Option<(Option<String>, Vec<String>)>,
+    /// UNIQUE constraints.
+    pub uniques: Vec<NewIndex>,
+    /// CHECK constraints: name (default `<table>_<column>_check`, chosen by the binder) and SQL.
+    pub checks: Vec<(String, String)>,
+    /// Foreign keys.
+    pub foreign_keys: Vec<NewForeignKey>,
+    /// How rows are split.
+    pub fragmentation: NewFragmentation,
+    /// Sites over which implicit fragments are spread, or at which every fragment has a copy; empty: all embedded sites.
+    pub sites: Vec<String>,
+    /// Number of implicit hash fragments; `None`: one for each site in `sites`.
+    pub fragments: Option<u32>,
+    /// Copies of each implicit fragment.
+    pub replicas: u32,
+    /// How copies agree.
+    pub replication: Replication,
+    /// Which copy is read.
+    pub read_balance: ReadBalance,
+}
+
+/// How a new table's rows are split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum NewFragmentation {
+    /// No clause: hash on the primary key (or hidden key) over the sites.
+    Default,
+    /// One fragment, of which every site in `sites` holds a full copy (`WITH (sites = …, replication = 'all')`).
+    Copies,
+    /// PARTITION BY LIST (column): fragments are declared by PARTITION OF.
+    List(String),
+    /// PARTITION BY RANGE (columns): as above.
+    Range(Vec<String>),
+    /// PARTITION BY HASH (columns): `WITH (fragments = n)` implicit, without it declared by PARTITION OF.
+    Hash(Vec<String>),
+    /// `colocate_with = parent, colocate_on = column`; the parent's column is the one that its own fragmentation or key is on.
+    Derived {
+        /// The parent.
+        parent: String,
+        /// The child's column.
+        column: String,
+    },
+}
+
+/// A column to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub ty: SqlType,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// DEFAULT, as SQL.
+    pub default: Option<String>,
+    /// Value for rows that are there already (ADD COLUMN): the default, evaluated.
+    pub missing: Value,
+    /// An owned sequence: (whether GENERATED ALWAYS, the sequence).
+    pub identity: Option<(bool, NewSequence)>,
+}
+
+/// An index to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewIndex {
+    /// Its name; `None`: `<table>_<columns>_idx` (or `_key`), made unique with a number.
+    pub name: Option<String>,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// UNIQUE.
+    pub unique: bool,
+    /// Made by a constraint.
+    pub constraint: bool,
+}
+
+/// A foreign key to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewForeignKey {
+    /// Its name; `None`: `<table>_<columns>_fkey`.
+    pub name: Option<String>,
+    /// The child's columns.
+    pub columns: Vec<String>,
+    /// The parent's name.
+    pub parent: String,
+    /// The parent's columns; empty: its primary key.
+    pub parent_columns: Vec<String>,
+    /// ON DELETE
+    pub on_delete: ReferentialAction,
+    /// ON UPDATE
+    pub on_update: ReferentialAction,
+}
+
+/// A sequence to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewSequence {
+    /// Its name.
+    pub name: String,
+    /// First value.
+    pub start: i64,
+    /// Distance between values.
+    pub increment: i64,
+    /// Least value.
+    pub min: i64,
+    /// Greatest value.
+    pub max: i64,
+    /// Whether it starts anew.
+    pub cycle: bool,
+}
+
+/// A fragment to be declared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewFragment {
+    /// Its name.
+    pub name: String,
+    /// Which rows belong to it. List and range values are of the fragmentation column's type.
+    pub bounds: crate::FragmentBounds,
+    /// The sites of its copies; empty: the table's `sites` in turn.
+    pub sites: Vec<String>,
+}
+
+/// What ALTER TABLE changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum TableChange {
+    /// ADD COLUMN
+    AddColumn(NewColumn),
+    /// DROP COLUMN: refused for keys and fragmentation columns.
+    DropColumn {
+        /// Its name.
+        name: String,
+        /// Drops views, indexes and constraints that use it as well.
+        cascade: bool,
+    },
+    /// RENAME COLUMN
+    RenameColumn {
+        /// The old name.
+        from: String,
+        /// The new name.
+        to: String,
+    },
+    /// RENAME TO
+    Rename(String),
+    /// ALTER COLUMN SET/DROP DEFAULT
+    SetDefault {
+        /// The column.
+        column: String,
+        /// SQL, or none.
+        default: Option<String>,
+    },
+    /// ALTER COLUMN SET/DROP NOT NULL; whoever issues SET has checked the rows.
+    SetNotNull {
+        /// The column.
+        column: String,
+        /// Set or drop.
+        not_null: bool,
+    },
+    /// ADD CONSTRAINT … CHECK; whoever issues it has checked the rows.
+    AddCheck {
+        /// Its name.
+        name: String,
+        /// SQL.
+        expression: String,
+    },
+    /// ADD CONSTRAINT … FOREIGN KEY; whoever issues it has checked the rows.
+    AddForeignKey(NewForeignKey),
+    /// DROP CONSTRAINT (check, unique, foreign key).
+    DropConstraint {
+        /// Its name.
+        name: String,
+    },
+}

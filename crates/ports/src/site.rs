@@ -1,0 +1,271 @@
+//! The port to the places where rows live.
+//!
+//! A [`Site`] is one place; sites that share a journal (all embedded sites of one process) form one *participant* of a transaction,
+//! and a [`Branch`] is a transaction's part at one participant, so a transaction over several sites of a process commits with
+//! one durable write. Contract of every implementation (checked by a conformance suite in `adapters`):
+//!
+//! * A branch reads one snapshot plus its own writes. In `ReadCommitted`, [`Branch::begin_statement`] takes a new snapshot.
+//! * A commit is durable before [`Branch::commit`] returns, unless the branch was begun with `synchronous_commit` off; nobody
+//!   sees a commit that a crash could still undo.
+//! * An update or delete needs the row's exclusive lock, taken through [`Branch::lock`]; an insert takes its locks itself.
+//! * Dropping a branch rolls it back.
+
+use crate::session::BatchStream;
+use async_trait::async_trait;
+use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Identifies what commits as one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ParticipantId(pub u32);
+
+/// One place where rows live.
+#[async_trait]
+pub trait Site: Send + Sync + fmt::Debug {
+    /// Its id in the catalog.
+    fn id(&self) -> SiteId;
+
+    /// Its engine.
+    fn engine(&self) -> SiteEngine;
+
+    /// The participant that it belongs to.
+    fn participant(&self) -> ParticipantId;
+
+    /// Begins a branch, which serves every site of the participant.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`.
+    async fn begin(&self, options: BranchOptions) -> Result<Arc<dyn Branch>>;
+
+    /// Approximate size of a fragment's copy here, for the optimizer and the views.
+    fn statistics(&self, fragment: FragmentId) -> FragmentStatistics;
+
+    /// Removes a fragment's rows and index entries for good. Called when no transaction can need them any more; may take long,
+    /// is idempotent, and is called again after a crash.
+    ///
+    /// # Errors
+    /// `Io`.
+    async fn purge(&self, fragment: FragmentId) -> Result<()>;
+}
+
+/// Isolation levels. `READ UNCOMMITTED` is `ReadCommitted`, as in PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// A new snapshot for every statement.
+    #[default]
+    ReadCommitted,
+    /// One snapshot; first updater wins (snapshot isolation).
+    RepeatableRead,
+    /// As if one transaction ran after the other.
+    Serializable,
+}
+
+/// How a branch behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchOptions {
+    /// Its isolation.
+    pub isolation: Isolation,
+    /// Refuses writes.
+    pub read_only: bool,
+    /// How long to wait for a lock; zero: for ever.
+    pub lock_timeout: Duration,
+    /// Whether commit waits for the disk.
+    pub synchronous_commit: bool,
+}
+
+impl Default for BranchOptions {
+    fn default() -> Self {
+        BranchOptions {
+            isolation: Isolation::default(),
+            read_only: false,
+            lock_timeout: Duration::from_secs(30),
+            synchronous_commit: true,
+        }
+    }
+}
+
+/// One copy of one fragment, with the definition by which its rows are read.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Where it is.
+    pub site: SiteId,
+    /// Which fragment.
+    pub fragment: FragmentId,
+    /// The table, as of the transaction's catalog.
+    pub table: Arc<Table>,
+}
+
+/// Approximate size of a fragment's copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentStatistics {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of rows (without index entries).
+    pub bytes: u64,
+    /// Grows with every commit that wrote to the fragment: equal numbers mean equal content.
+    pub modifications: u64,
+}
+
+/// Which entries of an order to read. Bounds are prefixes of the key: `Included([1])` of a key `(a, b)` takes every `b`.
+#[derive(Clone, Debug)]
+pub struct KeyRange {
+    /// Lower bound.
+    pub lower: Bound<Vec<Value>>,
+    /// Upper bound.
+    pub upper: Bound<Vec<Value>>,
+}
+
+impl KeyRange {
+    /// Everything.
+    pub const ALL: KeyRange = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
+
+    /// All entries that begin with these values.
+    pub fn prefix(values: Vec<Value>) -> Self {
+        KeyRange { lower: Bound::Included(values.clone()), upper: Bound::Included(values) }
+    }
+}
+
+/// A scan of one copy.
+#[derive(Clone, Debug)]
+pub struct ScanRequest {
+    /// Positions in `Table::columns` to return, in this order; may be empty (only the number of rows counts).
+    pub columns: Vec<usize>,
+    /// The order to follow: `None`: the key's; otherwise an index's.
+    pub index: Option<IndexId>,
+    /// Which part of it, in terms of the key's or the index's columns. NULLs are last in an index.
+    pub range: KeyRange,
+    /// Backwards.
+    pub reverse: bool,
+    /// Stop after so many rows.
+    pub limit: Option<usize>,
+    /// Rows per batch.
+    pub batch_size: usize,
+}
+
+/// Strength of a row lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockMode {
+    /// `FOR SHARE`, and a child's hold on its parent's row.
+    Shared,
+    /// `FOR UPDATE`, and every write.
+    Exclusive,
+}
+
+/// What to do when a lock is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockWait {
+    /// Wait up to `lock_timeout`.
+    Wait,
+    /// Fail at once with 55P03.
+    NoWait,
+    /// Leave the row out.
+    SkipLocked,
+}
+
+/// A locked row.
+#[derive(Clone, Debug)]
+pub struct LockedRow {
+    /// False with `SkipLocked` when another holds it: the other fields say nothing then.
+    pub locked: bool,
+    /// The newest committed row (or the branch's own), which now nobody else can change; `None`: there is none.
+    pub row: Option<Row>,
+    /// Whether it differs from the one in the statement's snapshot: in `ReadCommitted` the caller evaluates the statement anew
+    /// (in the stricter levels `lock` has failed with 40001).
+    pub changed: bool,
+}
+
+/// A change of one row. Rows are whole: one value for each live column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowChange {
+    /// A new row.
+    Insert(Row),
+    /// A row in the place of another; the key may differ.
+    Update {
+        /// The row as it is.
+        old: Row,
+        /// The row as it shall be.
+        new: Row,
+    },
+    /// No more row.
+    Delete(Row),
+}
+
+/// A transaction's part at one participant. Calls may come from several tasks at once.
+#[async_trait]
+pub trait Branch: Send + Sync {
+    /// The timestamp of the current snapshot.
+    fn snapshot(&self) -> Timestamp;
+
+    /// Takes a new snapshot in `ReadCommitted`; otherwise does nothing.
+    fn begin_statement(&self);
+
+    /// The row with this key in the branch's view.
+    ///
+    /// # Errors
+    /// `DataCorrupted`, `Io`, `SiteUnavailable`: as for every call below.
+    async fn get(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>>;
+
+    /// Rows in the branch's view, as batches whose columns are those asked for.
+    ///
+    /// # Errors
+    /// As above.
+    fn scan(&self, at: &Replica, request: ScanRequest) -> Result<BatchStream>;
+
+    /// Locks rows by key and reads what they are now. Locks belong to (table, key), whatever the fragment, so that they serve
+    /// for keys that must be unique over all fragments.
+    ///
+    /// # Errors
+    /// `LockTimeout`, `Deadlock`, `SerializationFailure`.
+    async fn lock(&self, at: &Replica, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>>;
+
+    /// The newest row (committed or the branch's own) with these values in a unique index (`None`: the key itself), after having
+    /// locked the values, so that the answer stays true until the branch ends. Used before inserting when uniqueness spans
+    /// fragments, for ON CONFLICT and for foreign keys.
+    ///
+    /// # Errors
+    /// As `lock`.
+    async fn find_unique(&self, at: &Replica, index: Option<IndexId>, values: &[Value], mode: LockMode) -> Result<Option<Row>>;
+
+    /// Applies changes in order. Checks keys and unique indexes within this copy's fragment; index entries of all deletes and
+    /// updates of one call are removed before the new ones are checked.
+    ///
+    /// # Errors
+    /// `UniqueViolation` (with the constraint and PostgreSQL's detail), `OutOfMemory` when the transaction grows beyond its limit.
+    async fn apply(&self, at: &Replica, changes: Vec<RowChange>) -> Result<()>;
+
+    /// Fills a new index from the rows that are there.
+    ///
+    /// # Errors
+    /// `UniqueViolation`.
+    async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()>;
+
+    /// Stores a small value of the node's own (the catalog, sequence positions), atomically with the rest of the branch.
+    fn put_meta(&self, key: &[u8], value: Option<Vec<u8>>);
+
+    /// Reads such a value.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn get_meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    /// Marks a place to return to.
+    fn savepoint(&self) -> u64;
+
+    /// Undoes what was written since. Locks stay.
+    fn rollback_to(&self, savepoint: u64);
+
+    /// Whether anything was written.
+    fn has_writes(&self) -> bool;
+
+    /// Commits. One-phase: this is the only participant with writes.
+    ///
+    /// # Errors
+    /// `SerializationFailure` (determinate: rolled back); `StatementCompletionUnknown` (indeterminate); `DiskFull`.
+    async fn commit(&self) -> Result<Timestamp>;
+
+    /// Rolls back and gives the locks back.
+    fn rollback(&self);
+}
