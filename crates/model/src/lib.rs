@@ -7,6 +7,7 @@ mod catalog;
 mod error;
 mod fragmentation;
 mod ids;
+pub mod text;
 mod types;
 mod value;
 
