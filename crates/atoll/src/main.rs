@@ -1,2 +1,102 @@
-//! Atoll: configuration, wiring and subcommands.
-fn main() {}
+//! Atoll: one binary that makes one database out of many sites.
+//!
+//! This crate is the outermost layer: configuration, the wiring of concrete backends, and the subcommands. The client
+//! subcommands (`sql`, `load`, `bench`, and the demo's own queries) speak the PostgreSQL protocol like any other client.
+
+mod config;
+mod logging;
+mod serve;
+mod serve_args;
+mod term;
+mod units;
+mod wiring;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One database out of many sites
+#[derive(Parser)]
+#[command(
+    name = "atoll",
+    version,
+    about = "One database out of many sites, behind the PostgreSQL protocol.",
+    after_help = "Examples:\n  \
+        atoll demo                          start three sites, load the news data, show queries, stay up\n  \
+        atoll serve --data /var/lib/atoll   start a server\n  \
+        atoll sql -c 'SELECT 1'             ask the server on this machine\n  \
+        atoll load flights flights.csv.gz   load a file into a table\n\n\
+        Exit codes: 0 done, 1 failed, 2 wrong usage or no connection, 3 a statement of a script failed.",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a server and keep it in the foreground
+    #[command(after_help = "Examples:\n  \
+        atoll serve\n  \
+        atoll serve --config /etc/atoll.toml --log-format json\n  \
+        ATOLL_SQL_ADDR=0.0.0.0:5433 atoll serve --data /var/lib/atoll")]
+    Serve(Box<serve_args::ServeArgs>),
+    /// Show the configuration
+    #[command(after_help = "Examples:\n  \
+        atoll config --example > atoll.toml          a commented file with every default\n  \
+        ATOLL_LOG_LEVEL=debug atoll config           what a server started now would use")]
+    Config(Box<ConfigArgs>),
+}
+
+#[derive(clap::Args)]
+struct ConfigArgs {
+    /// Print a commented file with every setting at its default
+    #[arg(long)]
+    example: bool,
+    #[command(flatten)]
+    serve: serve_args::ServeArgs,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            term::fail(format_args!("cannot start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(*args).await,
+            Command::Config(args) => show_config(*args),
+        }
+    });
+    // Blocking threads (a reader of standard input) must not keep a finished process alive.
+    runtime.shutdown_background();
+    code
+}
+
+fn show_config(args: ConfigArgs) -> ExitCode {
+    let text = if args.example {
+        config::EXAMPLE.to_owned()
+    } else {
+        let resolved = args.serve.resolve().map_err(|e| e.to_string());
+        match resolved.and_then(|c| toml::to_string(&c).map_err(|e| e.to_string())) {
+            Ok(text) => text,
+            Err(error) => {
+                term::fail(error);
+                return ExitCode::from(2);
+            }
+        }
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
