@@ -1,0 +1,363 @@
+//! A transaction over the key spaces of one store: one snapshot, a private write set, row locks.
+//!
+//! Isolation: every write of a key takes place under the key's exclusive lock, held until the commit is published. After locking,
+//! [`Txn::changed`] compares the newest published version with the snapshot's. In `RepeatableRead` and `Serializable` a difference is
+//! an error, so of two concurrent writers of a key only the first commits: snapshot isolation (Berenson et al. 1995) without
+//! lost updates. In `ReadCommitted` the caller evaluates its statement anew on the newest version. `Serializable` adds validation of
+//! what was read ([`super::reads`]).
+
+use super::commit::Request;
+use super::error::tree_error;
+use super::locks::{LOCK_BYTES, LockMode, LockOwner, LockWait};
+use super::reads::ReadSet;
+use super::scan::Scan;
+use super::store::{Published, Shared, Space};
+use super::writes::{SpaceWrites, WriteSet};
+use atoll_model::{Error, ErrorKind, Result};
+use fjall::{Readable, Slice};
+use parking_lot::Mutex;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use tokio::sync::oneshot;
+
+/// Isolation levels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// A new snapshot for every statement.
+    #[default]
+    ReadCommitted,
+    /// One snapshot; the first updater wins.
+    RepeatableRead,
+    /// As if one transaction ran after the other.
+    Serializable,
+}
+
+/// How a transaction behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct TxnOptions {
+    /// Its isolation.
+    pub isolation: Isolation,
+    /// Refuses writes.
+    pub read_only: bool,
+    /// Whether commit waits for the disk.
+    pub synchronous_commit: bool,
+}
+
+impl Default for TxnOptions {
+    fn default() -> Self {
+        TxnOptions { isolation: Isolation::default(), read_only: false, synchronous_commit: true }
+    }
+}
+
+/// The bytes of a value that was read.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    bytes: Slice,
+    /// Where the payload begins: behind the commit timestamp, or at once in a transaction's own writes.
+    start: usize,
+}
+
+impl Stored {
+    /// From the tree: timestamp and payload.
+    pub(crate) fn committed(bytes: Slice, space: &Space) -> Result<Stored> {
+        if bytes.len() < 8 {
+            return Err(Error::new(
+                ErrorKind::DataCorrupted,
+                format!("a value without timestamp in {}", space.keyspace.path().display()),
+            ));
+        }
+        Ok(Stored { bytes, start: 8 })
+    }
+
+    pub(crate) fn own(bytes: Slice) -> Stored {
+        Stored { bytes, start: 0 }
+    }
+
+    /// What was put.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// The timestamp of the commit that put it; `None`: this transaction itself.
+    pub fn timestamp(&self) -> Option<u64> {
+        let head = self.bytes.get(..self.start)?;
+        head.try_into().ok().map(u64::from_le_bytes)
+    }
+}
+
+struct State {
+    snapshot: Arc<Published>,
+    writes: WriteSet,
+    reads: Option<ReadSet>,
+    finished: bool,
+}
+
+/// A transaction. Dropping it rolls it back. Calls may come from several threads.
+pub struct Txn {
+    shared: Arc<Shared>,
+    options: TxnOptions,
+    locks: Arc<LockOwner>,
+    state: Mutex<State>,
+}
+
+impl Txn {
+    pub(crate) fn new(shared: Arc<Shared>, options: TxnOptions) -> Txn {
+        let validated = options.isolation == Isolation::Serializable && !options.read_only;
+        if validated {
+            shared.serializable.fetch_add(1, Ordering::SeqCst);
+            // Pairs with the fence in the committer: the count is visible before the snapshot is taken.
+            fence(Ordering::SeqCst);
+        }
+        let snapshot = shared.published.load_full();
+        Txn {
+            locks: Arc::new(shared.locks.owner()),
+            state: Mutex::new(State {
+                snapshot,
+                writes: WriteSet::default(),
+                reads: validated.then(ReadSet::default),
+                finished: false,
+            }),
+            options,
+            shared,
+        }
+    }
+
+    /// Its number, unique in the process.
+    pub fn id(&self) -> u64 {
+        self.locks.id()
+    }
+
+    /// How it was begun.
+    pub fn options(&self) -> TxnOptions {
+        self.options
+    }
+
+    /// The timestamp of its snapshot.
+    pub fn snapshot(&self) -> u64 {
+        self.state.lock().snapshot.timestamp
+    }
+
+    /// Takes a new snapshot in `ReadCommitted`.
+    pub fn begin_statement(&self) {
+        if self.options.isolation == Isolation::ReadCommitted {
+            let newest = self.shared.published.load_full();
+            self.state.lock().snapshot = newest;
+        }
+    }
+
+    /// The value of a key: this transaction's own, or the snapshot's.
+    ///
+    /// # Errors
+    /// `DataCorrupted`, `Io`.
+    pub fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Stored>> {
+        let snapshot = {
+            let mut state = self.state.lock();
+            if let Some(own) = state.writes.get(space, key) {
+                return Ok(own.clone().map(Stored::own));
+            }
+            if let Some(reads) = &mut state.reads {
+                reads.key(space, key);
+            }
+            state.snapshot.clone()
+        };
+        snapshot.read(space, key)?.map(|bytes| Stored::committed(bytes, space)).transpose()
+    }
+
+    /// The value of a key: this transaction's own, or the newest that is committed. Only under the key's lock does it stay so.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn latest(&self, space: &Space, key: &[u8]) -> Result<Option<Stored>> {
+        {
+            let mut state = self.state.lock();
+            if let Some(own) = state.writes.get(space, key) {
+                return Ok(own.clone().map(Stored::own));
+            }
+            if let Some(reads) = &mut state.reads {
+                reads.key(space, key);
+            }
+        }
+        let newest = self.shared.published.load_full();
+        newest.read(space, key)?.map(|bytes| Stored::committed(bytes, space)).transpose()
+    }
+
+    /// Whether the newest committed version of a key is another than the snapshot's. To be asked under the key's lock.
+    ///
+    /// # Errors
+    /// `SerializationFailure` instead of `true` in `RepeatableRead` and `Serializable`.
+    pub fn changed(&self, space: &Space, key: &[u8]) -> Result<bool> {
+        let snapshot = self.state.lock().snapshot.clone();
+        let newest = self.shared.published.load_full();
+        if snapshot.timestamp == newest.timestamp {
+            return Ok(false);
+        }
+        let version = |at: &Published| -> Result<Option<u64>> {
+            Ok(at.read(space, key)?.map(|b| Stored::committed(b, space)).transpose()?.and_then(|s| s.timestamp()))
+        };
+        let changed = version(&snapshot)? != version(&newest)?;
+        if changed && self.options.isolation != Isolation::ReadCommitted {
+            return Err(Error::new(
+                ErrorKind::SerializationFailure,
+                "could not serialize access due to concurrent update",
+            )
+            .hint("The transaction might succeed if retried."));
+        }
+        Ok(changed)
+    }
+
+    /// Keys and values of a range in order, own writes included. What is written later does not show in it.
+    pub fn scan(&self, space: &Arc<Space>, lower: Bound<&[u8]>, upper: Bound<&[u8]>, reverse: bool) -> Scan {
+        let lower = lower.map(Slice::new);
+        let upper = upper.map(Slice::new);
+        let (snapshot, own) = self.open(space, &lower, &upper);
+        Scan::new(space, &snapshot, own, lower, upper, reverse)
+    }
+
+    fn open(
+        &self,
+        space: &Space,
+        lower: &Bound<Slice>,
+        upper: &Bound<Slice>,
+    ) -> (Arc<Published>, Option<Arc<SpaceWrites>>) {
+        let mut state = self.state.lock();
+        if let Some(reads) = &mut state.reads {
+            reads.range(space, (lower.clone(), upper.clone()));
+        }
+        (state.snapshot.clone(), state.writes.of(space).filter(|w| !w.is_empty()).cloned())
+    }
+
+    /// The committed keys with a prefix, without recording that they were read.
+    pub(crate) fn prefix_keys<'a>(
+        &self,
+        space: &'a Space,
+        prefix: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Slice>> + use<'a>> {
+        let snapshot = self.state.lock().snapshot.clone();
+        Ok(snapshot
+            .snapshot
+            .prefix(&space.keyspace, prefix)
+            .map(move |entry| entry.key().map_err(|e| tree_error("reading", space.keyspace.path(), &e))))
+    }
+
+    /// Takes a lock, held to the end of the transaction. `locks` names what the key is a key of: the caller's numbering.
+    /// `Ok(false)`: held by another, and [`LockWait::Never`].
+    ///
+    /// # Errors
+    /// `LockTimeout`, `Deadlock`; `OutOfMemory` when the transaction holds too many.
+    pub async fn lock(&self, locks: u64, key: &[u8], mode: LockMode, wait: LockWait) -> Result<bool> {
+        if self.locks.held() * LOCK_BYTES > self.shared.options.transaction_bytes {
+            return Err(Error::new(ErrorKind::OutOfMemory, "transaction holds too many row locks")
+                .hint("Commit more often, or raise storage.transaction_bytes."));
+        }
+        self.locks.lock(locks, key, mode, wait).await
+    }
+
+    /// Sets a key. The caller holds its lock, or knows that nobody else writes it.
+    ///
+    /// # Errors
+    /// `ReadOnlyTransaction`, `ProgramLimit` (key too long), `OutOfMemory` (transaction too large).
+    pub fn put(&self, space: &Arc<Space>, key: &[u8], payload: &[u8]) -> Result<()> {
+        self.write(space, Slice::new(key), Some(Slice::new(payload)))
+    }
+
+    /// Deletes a key. The caller holds its lock, or knows that nobody else writes it.
+    ///
+    /// # Errors
+    /// As `put`.
+    pub fn delete(&self, space: &Arc<Space>, key: &[u8]) -> Result<()> {
+        self.write(space, Slice::new(key), None)
+    }
+
+    fn write(&self, space: &Arc<Space>, key: Slice, payload: Option<Slice>) -> Result<()> {
+        if self.options.read_only {
+            return Err(Error::new(ErrorKind::ReadOnlyTransaction, "cannot write in a read-only transaction"));
+        }
+        let mut state = self.state.lock();
+        if state.finished {
+            return Err(finished());
+        }
+        let limit = self.shared.options.transaction_bytes.saturating_sub(self.locks.held() * LOCK_BYTES);
+        state.writes.set(space, key, payload, limit)
+    }
+
+    /// Counts rows and bytes that a fragment gains or loses with this transaction's writes.
+    pub fn count(&self, space: &Space, fragment: u32, rows: i64, bytes: i64) {
+        self.state.lock().writes.count(space, fragment, rows, bytes);
+    }
+
+    /// Marks the present state of the writes.
+    pub fn savepoint(&self) -> u64 {
+        self.state.lock().writes.savepoint()
+    }
+
+    /// Undoes the writes since a mark. Locks stay.
+    pub fn rollback_to(&self, savepoint: u64) {
+        self.state.lock().writes.rollback_to(savepoint);
+    }
+
+    /// Whether anything was written.
+    pub fn has_writes(&self) -> bool {
+        !self.state.lock().writes.is_empty()
+    }
+
+    /// Commits: when this returns, the writes are durable (unless it was begun without `synchronous_commit`) and visible.
+    /// Dropping the future does not undo a commit that was under way.
+    ///
+    /// # Errors
+    /// `SerializationFailure`; `DiskFull` and `Io` when writes are refused; `StatementCompletionUnknown` (indeterminate).
+    pub async fn commit(&self) -> Result<u64> {
+        let (writes, reads) = {
+            let mut state = self.state.lock();
+            if state.finished {
+                return Err(finished());
+            }
+            state.finished = true;
+            if state.writes.is_empty() {
+                let timestamp = state.snapshot.timestamp;
+                drop(state);
+                self.locks.release_all();
+                return Ok(timestamp);
+            }
+            let snapshot = state.snapshot.timestamp;
+            (std::mem::take(&mut state.writes), state.reads.take().map(|reads| (snapshot, reads)))
+        };
+        // If this future and the transaction are dropped before the committer gets to it, the committer may have forgotten the
+        // commits to validate against; then it refuses (see `History::clear`), which is safe.
+        let (reply, answer) = oneshot::channel();
+        self.shared.submit(Request {
+            writes,
+            reads,
+            durable: self.options.synchronous_commit,
+            locks: self.locks.clone(),
+            reply,
+        });
+        answer.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::StatementCompletionUnknown, "the committer stopped: the commit's outcome is unknown")
+                .indeterminate())
+        })
+    }
+
+    /// Rolls back.
+    pub fn rollback(&self) {
+        let mut state = self.state.lock();
+        state.finished = true;
+        state.writes = WriteSet::default();
+        state.reads = None;
+        drop(state);
+        self.locks.release_all();
+    }
+}
+
+fn finished() -> Error {
+    Error::new(ErrorKind::NoActiveTransaction, "the transaction has ended")
+}
+
+impl Drop for Txn {
+    fn drop(&mut self) {
+        if self.options.isolation == Isolation::Serializable && !self.options.read_only {
+            self.shared.serializable.fetch_sub(1, Ordering::SeqCst);
+        }
+        // Locks of a commit that is still under way are kept by its request and released when it is published.
+    }
+}

@@ -1,0 +1,145 @@
+//! What a transaction has written so far: ordered by key, so that its own scans can merge it over the snapshot.
+//!
+//! Invariant: after `rollback_to(mark)` the set equals what it was at `savepoint() == mark`. An undo log is kept only while a
+//! savepoint exists, so transactions without one pay nothing for it.
+
+use super::stats::{Delta, Deltas};
+use super::store::Space;
+use atoll_model::{Error, ErrorKind, Result};
+use fjall::Slice;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One site's part: key to new payload, `None` for a delete.
+pub(crate) type SpaceWrites = BTreeMap<Slice, Option<Slice>>;
+
+/// The longest key that the tree takes.
+pub(crate) const MAX_KEY: usize = u16::MAX as usize;
+
+/// Bytes that an entry costs besides key and payload.
+const ENTRY_BYTES: usize = 96;
+
+struct Undo {
+    at: usize,
+    key: Slice,
+    before: Option<Option<Slice>>,
+}
+
+struct Mark {
+    undo: usize,
+    deltas: Deltas,
+}
+
+/// The write set of a transaction.
+#[derive(Default)]
+pub(crate) struct WriteSet {
+    spaces: Vec<(Arc<Space>, Arc<SpaceWrites>)>,
+    bytes: usize,
+    deltas: Deltas,
+    undo: Vec<Undo>,
+    marks: Vec<Mark>,
+}
+
+impl WriteSet {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.spaces.iter().all(|(_, w)| w.is_empty())
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn spaces(&self) -> &[(Arc<Space>, Arc<SpaceWrites>)] {
+        &self.spaces
+    }
+
+    pub(crate) fn deltas(&self) -> &Deltas {
+        &self.deltas
+    }
+
+    /// The writes at one site, as of now: later writes do not show in what is returned.
+    pub(crate) fn of(&self, space: &Space) -> Option<&Arc<SpaceWrites>> {
+        self.spaces.iter().find(|(s, _)| s.index == space.index).map(|(_, w)| w)
+    }
+
+    /// What the transaction has done to a key: `None`: nothing; `Some(None)`: deleted it.
+    pub(crate) fn get(&self, space: &Space, key: &[u8]) -> Option<&Option<Slice>> {
+        self.of(space)?.get(key)
+    }
+
+    /// Sets or deletes a key.
+    ///
+    /// # Errors
+    /// `ProgramLimit` when the key is too long, `OutOfMemory` beyond `limit` bytes.
+    pub(crate) fn set(&mut self, space: &Arc<Space>, key: Slice, payload: Option<Slice>, limit: usize) -> Result<()> {
+        if key.len() > MAX_KEY || key.is_empty() {
+            return Err(Error::new(
+                ErrorKind::ProgramLimit,
+                format!("key of {} bytes: a key has from 1 to {MAX_KEY} bytes", key.len()),
+            ));
+        }
+        let at = match self.spaces.iter().position(|(s, _)| s.index == space.index) {
+            Some(at) => at,
+            None => {
+                self.spaces.push((space.clone(), Arc::default()));
+                self.spaces.len() - 1
+            }
+        };
+        let added = key.len() + payload.as_ref().map_or(0, |p| p.len()) + ENTRY_BYTES;
+        if self.bytes + added > limit {
+            return Err(Error::new(
+                ErrorKind::OutOfMemory,
+                format!("transaction exceeds the limit of {} MB of uncommitted changes", limit >> 20),
+            )
+            .hint("Commit more often, or raise storage.transaction_bytes."));
+        }
+        self.bytes += added;
+        // A scan that is still open holds the map; it keeps what it saw, and this clones once.
+        let map = Arc::make_mut(&mut self.spaces[at].1);
+        if self.marks.is_empty() {
+            map.insert(key, payload);
+        } else {
+            let before = map.insert(key.clone(), payload);
+            self.undo.push(Undo { at, key, before });
+        }
+        Ok(())
+    }
+
+    /// Counts a change of a fragment's size.
+    pub(crate) fn count(&mut self, space: &Space, fragment: u32, rows: i64, bytes: i64) {
+        let delta = self.deltas.entry((space.index, fragment)).or_insert(Delta::default());
+        delta.rows += rows;
+        delta.bytes += bytes;
+    }
+
+    /// Marks the present state.
+    pub(crate) fn savepoint(&mut self) -> u64 {
+        if self.marks.last().is_none_or(|m| m.undo != self.undo.len()) {
+            self.marks.push(Mark { undo: self.undo.len(), deltas: self.deltas.clone() });
+        }
+        self.marks.len() as u64 - 1
+    }
+
+    /// Returns to a marked state; the mark stays. A number that `savepoint` never gave changes nothing.
+    pub(crate) fn rollback_to(&mut self, mark: u64) {
+        let Some(position) = usize::try_from(mark).ok().filter(|m| *m < self.marks.len()) else { return };
+        self.marks.truncate(position + 1);
+        let Mark { undo, deltas } = &self.marks[position];
+        self.deltas = deltas.clone();
+        for entry in self.undo.drain(*undo..).rev() {
+            let map = Arc::make_mut(&mut self.spaces[entry.at].1);
+            match entry.before {
+                Some(before) => map.insert(entry.key, before),
+                None => map.remove(&entry.key),
+            };
+        }
+        // Overwrites make the exact figure unknowable without a scan; an estimate that only shrinks to the truth will do.
+        self.bytes = self
+            .spaces
+            .iter()
+            .flat_map(|(_, w)| w.iter())
+            .map(|(k, v)| k.len() + v.as_ref().map_or(0, |p| p.len()) + ENTRY_BYTES)
+            .sum();
+    }
+}
