@@ -3,10 +3,12 @@
 //! This crate is the outermost layer: configuration, the wiring of concrete backends, and the subcommands. The client
 //! subcommands (`sql`, `load`, `bench`, and the demo's own queries) speak the PostgreSQL protocol like any other client.
 
+mod client;
 mod config;
 mod logging;
 mod serve;
 mod serve_args;
+mod sql;
 mod term;
 mod units;
 mod wiring;
@@ -46,6 +48,14 @@ enum Command {
         atoll serve --config /etc/atoll.toml --log-format json\n  \
         ATOLL_SQL_ADDR=0.0.0.0:5433 atoll serve --data /var/lib/atoll")]
     Serve(Box<serve_args::ServeArgs>),
+    /// Ask a server: an interactive shell, or statements and scripts
+    #[command(after_help = "Examples:\n  \
+        atoll sql                                        a shell on the server of this machine\n  \
+        atoll sql -c 'SELECT count(*) FROM users'\n  \
+        atoll sql -f schema.sql postgres://app@db:5433/atoll\n  \
+        atoll sql --format csv -c 'TABLE users' > users.csv\n\n\
+        Exit codes: 0 done, 1 failed, 2 no connection, 3 a statement of a script failed.")]
+    Sql(Box<sql::SqlArgs>),
     /// Show the configuration
     #[command(after_help = "Examples:\n  \
         atoll config --example > atoll.toml          a commented file with every default\n  \
@@ -64,7 +74,10 @@ struct ConfigArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             term::fail(format_args!("cannot start the runtime: {error}"));
@@ -74,6 +87,7 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
+            Command::Sql(args) => sql::run(*args).await,
             Command::Config(args) => show_config(*args),
         }
     });

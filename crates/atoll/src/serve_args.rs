@@ -79,7 +79,9 @@ const OTHER_VARIABLES: [&str; 2] = ["ATOLL_URL", "ATOLL_HISTORY"];
 impl ServeArgs {
     /// The configuration that file, variables and flags give together, checked.
     pub fn resolve(self) -> Result<ServeConfig, ConfigError> {
-        refuse_unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
+        refuse_unknown_variables(
+            std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
+        )?;
         let mut c = match &self.config {
             Some(path) => ServeConfig::read(path)?,
             None => ServeConfig::default(),
@@ -114,10 +116,16 @@ impl ServeArgs {
 
 fn refuse_unknown_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
-    let known = |name: &str| command.get_arguments().any(|a| a.get_env().is_some_and(|env| env == name));
+    let known = |name: &str| {
+        command
+            .get_arguments()
+            .any(|a| a.get_env().is_some_and(|env| env == name))
+    };
     for name in names.filter(|n| n.starts_with("ATOLL_")) {
         if !known(&name) && !OTHER_VARIABLES.contains(&name.as_str()) {
-            return Err(ConfigError::Invalid(format!("unknown variable {name} in the environment")));
+            return Err(ConfigError::Invalid(format!(
+                "unknown variable {name} in the environment"
+            )));
         }
     }
     Ok(())
@@ -131,8 +139,11 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("atoll.toml");
-        std::fs::write(&file, "lock_timeout = \"5s\"\nsql_addr = \"127.0.0.1:1\"\n[cache]\nplans = 7\n")
-            .expect("the file is written");
+        std::fs::write(
+            &file,
+            "lock_timeout = \"5s\"\nsql_addr = \"127.0.0.1:1\"\n[cache]\nplans = 7\n",
+        )
+        .expect("the file is written");
         let args = ServeArgs {
             config: Some(file),
             sql_addr: Some("127.0.0.1:2".parse().expect("an address")),
@@ -164,14 +175,22 @@ mod tests {
                     .find(|a| a.get_long() == Some(name.replace('_', "-").as_str()))
                     .unwrap_or_else(|| panic!("no flag for {name}"));
                 let variable = format!("ATOLL_{}", name.to_uppercase());
-                assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(variable.as_str()));
+                assert_eq!(
+                    arg.get_env().and_then(|e| e.to_str()),
+                    Some(variable.as_str())
+                );
             }
         }
     }
 
     #[test]
     fn a_misspelt_variable_is_refused() {
-        let names = |list: &[&str]| list.iter().map(|s| s.to_string()).collect::<Vec<_>>().into_iter();
+        let names = |list: &[&str]| {
+            list.iter()
+                .map(|s| s.to_string())
+                .collect::<Vec<_>>()
+                .into_iter()
+        };
         assert!(refuse_unknown_variables(names(&["PATH", "ATOLL_DATA", "ATOLL_URL"])).is_ok());
         assert!(refuse_unknown_variables(names(&["ATOLL_DATTA"])).is_err());
     }
