@@ -1,0 +1,473 @@
+//! Private servers: each in a temporary directory, on a free port of the loopback interface, ended and removed when dropped,
+//! also while a test panics.
+
+use crate::wire::{Client, Error};
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A server that speaks the wire protocol.
+pub trait Server {
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+    /// The superuser, who needs no password.
+    fn user(&self) -> &str;
+    /// The database to connect to.
+    fn database(&self) -> &str;
+
+    /// A new connection.
+    fn connect(&self) -> Result<Client, Error> {
+        Client::connect(self.address(), self.user(), self.database())
+    }
+
+    /// A connection URL for other clients.
+    fn url(&self) -> String {
+        format!(
+            "postgresql://{}@{}/{}",
+            self.user(),
+            self.address(),
+            self.database()
+        )
+    }
+}
+
+/// A process that is killed when dropped.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port of the loopback interface that was free a moment ago.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Connects again and again until the server answers a query, its process ends, or a minute has passed.
+fn await_answer(
+    process: &mut Process,
+    log: &Path,
+    connect: impl Fn() -> Result<Client, Error>,
+) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let problem = match connect().and_then(|mut c| c.query("SELECT 1")) {
+            Ok(_) => return Ok(()),
+            Err(problem) => problem,
+        };
+        if let Some(status) = process.0.try_wait()? {
+            return Err(io::Error::other(format!(
+                "the server ended: {status}\n{}",
+                tail(log)
+            )));
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!(
+                "the server does not answer: {problem}\n{}",
+                tail(log)
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let text = std::fs::read(log)
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+        .unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// A private PostgreSQL cluster: UTF8, C collation, no fsync.
+#[derive(Debug)]
+pub struct PostgreSql {
+    // Before the directory: fields are dropped in order.
+    process: Process,
+    directory: TempDir,
+    address: SocketAddr,
+    database: String,
+    databases: AtomicU32,
+}
+
+impl PostgreSql {
+    /// Creates and starts one.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start: no test can go on without it.
+    pub fn start() -> Self {
+        Self::try_start().unwrap_or_else(|e| panic!("a private PostgreSQL: {e}"))
+    }
+
+    fn try_start() -> io::Result<Self> {
+        let programs = postgres_programs().ok_or_else(|| {
+            io::Error::other(
+                "no PostgreSQL found; scripts/test installs it, or set ATOLL_TEST_PG_BIN",
+            )
+        })?;
+        let directory = tempfile::Builder::new().prefix("atoll-pg-").tempdir()?;
+        let account = server_account()?;
+        if let Some((uid, gid)) = account {
+            std::os::unix::fs::chown(directory.path(), Some(uid), Some(gid))?;
+        }
+        let command = |program: &str| {
+            let mut command = Command::new(programs.join(program));
+            command
+                .current_dir(directory.path())
+                .env_remove("PGDATA")
+                .stdin(Stdio::null());
+            if let Some((uid, gid)) = account {
+                command.uid(uid).gid(gid);
+            }
+            command
+        };
+        let data = directory.path().join("data");
+        let init = command("initdb")
+            .args([
+                "--no-sync",
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--pgdata",
+            ])
+            .arg(&data)
+            .output()?;
+        if !init.status.success() {
+            return Err(io::Error::other(
+                String::from_utf8_lossy(&init.stderr).into_owned(),
+            ));
+        }
+        let address = loopback(free_port()?);
+        let log = directory.path().join("log");
+        let output = File::create(&log)?;
+        let mut process = Process(
+            command("postgres")
+                .arg("-D")
+                .arg(&data)
+                .args([
+                    "-c",
+                    "listen_addresses=127.0.0.1",
+                    "-c",
+                    "unix_socket_directories=",
+                    "-c",
+                    "fsync=off",
+                ])
+                .args([
+                    "-c",
+                    "full_page_writes=off",
+                    "-c",
+                    "timezone=UTC",
+                    "-c",
+                    "max_prepared_transactions=20",
+                ])
+                .args(["-c", &format!("port={}", address.port())])
+                .stdout(output.try_clone()?)
+                .stderr(output)
+                .spawn()?,
+        );
+        await_answer(&mut process, &log, || {
+            Client::connect(address, "postgres", "postgres")
+        })?;
+        let database = "postgres".to_string();
+        Ok(PostgreSql {
+            process,
+            directory,
+            address,
+            database,
+            databases: AtomicU32::new(0),
+        })
+    }
+
+    /// Creates an empty database; later connections go there.
+    ///
+    /// # Panics
+    /// When PostgreSQL refuses.
+    pub fn fresh_database(&mut self) {
+        let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        Client::connect(self.address, "postgres", "postgres")
+            .and_then(|mut c| c.query(&format!("CREATE DATABASE {name} TEMPLATE template0")))
+            .unwrap_or_else(|e| panic!("CREATE DATABASE {name}: {e}"));
+        self.database = name;
+    }
+
+    /// The process.
+    pub fn process_id(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for PostgreSql {
+    fn drop(&mut self) {
+        // SIGINT is its fast shutdown, which also ends its children; SIGKILL (by `Process`) would leave shared memory behind.
+        let _ = Command::new("kill")
+            .args(["-INT", &self.process_id().to_string()])
+            .status();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline && matches!(self.process.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Server for PostgreSql {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn user(&self) -> &str {
+        "postgres"
+    }
+
+    fn database(&self) -> &str {
+        &self.database
+    }
+}
+
+/// The directory of PostgreSQL's programs: of version 15, else of the newest one.
+pub fn postgres_programs() -> Option<PathBuf> {
+    if let Some(directory) = std::env::var_os("ATOLL_TEST_PG_BIN") {
+        return Some(directory.into());
+    }
+    let preferred = PathBuf::from("/usr/lib/postgresql/15/bin");
+    if preferred.join("initdb").exists() {
+        return Some(preferred);
+    }
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .chain(std::env::split_paths(
+            &std::env::var_os("PATH").unwrap_or_default(),
+        ))
+        .filter(|directory| directory.join("initdb").exists())
+        .collect();
+    found.sort();
+    found.pop()
+}
+
+/// PostgreSQL refuses to run as root; then it runs as `postgres`, or as `nobody`.
+fn server_account() -> io::Result<Option<(u32, u32)>> {
+    use std::os::unix::fs::MetadataExt;
+    if std::fs::metadata("/proc/self")?.uid() != 0 {
+        return Ok(None);
+    }
+    let accounts = std::fs::read_to_string("/etc/passwd")?;
+    let find = |name: &str| {
+        accounts.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            (fields.len() > 3 && fields[0] == name)
+                .then(|| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))?
+        })
+    };
+    Ok(Some(
+        find("postgres")
+            .or_else(|| find("nobody"))
+            .unwrap_or((65534, 65534)),
+    ))
+}
+
+/// A private Atoll: its data lies in a temporary directory and survives [`Atoll::kill`] and [`Atoll::restart`].
+#[derive(Debug)]
+pub struct Atoll {
+    process: Option<Process>,
+    directory: TempDir,
+    sql: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Atoll {
+    /// Starts one with an empty data directory.
+    ///
+    /// # Panics
+    /// When the program is not built or does not start: no test can go on without it.
+    pub fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("atoll-").tempdir();
+        let mut atoll = Atoll {
+            process: None,
+            directory: directory.unwrap_or_else(|e| panic!("a temporary directory: {e}")),
+            sql: loopback(0),
+            http: loopback(0),
+        };
+        atoll
+            .restart()
+            .unwrap_or_else(|e| panic!("a private Atoll: {e}"));
+        atoll
+    }
+
+    /// Starts it again after [`Atoll::kill`] or [`Atoll::terminate`], on new ports.
+    ///
+    /// # Errors
+    /// When it does not start: the reason, and the end of its log.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.process = None;
+        self.sql = loopback(free_port()?);
+        self.http = loopback(free_port()?);
+        let log = self.log();
+        let output = File::options().create(true).append(true).open(&log)?;
+        let mut process = Process(
+            atoll_command()?
+                .args(["serve", "--data"])
+                .arg(self.data())
+                .args([
+                    "--sql-addr",
+                    &self.sql.to_string(),
+                    "--http-addr",
+                    &self.http.to_string(),
+                ])
+                .current_dir(self.directory.path())
+                .stdin(Stdio::null())
+                .stdout(output.try_clone()?)
+                .stderr(output)
+                .spawn()?,
+        );
+        await_answer(&mut process, &log, || {
+            Client::connect(self.sql, "atoll", "atoll")
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// SIGKILL: no chance to tidy up.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// SIGTERM: asks for a graceful shutdown and waits for it.
+    ///
+    /// # Errors
+    /// When it has not ended after half a minute, or not with status 0.
+    pub fn terminate(&mut self) -> io::Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        Command::new("kill")
+            .args(["-TERM", &process.0.id().to_string()])
+            .status()?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            if let Some(status) = process.0.try_wait()? {
+                let problem = || {
+                    io::Error::other(format!(
+                        "SIGTERM ended it with {status}\n{}",
+                        tail(&self.log())
+                    ))
+                };
+                return if status.success() {
+                    Ok(())
+                } else {
+                    Err(problem())
+                };
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(io::Error::other(format!(
+            "SIGTERM did not end it\n{}",
+            tail(&self.log())
+        )))
+    }
+
+    /// Whether the process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|p| matches!(p.0.try_wait(), Ok(None)))
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Its log.
+    pub fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        tail(&self.log())
+    }
+
+    /// Where it serves HTTP.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+}
+
+impl Drop for Atoll {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the end of Atoll's log:\n{}", self.log_tail());
+        }
+    }
+}
+
+impl Server for Atoll {
+    fn address(&self) -> SocketAddr {
+        self.sql
+    }
+
+    fn user(&self) -> &str {
+        "atoll"
+    }
+
+    fn database(&self) -> &str {
+        "atoll"
+    }
+}
+
+/// The `atoll` program: `ATOLL_TEST_BIN`, or the one that was built in the same profile as this test.
+///
+/// # Errors
+/// When it is not there.
+pub fn atoll_command() -> io::Result<Command> {
+    let program = match std::env::var_os("ATOLL_TEST_BIN") {
+        Some(program) => PathBuf::from(program),
+        // target/PROFILE/deps/TEST
+        None => std::env::current_exe()?
+            .ancestors()
+            .nth(2)
+            .map(|d| d.join("atoll"))
+            .unwrap_or_default(),
+    };
+    if !program.exists() {
+        let message = format!(
+            "{} is not built: run `cargo build --release`",
+            program.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::NotFound, message));
+    }
+    let mut command = Command::new(program);
+    // Settings of the person who runs the tests are not the tests' settings.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ATOLL_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
