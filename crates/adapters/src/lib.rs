@@ -1,1 +1,5 @@
-//! Implementations of Atoll's ports: sites, logs, caches, blob stores.
+//! Implementations of Atoll's ports: the places where rows live.
+//!
+//! Invariant: nothing here decides anything that the port's contract leaves open; an adapter translates.
+
+pub mod site;

@@ -21,4 +21,4 @@ pub use options::StoreOptions;
 pub use scan::Scan;
 pub use stats::FragmentSize;
 pub use store::{Space, Store};
-pub use txn::{Isolation, Stored, Txn, TxnOptions};
+pub use txn::{Isolation, Stored, Txn, TxnOptions, View};

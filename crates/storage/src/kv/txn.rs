@@ -89,8 +89,45 @@ impl Stored {
 struct State {
     snapshot: Arc<Published>,
     writes: WriteSet,
-    reads: Option<ReadSet>,
+    /// Shared with the views taken from it.
+    reads: Option<Arc<Mutex<ReadSet>>>,
     finished: bool,
+}
+
+/// What a transaction sees of one space, frozen: later statements and writes do not show in it. It may outlive the transaction and
+/// be read from other threads.
+#[derive(Clone)]
+pub struct View {
+    space: Arc<Space>,
+    snapshot: Arc<Published>,
+    own: Option<Arc<SpaceWrites>>,
+    reads: Option<Arc<Mutex<ReadSet>>>,
+}
+
+impl View {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// `DataCorrupted`, `Io`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Stored>> {
+        if let Some(own) = self.own.as_ref().and_then(|own| own.get(key)) {
+            return Ok(own.clone().map(Stored::own));
+        }
+        if let Some(reads) = &self.reads {
+            reads.lock().key(&self.space, key);
+        }
+        self.snapshot.read(&self.space, key)?.map(|bytes| Stored::committed(bytes, &self.space)).transpose()
+    }
+
+    /// Keys and values of a range in order.
+    pub fn scan(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>, reverse: bool) -> Scan {
+        let lower = lower.map(Slice::new);
+        let upper = upper.map(Slice::new);
+        if let Some(reads) = &self.reads {
+            reads.lock().range(&self.space, (lower.clone(), upper.clone()));
+        }
+        Scan::new(&self.space, &self.snapshot, self.own.clone(), lower, upper, reverse)
+    }
 }
 
 /// A transaction. Dropping it rolls it back. Calls may come from several threads.
@@ -115,7 +152,7 @@ impl Txn {
             state: Mutex::new(State {
                 snapshot,
                 writes: WriteSet::default(),
-                reads: validated.then(ReadSet::default),
+                reads: validated.then(Arc::default),
                 finished: false,
             }),
             options,
@@ -152,12 +189,12 @@ impl Txn {
     /// `DataCorrupted`, `Io`.
     pub fn get(&self, space: &Space, key: &[u8]) -> Result<Option<Stored>> {
         let snapshot = {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             if let Some(own) = state.writes.get(space, key) {
                 return Ok(own.clone().map(Stored::own));
             }
-            if let Some(reads) = &mut state.reads {
-                reads.key(space, key);
+            if let Some(reads) = &state.reads {
+                reads.lock().key(space, key);
             }
             state.snapshot.clone()
         };
@@ -170,12 +207,12 @@ impl Txn {
     /// As `get`.
     pub fn latest(&self, space: &Space, key: &[u8]) -> Result<Option<Stored>> {
         {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             if let Some(own) = state.writes.get(space, key) {
                 return Ok(own.clone().map(Stored::own));
             }
-            if let Some(reads) = &mut state.reads {
-                reads.key(space, key);
+            if let Some(reads) = &state.reads {
+                reads.lock().key(space, key);
             }
         }
         let newest = self.shared.published.load_full();
@@ -206,25 +243,28 @@ impl Txn {
         Ok(changed)
     }
 
-    /// Keys and values of a range in order, own writes included. What is written later does not show in it.
-    pub fn scan(&self, space: &Arc<Space>, lower: Bound<&[u8]>, upper: Bound<&[u8]>, reverse: bool) -> Scan {
-        let lower = lower.map(Slice::new);
-        let upper = upper.map(Slice::new);
-        let (snapshot, own) = self.open(space, &lower, &upper);
-        Scan::new(space, &snapshot, own, lower, upper, reverse)
+    /// What the transaction sees of a space now.
+    pub fn view(&self, space: &Arc<Space>) -> View {
+        let state = self.state.lock();
+        View {
+            space: space.clone(),
+            snapshot: state.snapshot.clone(),
+            own: state.writes.of(space).filter(|w| !w.is_empty()).cloned(),
+            reads: state.reads.clone(),
+        }
     }
 
-    fn open(
-        &self,
-        space: &Space,
-        lower: &Bound<Slice>,
-        upper: &Bound<Slice>,
-    ) -> (Arc<Published>, Option<Arc<SpaceWrites>>) {
-        let mut state = self.state.lock();
-        if let Some(reads) = &mut state.reads {
-            reads.range(space, (lower.clone(), upper.clone()));
-        }
-        (state.snapshot.clone(), state.writes.of(space).filter(|w| !w.is_empty()).cloned())
+    /// As [`Txn::view`], but over the newest committed state whatever the isolation, and not recorded as read. For work under a
+    /// lock that keeps all other writers away.
+    pub fn newest_view(&self, space: &Arc<Space>) -> View {
+        let snapshot = self.shared.published.load_full();
+        let own = self.state.lock().writes.of(space).filter(|w| !w.is_empty()).cloned();
+        View { space: space.clone(), snapshot, own, reads: None }
+    }
+
+    /// Keys and values of a range in order, own writes included. What is written later does not show in it.
+    pub fn scan(&self, space: &Arc<Space>, lower: Bound<&[u8]>, upper: Bound<&[u8]>, reverse: bool) -> Scan {
+        self.view(space).scan(lower, upper, reverse)
     }
 
     /// The committed keys with a prefix, without recording that they were read.
@@ -251,6 +291,11 @@ impl Txn {
                 .hint("Commit more often, or raise storage.transaction_bytes."));
         }
         self.locks.lock(locks, key, mode, wait).await
+    }
+
+    /// Whether this transaction itself has written a key.
+    pub fn wrote(&self, space: &Space, key: &[u8]) -> bool {
+        self.state.lock().writes.get(space, key).is_some()
     }
 
     /// Sets a key. The caller holds its lock, or knows that nobody else writes it.
@@ -320,7 +365,7 @@ impl Txn {
                 return Ok(timestamp);
             }
             let snapshot = state.snapshot.timestamp;
-            (std::mem::take(&mut state.writes), state.reads.take().map(|reads| (snapshot, reads)))
+            (std::mem::take(&mut state.writes), state.reads.take().map(|reads| (snapshot, std::mem::take(&mut *reads.lock()))))
         };
         // If this future and the transaction are dropped before the committer gets to it, the committer may have forgotten the
         // commits to validate against; then it refuses (see `History::clear`), which is safe.

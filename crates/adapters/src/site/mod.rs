@@ -1,0 +1,3 @@
+//! Sites: one module per engine.
+
+pub mod embedded;
