@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod load;
 mod logging;
 mod serve;
 mod serve_args;
@@ -56,6 +57,14 @@ enum Command {
         atoll sql --format csv -c 'TABLE users' > users.csv\n\n\
         Exit codes: 0 done, 1 failed, 2 no connection, 3 a statement of a script failed.")]
     Sql(Box<sql::SqlArgs>),
+    /// Load CSV or JSON lines into a table
+    #[command(after_help = "Examples:\n  \
+        atoll load flights flights.csv.gz\n  \
+        atoll load events 'logs/*.jsonl' --jobs 4 --max-errors 100\n  \
+        zcat x.tsv.gz | atoll load t - --delimiter tab --null '\\N' --no-header\n\n\
+        Rows that the server refuses go to FILE.rej with line, SQLSTATE and reason; more than --max-errors of\n\
+        them stop the load. Exit codes: 0 all loaded but the allowed rejects, 1 stopped, 2 no connection.")]
+    Load(Box<load::LoadArgs>),
     /// Show the configuration
     #[command(after_help = "Examples:\n  \
         atoll config --example > atoll.toml          a commented file with every default\n  \
@@ -88,6 +97,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
             Command::Sql(args) => sql::run(*args).await,
+            Command::Load(args) => load::run(*args).await,
             Command::Config(args) => show_config(*args),
         }
     });
