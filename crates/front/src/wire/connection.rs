@@ -86,7 +86,7 @@ impl Connection {
                 self.fail(&Error::unsupported("the function call protocol; use SELECT"), None);
                 self.finish(true).await
             }
-            Message::Password(_) => Err(Stop::Fatal(violation("unexpected password message"))),
+            Message::Password => Err(Stop::Fatal(violation("unexpected password message"))),
             extended => match self.extended(extended).await {
                 Err(Stop::Failed { error, context }) => {
                     self.fail_extended(&error, context.as_deref());

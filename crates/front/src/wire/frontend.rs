@@ -99,7 +99,7 @@ pub(crate) enum Message<'a> {
     CopyDone,
     CopyFail(&'a str),
     /// Password or SASL answer: read only while authenticating.
-    Password(&'a [u8]),
+    Password,
     FunctionCall,
 }
 
@@ -266,7 +266,10 @@ impl Frame {
             b'd' => Message::CopyData(fields.rest()),
             b'c' => Message::CopyDone,
             b'f' => Message::CopyFail(fields.text()?),
-            b'p' => Message::Password(fields.rest()),
+            b'p' => {
+                fields.rest();
+                Message::Password
+            }
             b'F' => {
                 fields.rest();
                 Message::FunctionCall

@@ -16,6 +16,8 @@ mod server;
 mod startup;
 mod stop;
 
+pub(crate) use scram::mock_verifier;
+
 use crate::config::{FrontConfig, Tls};
 use atoll_ports::session::Database;
 use std::future::Future;

@@ -33,7 +33,7 @@ pub(super) struct Exchange {
 }
 
 /// A verifier for a user who does not exist.
-pub(super) fn mock_verifier(secret: &[u8; 32], user: &str) -> Verifier {
+pub(crate) fn mock_verifier(secret: &[u8; 32], user: &str) -> Verifier {
     let salt = sign(secret, user.as_bytes());
     Verifier {
         iterations: NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN),
