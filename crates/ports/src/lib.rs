@@ -4,5 +4,6 @@
 //! [`cluster`], the node's transactions to [`site`]. Each has its contract in its documentation.
 
 pub mod cluster;
+pub mod scram;
 pub mod session;
 pub mod site;
