@@ -13,13 +13,18 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A server that speaks the wire protocol.
-pub trait Server {
+pub trait Server: Sync {
     /// Where it listens.
     fn address(&self) -> SocketAddr;
     /// The superuser, who needs no password.
     fn user(&self) -> &str;
     /// The database to connect to.
     fn database(&self) -> &str;
+
+    /// Its process, if it runs.
+    fn process_id(&self) -> Option<u32>;
+    /// The signal that ends the process without a chance to tidy up.
+    fn crash_signal(&self) -> &str;
 
     /// A new connection.
     fn connect(&self) -> Result<Client, Error> {
@@ -35,6 +40,18 @@ pub trait Server {
             self.database()
         )
     }
+}
+
+/// A server whose process can be killed and started again on the same data.
+pub trait Crash: Server {
+    /// Ends the process without a chance to tidy up.
+    fn crash(&mut self);
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// When it does not start: the reason, and the end of its log.
+    fn start_again(&mut self) -> io::Result<()>;
 }
 
 /// A process that is killed when dropped.
@@ -100,9 +117,11 @@ fn tail(log: &Path) -> String {
 /// A private PostgreSQL cluster: UTF8, C collation, no fsync.
 #[derive(Debug)]
 pub struct PostgreSql {
-    // Before the directory: fields are dropped in order.
-    process: Process,
+    process: Option<Process>,
     directory: TempDir,
+    programs: PathBuf,
+    /// User and group to run as.
+    account: Option<(u32, u32)>,
     address: SocketAddr,
     database: String,
     databases: AtomicU32,
@@ -128,19 +147,17 @@ impl PostgreSql {
         if let Some((uid, gid)) = account {
             std::os::unix::fs::chown(directory.path(), Some(uid), Some(gid))?;
         }
-        let command = |program: &str| {
-            let mut command = Command::new(programs.join(program));
-            command
-                .current_dir(directory.path())
-                .env_remove("PGDATA")
-                .stdin(Stdio::null());
-            if let Some((uid, gid)) = account {
-                command.uid(uid).gid(gid);
-            }
-            command
+        let mut server = PostgreSql {
+            process: None,
+            directory,
+            programs,
+            account,
+            address: loopback(0),
+            database: "postgres".to_string(),
+            databases: AtomicU32::new(0),
         };
-        let data = directory.path().join("data");
-        let init = command("initdb")
+        let init = server
+            .command("initdb")
             .args([
                 "--no-sync",
                 "--username=postgres",
@@ -149,20 +166,81 @@ impl PostgreSql {
                 "--locale=C",
                 "--pgdata",
             ])
-            .arg(&data)
+            .arg(server.data())
             .output()?;
         if !init.status.success() {
             return Err(io::Error::other(
                 String::from_utf8_lossy(&init.stderr).into_owned(),
             ));
         }
-        let address = loopback(free_port()?);
-        let log = directory.path().join("log");
-        let output = File::create(&log)?;
+        server.start_again()?;
+        Ok(server)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command
+            .current_dir(self.directory.path())
+            .env_remove("PGDATA")
+            .stdin(Stdio::null());
+        if let Some((uid, gid)) = self.account {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// Sends the signal and waits for the end.
+    fn end(&mut self, signal: &str) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let _ = Command::new("kill")
+            .args([signal, &process.0.id().to_string()])
+            .status();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline && matches!(process.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Creates an empty database; later connections go there.
+    ///
+    /// # Panics
+    /// When PostgreSQL refuses.
+    pub fn fresh_database(&mut self) {
+        let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        Client::connect(self.address, "postgres", "postgres")
+            .and_then(|mut c| c.query(&format!("CREATE DATABASE {name} TEMPLATE template0")))
+            .unwrap_or_else(|e| panic!("CREATE DATABASE {name}: {e}"));
+        self.database = name;
+    }
+}
+
+impl Drop for PostgreSql {
+    fn drop(&mut self) {
+        // Its fast shutdown, which also ends its children; SIGKILL would leave shared memory behind.
+        self.end("-INT");
+    }
+}
+
+impl Crash for PostgreSql {
+    fn crash(&mut self) {
+        // Its immediate shutdown: nothing is written, and the next start recovers from the log.
+        self.end("-QUIT");
+    }
+
+    fn start_again(&mut self) -> io::Result<()> {
+        self.address = loopback(free_port()?);
+        let log = self.directory.path().join("log");
+        let output = File::options().create(true).append(true).open(&log)?;
         let mut process = Process(
-            command("postgres")
+            self.command("postgres")
                 .arg("-D")
-                .arg(&data)
+                .arg(self.data())
                 .args([
                     "-c",
                     "listen_addresses=127.0.0.1",
@@ -177,63 +255,31 @@ impl PostgreSql {
                     "-c",
                     "timezone=UTC",
                     "-c",
-                    "max_prepared_transactions=20",
+                    "deadlock_timeout=100ms",
                 ])
-                .args(["-c", &format!("port={}", address.port())])
+                .args(["-c", &format!("port={}", self.address.port())])
                 .stdout(output.try_clone()?)
                 .stderr(output)
                 .spawn()?,
         );
         await_answer(&mut process, &log, || {
-            Client::connect(address, "postgres", "postgres")
+            Client::connect(self.address, "postgres", "postgres")
         })?;
-        let database = "postgres".to_string();
-        Ok(PostgreSql {
-            process,
-            directory,
-            address,
-            database,
-            databases: AtomicU32::new(0),
-        })
-    }
-
-    /// Creates an empty database; later connections go there.
-    ///
-    /// # Panics
-    /// When PostgreSQL refuses.
-    pub fn fresh_database(&mut self) {
-        let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        Client::connect(self.address, "postgres", "postgres")
-            .and_then(|mut c| c.query(&format!("CREATE DATABASE {name} TEMPLATE template0")))
-            .unwrap_or_else(|e| panic!("CREATE DATABASE {name}: {e}"));
-        self.database = name;
-    }
-
-    /// The process.
-    pub fn process_id(&self) -> u32 {
-        self.process.0.id()
-    }
-
-    /// Its directory.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-impl Drop for PostgreSql {
-    fn drop(&mut self) {
-        // SIGINT is its fast shutdown, which also ends its children; SIGKILL (by `Process`) would leave shared memory behind.
-        let _ = Command::new("kill")
-            .args(["-INT", &self.process_id().to_string()])
-            .status();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < deadline && matches!(self.process.0.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.process = Some(process);
+        Ok(())
     }
 }
 
 impl Server for PostgreSql {
+    fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(|p| p.0.id())
+    }
+
+    fn crash_signal(&self) -> &str {
+        // Its immediate shutdown; SIGKILL would leave its children running on the data.
+        "-QUIT"
+    }
+
     fn address(&self) -> SocketAddr {
         self.address
     }
@@ -427,7 +473,25 @@ impl Drop for Atoll {
     }
 }
 
+impl Crash for Atoll {
+    fn crash(&mut self) {
+        self.kill();
+    }
+
+    fn start_again(&mut self) -> io::Result<()> {
+        self.restart()
+    }
+}
+
 impl Server for Atoll {
+    fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(|p| p.0.id())
+    }
+
+    fn crash_signal(&self) -> &str {
+        "-KILL"
+    }
+
     fn address(&self) -> SocketAddr {
         self.sql
     }
