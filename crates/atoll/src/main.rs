@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod demo;
 mod load;
 mod logging;
 mod serve;
@@ -49,6 +50,12 @@ enum Command {
         atoll serve --config /etc/atoll.toml --log-format json\n  \
         ATOLL_SQL_ADDR=0.0.0.0:5433 atoll serve --data /var/lib/atoll")]
     Serve(Box<serve_args::ServeArgs>),
+    /// Start three sites in one process, load the news data, show queries, stay up
+    #[command(after_help = "Examples:\n  \
+        atoll demo                       a million readings, in a temporary directory\n  \
+        atoll demo --scale 0.01 --exit   a small one that ends by itself\n  \
+        atoll demo --data news           keeps its data; the next start finds it")]
+    Demo(Box<demo::DemoArgs>),
     /// Ask a server: an interactive shell, or statements and scripts
     #[command(after_help = "Examples:\n  \
         atoll sql                                        a shell on the server of this machine\n  \
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(*args).await,
+            Command::Demo(args) => demo::run(*args).await,
             Command::Sql(args) => sql::run(*args).await,
             Command::Load(args) => load::run(*args).await,
             Command::Config(args) => show_config(*args),

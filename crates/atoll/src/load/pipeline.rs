@@ -152,6 +152,9 @@ pub enum LoadError {
     /// No connection was made.
     #[error(transparent)]
     Connect(#[from] ClientError),
+    /// A row was refused where all of them are known to be good.
+    #[error("the server refused {0}")]
+    RowRefused(String),
     /// A rejected row could not be kept.
     #[error("a rejected row cannot be written: {0}")]
     Sink(std::io::Error),

@@ -18,9 +18,9 @@ use clap::Args;
 
 use crate::client::{ClientError, Target};
 use crate::term;
-use print::{Format, Style};
+pub use print::{Format, Printer, Style};
 use run::Shell;
-use split::{Piece, Splitter};
+pub use split::{Piece, Splitter};
 
 /// The server that is asked when no other is named.
 pub const DEFAULT_URL: &str = "postgres://atoll@127.0.0.1:5433/atoll";
