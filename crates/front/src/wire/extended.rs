@@ -42,9 +42,9 @@ pub(super) struct Portal {
 enum State {
     /// Not run yet.
     Bound(Vec<Value>),
-    /// Run, with rows left.
+    /// Run; what rows are left.
     Open(Cursor),
-    /// Nothing is left.
+    /// Run, without rows.
     Done,
 }
 
@@ -227,10 +227,13 @@ impl Connection {
                 Execution::Rows { columns, rows, tag } => (Kind::of(tag), Some(Cursor::rows(columns, rows, tag))),
             },
         };
-        if let Some(mut cursor) = cursor
-            && self.fetch(&mut cursor, formats, max_rows).await? == Progress::Suspended
-        {
-            portal.state = State::Open(cursor);
+        if let Some(mut cursor) = cursor {
+            let progress = self.fetch(&mut cursor, formats, max_rows).await?;
+            // At its end it lets go of the engine, and gives no rows when it is run again.
+            portal.state = State::Open(match progress {
+                Progress::Suspended => cursor,
+                Progress::Finished => Cursor::rows(cursor.columns, Vec::new(), cursor.tag),
+            });
         }
         self.portals.insert(name.into(), portal);
         self.metrics.statement(kind, started.elapsed());
