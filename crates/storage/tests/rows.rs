@@ -1,0 +1,510 @@
+//! The row layer: codecs against their laws, tables with indexes against a model.
+
+use arrow_array::{Array, RecordBatch};
+use atoll_model::{
+    Column, ColumnId, ErrorKind, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance, RelationId,
+    Replication, Row, SiteId, SqlType, Table, Value,
+};
+use atoll_storage::rows::{Change, RowReader, ScanPlan, TableCodec, encode_row, encode_value};
+use atoll_storage::{Isolation, LockMode, LockWait, Space, Store, StoreOptions, Txn, TxnOptions};
+use proptest::prelude::*;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+const WAIT: LockWait = LockWait::Timeout(Duration::from_secs(10));
+const FRAGMENT: u32 = 3;
+
+fn column(id: u16, name: &str, ty: SqlType, not_null: bool) -> Column {
+    Column { id: ColumnId(id), name: name.into(), ty, not_null, default: None, missing: Value::Null, generated: None, hidden: false }
+}
+
+fn index(id: u16, name: &str, columns: &[u16], unique: bool) -> Index {
+    let columns = columns.iter().map(|c| ColumnId(*c)).collect();
+    Index { id: IndexId(id), name: name.into(), columns, unique, constraint: unique }
+}
+
+fn table(columns: Vec<Column>, key: &[u16], indexes: Vec<Index>) -> Table {
+    Table {
+        id: RelationId(9),
+        name: "t".into(),
+        next_column: columns.len() as u16,
+        next_index: indexes.len() as u16 + 1,
+        columns,
+        key: key.iter().map(|c| ColumnId(*c)).collect(),
+        primary_key: Some("t_pkey".into()),
+        indexes,
+        checks: vec![],
+        foreign_keys: vec![],
+        fragmentation: Fragmentation::None,
+        fragments: vec![Fragment {
+            id: FragmentId(FRAGMENT),
+            name: "t".into(),
+            bounds: FragmentBounds::All,
+            replicas: vec![SiteId(1)],
+        }],
+        replication: Replication::All,
+        read_balance: ReadBalance::RoundRobin,
+    }
+}
+
+fn codec(table: Table) -> Arc<TableCodec> {
+    Arc::new(TableCodec::new(Arc::new(table)).expect("layout"))
+}
+
+fn all(columns: usize) -> ScanPlan {
+    ScanPlan {
+        columns: (0..columns).collect(),
+        index: 0,
+        lower: Bound::Unbounded,
+        upper: Bound::Unbounded,
+        reverse: false,
+        limit: None,
+        batch_size: 3,
+    }
+}
+
+fn store() -> Result<(tempfile::TempDir, Store, Arc<Space>), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let store = Store::open(dir.path(), StoreOptions { disk_reserve: 0, ..StoreOptions::default() })?;
+    let space = store.space("main")?;
+    Ok((dir, store, space))
+}
+
+fn ints(batches: &[RecordBatch], at: usize) -> Vec<Option<i32>> {
+    let column = |b: &RecordBatch| -> Vec<Option<i32>> {
+        let array = b.column(at).as_any().downcast_ref::<arrow_array::Int32Array>().expect("int4");
+        array.iter().collect()
+    };
+    batches.iter().flat_map(column).collect()
+}
+
+fn scan(
+    codec: &Arc<TableCodec>,
+    txn: &Txn,
+    space: &Arc<Space>,
+    plan: &ScanPlan,
+) -> Result<Vec<RecordBatch>, atoll_model::Error> {
+    codec.scan(txn, space, FRAGMENT, plan)?.collect()
+}
+
+fn scalar() -> impl Strategy<Value = SqlType> {
+    prop_oneof![
+        Just(SqlType::Bool),
+        Just(SqlType::Int2),
+        Just(SqlType::Int4),
+        Just(SqlType::Int8),
+        Just(SqlType::Float4),
+        Just(SqlType::Float8),
+        Just(SqlType::Numeric(Some((30, 4)))),
+        Just(SqlType::Numeric(None)),
+        Just(SqlType::Text),
+        Just(SqlType::Bytea),
+        Just(SqlType::Date),
+        Just(SqlType::Time),
+        Just(SqlType::Timestamp),
+        Just(SqlType::TimestampTz),
+    ]
+}
+
+fn sql_type() -> impl Strategy<Value = SqlType> {
+    prop_oneof![4 => scalar(), 1 => scalar().prop_map(|item| SqlType::Array(Box::new(item)))]
+}
+
+/// Values of a type, near each other often enough to meet, with the extremes.
+fn value(ty: &SqlType) -> BoxedStrategy<Value> {
+    let some = match ty {
+        SqlType::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        SqlType::Int2 => any::<i16>().prop_map(Value::Int2).boxed(),
+        SqlType::Int4 => prop_oneof![-3..3i32, any::<i32>()].prop_map(Value::Int4).boxed(),
+        SqlType::Int8 => prop_oneof![-3..3i64, any::<i64>()].prop_map(Value::Int8).boxed(),
+        SqlType::Float4 => any::<f32>().prop_map(Value::Float4).boxed(),
+        SqlType::Float8 => prop_oneof![Just(-0.0), Just(f64::NAN), Just(f64::NEG_INFINITY), any::<f64>()]
+            .prop_map(Value::Float8)
+            .boxed(),
+        SqlType::Numeric(limits) => {
+            let scale = limits.map_or(atoll_model::UNCONSTRAINED_SCALE, |(_, s)| s);
+            let limit = 10i128.pow(30);
+            prop_oneof![-2..2i128, -limit + 1..limit].prop_map(move |v| Value::Numeric(v, scale)).boxed()
+        }
+        SqlType::Text => "[a\u{0}é]{0,4}".prop_map(Value::Text).boxed(),
+        SqlType::Bytea => prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255)], 0..5)
+            .prop_map(Value::Bytea)
+            .boxed(),
+        SqlType::Date => any::<i32>().prop_map(Value::Date).boxed(),
+        SqlType::Time => (0..86_400_000_000i64).prop_map(Value::Time).boxed(),
+        SqlType::Timestamp => any::<i64>().prop_map(Value::Timestamp).boxed(),
+        SqlType::TimestampTz => any::<i64>().prop_map(Value::TimestampTz).boxed(),
+        SqlType::Array(item) => prop::collection::vec(value(item), 0..4).prop_map(Value::Array).boxed(),
+        other => panic!("no strategy for {other}"),
+    };
+    prop_oneof![6 => some, 1 => Just(Value::Null)].boxed()
+}
+
+/// Order of two values in a nullable column of an index: NULL last.
+fn order(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => {
+            let differing = a.iter().zip(b).map(|(x, y)| order(x, y)).find(|o| *o != Ordering::Equal);
+            differing.unwrap_or(a.len().cmp(&b.len()))
+        }
+        _ => a.is_null().cmp(&b.is_null()).then_with(|| a.compare(b).unwrap_or(Ordering::Equal)),
+    }
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Float4(a), Value::Float4(b)) => a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
+        (Value::Float8(a), Value::Float8(b)) => a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => a == b,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_come_back(typed in prop::collection::vec(sql_type().prop_flat_map(|ty| (value(&ty), Just(ty))), 0..12)) {
+        let slots: Vec<_> = typed.iter().enumerate().map(|(i, (_, ty))| (i as u16 * 2, ty.clone())).collect();
+        let row: Row = typed.iter().map(|(v, _)| v.clone()).collect();
+        let mut bytes = Vec::new();
+        encode_row(&slots, &row, &mut bytes).expect("encode");
+        let reader = RowReader::new(&bytes).expect("take apart");
+        for ((slot, ty), value) in slots.iter().zip(&row) {
+            let back = reader.value(*slot, ty, &Value::Null).expect("decode");
+            prop_assert!(same(&back, value), "{ty}: {value:?} came back as {back:?}");
+        }
+        // The slots between were dropped or never written, those behind were added later.
+        prop_assert_eq!(reader.value(1, &SqlType::Int4, &Value::Int4(7)).expect("gap"),
+            if slots.len() > 1 { Value::Null } else { Value::Int4(7) });
+        prop_assert_eq!(reader.value(500, &SqlType::Int4, &Value::Int4(7)).expect("added"), Value::Int4(7));
+    }
+
+    #[test]
+    fn keys_order_as_values(
+        (ty, a, b, c) in sql_type().prop_flat_map(|ty| (Just(ty.clone()), value(&ty), value(&ty), value(&ty))),
+    ) {
+        let key = |values: &[&Value]| {
+            let mut out = Vec::new();
+            for v in values {
+                encode_value(&ty, v, true, &mut out).expect("encode");
+            }
+            out
+        };
+        prop_assert_eq!(key(&[&a]).cmp(&key(&[&b])), order(&a, &b), "{:?} {:?}", a, b);
+        prop_assert_eq!(key(&[&a, &c]).cmp(&key(&[&b, &b])), order(&a, &b).then(order(&c, &b)));
+        // No key begins another.
+        prop_assert!(order(&a, &b) == Ordering::Equal || !key(&[&a]).starts_with(&key(&[&b])));
+    }
+
+    #[test]
+    fn damaged_rows_are_errors(
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..80),
+            (0u16..20, prop::collection::vec(any::<u8>(), 0..60), prop_oneof![Just(0x11u8), Just(0x12), Just(0x14)])
+                .prop_map(|(n, rest, version)| [&[version][..], &n.to_le_bytes(), &rest].concat()),
+        ],
+        ty in sql_type(),
+    ) {
+        if let Ok(reader) = RowReader::new(&bytes) {
+            for slot in 0..24 {
+                if let Err(e) = reader.value(slot, &ty, &Value::Null) {
+                    prop_assert_eq!(e.kind(), ErrorKind::DataCorrupted);
+                }
+            }
+        }
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// What a scan returns in Arrow is what reading the row by its key returns in values.
+    #[test]
+    fn scans_agree_with_gets(ty in sql_type(), seed in prop::collection::vec(any::<prop::sample::Index>(), 1..8)) {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let strategy = value(&ty);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let (_dir, store, space) = store().expect("store");
+        let codec = codec(table(vec![column(0, "k", SqlType::Int4, true), column(1, "v", ty.clone(), false)], &[0], vec![]));
+        let txn = store.begin(TxnOptions::default());
+        let values: Vec<Value> = seed.iter()
+            .map(|_| strategy.new_tree(&mut runner).expect("value").current())
+            .collect();
+        let changes: Vec<_> = values.iter().enumerate()
+            .map(|(k, v)| Change::Insert(vec![Value::Int4(k as i32), v.clone()]))
+            .collect();
+        runtime.block_on(codec.apply(&txn, &space, FRAGMENT, &changes, WAIT)).expect("apply");
+        let batches = scan(&codec, &txn, &space, &all(2)).expect("scan");
+        let mut at = 0;
+        for batch in &batches {
+            prop_assert_eq!(batch.schema().field(1).clone(), ty.field("v", true));
+            for row in 0..batch.num_rows() {
+                let array = batch.column(1);
+                prop_assert_eq!(array.is_null(row), values[at].is_null());
+                let single = array.slice(row, 1);
+                let row = codec.get(&txn, &space, FRAGMENT, &[Value::Int4(at as i32)]).expect("get").expect("row");
+                prop_assert!(same(&row[1], &values[at]));
+                prop_assert!(shows(&single, &values[at]), "{:?} {:?}", single, values[at]);
+                at += 1;
+            }
+        }
+        prop_assert_eq!(at, values.len());
+    }
+}
+
+/// Whether a one-element array holds a value.
+fn shows(array: &dyn Array, value: &Value) -> bool {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::*;
+    match value {
+        Value::Null => array.is_null(0),
+        Value::Bool(v) => array.as_boolean().value(0) == *v,
+        Value::Int2(v) => array.as_primitive::<Int16Type>().value(0) == *v,
+        Value::Int4(v) => array.as_primitive::<Int32Type>().value(0) == *v,
+        Value::Int8(v) => array.as_primitive::<Int64Type>().value(0) == *v,
+        Value::Float4(v) => same(&Value::Float4(array.as_primitive::<Float32Type>().value(0)), &Value::Float4(*v)),
+        Value::Float8(v) => same(&Value::Float8(array.as_primitive::<Float64Type>().value(0)), &Value::Float8(*v)),
+        Value::Numeric(v, _) => array.as_primitive::<Decimal128Type>().value(0) == *v,
+        Value::Text(v) => array.as_string::<i32>().value(0) == v,
+        Value::Bytea(v) => array.as_binary::<i32>().value(0) == v,
+        Value::Date(v) => array.as_primitive::<Date32Type>().value(0) == *v,
+        Value::Time(v) => array.as_primitive::<Time64MicrosecondType>().value(0) == *v,
+        Value::Timestamp(v) | Value::TimestampTz(v) => {
+            array.as_primitive::<TimestampMicrosecondType>().value(0) == *v
+        }
+        Value::Array(items) => {
+            let list = array.as_list::<i32>().value(0);
+            list.len() == items.len() && items.iter().enumerate().all(|(i, v)| shows(&list.slice(i, 1), v))
+        }
+    }
+}
+
+#[tokio::test]
+async fn columns_come_and_go() -> TestResult {
+    let (_dir, store, space) = store()?;
+    let v1 = codec(table(
+        vec![column(0, "k", SqlType::Int4, true), column(1, "gone", SqlType::Text, false), column(2, "n", SqlType::Int4, false)],
+        &[0],
+        vec![],
+    ));
+    let txn = store.begin(TxnOptions::default());
+    let old = vec![Value::Int4(1), Value::Text("dropped".into()), Value::Int4(5)];
+    v1.apply(&txn, &space, FRAGMENT, &[Change::Insert(old)], WAIT).await?;
+    // Then: DROP COLUMN gone, ADD COLUMN added text[] DEFAULT '{x,NULL}'.
+    let missing = Value::Array(vec![Value::Text("x".into()), Value::Null]);
+    let mut added = column(3, "added", SqlType::Array(Box::new(SqlType::Text)), false);
+    added.missing = missing.clone();
+    let v2 = codec(table(
+        vec![column(0, "k", SqlType::Int4, true), column(2, "n", SqlType::Int4, false), added],
+        &[0],
+        vec![],
+    ));
+    let new = vec![Value::Int4(2), Value::Int4(6), Value::Null];
+    v2.apply(&txn, &space, FRAGMENT, &[Change::Insert(new.clone())], WAIT).await?;
+    let kept = vec![Value::Int4(1), Value::Int4(5), missing.clone()];
+    assert_eq!(v2.get(&txn, &space, FRAGMENT, &[Value::Int4(1)])?, Some(kept));
+    assert_eq!(v2.get(&txn, &space, FRAGMENT, &[Value::Int4(2)])?, Some(new));
+    let batches = scan(&v2, &txn, &space, &all(3))?;
+    assert_eq!(ints(&batches, 1), [Some(5), Some(6)]);
+    assert!(shows(&batches[0].column(2).slice(0, 1), &missing));
+    assert!(batches[0].column(2).is_null(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_and_unique_values_stay_unique() -> TestResult {
+    let (_dir, store, space) = store()?;
+    let t = codec(table(
+        vec![column(0, "k", SqlType::Int4, true), column(1, "u", SqlType::Text, false), column(2, "n", SqlType::Int4, false)],
+        &[0],
+        vec![index(1, "t_u_key", &[1], true), index(2, "t_n", &[2], false)],
+    ));
+    let row = |k: i32, u: Option<&str>, n: i32| -> Row {
+        vec![Value::Int4(k), u.map_or(Value::Null, |u| Value::Text(u.into())), Value::Int4(n)]
+    };
+    let txn = store.begin(TxnOptions::default());
+    let rows = [row(1, Some("a"), 10), row(2, Some("b"), 10), row(3, None, 20), row(4, None, 20)];
+    let inserts: Vec<_> = rows.iter().cloned().map(Change::Insert).collect();
+    t.apply(&txn, &space, FRAGMENT, &inserts, WAIT).await?;
+    txn.commit().await?;
+    assert_eq!(store.fragment_size(&space, FRAGMENT).rows, 4);
+
+    let txn = store.begin(TxnOptions::default());
+    let error = t.apply(&txn, &space, FRAGMENT, &[Change::Insert(row(1, Some("z"), 0))], WAIT).await.expect_err("key");
+    assert_eq!((error.kind(), error.constraint_name()), (ErrorKind::UniqueViolation, Some("t_pkey")));
+    assert_eq!(error.detail_text(), Some("Key (k)=(1) already exists."));
+    let error = t.apply(&txn, &space, FRAGMENT, &[Change::Insert(row(9, Some("a"), 0))], WAIT).await.expect_err("value");
+    assert_eq!((error.kind(), error.constraint_name()), (ErrorKind::UniqueViolation, Some("t_u_key")));
+    txn.rollback();
+
+    // Values may be exchanged within one statement; the old ones are free afterwards.
+    let txn = store.begin(TxnOptions::default());
+    let swap = [
+        Change::Update { old: rows[0].clone(), new: row(1, Some("b"), 10) },
+        Change::Update { old: rows[1].clone(), new: row(7, Some("a"), 11) },
+        Change::Delete(rows[2].clone()),
+    ];
+    t.apply(&txn, &space, FRAGMENT, &swap, WAIT).await?;
+    let found = t.find_unique(&txn, &space, FRAGMENT, 1, &[Value::Text("a".into())], LockMode::Shared, WAIT).await?;
+    assert_eq!(found, Some(row(7, Some("a"), 11)));
+    assert_eq!(t.find_unique(&txn, &space, FRAGMENT, 1, &[Value::Null], LockMode::Shared, WAIT).await?, None);
+    assert_eq!(t.find_unique(&txn, &space, FRAGMENT, 0, &[Value::Int4(2)], LockMode::Shared, WAIT).await?, None);
+    txn.commit().await?;
+    assert_eq!(store.fragment_size(&space, FRAGMENT).rows, 3);
+
+    // An insert of a value that another transaction is removing waits for it.
+    let remover = store.begin(TxnOptions::default());
+    t.apply(&remover, &space, FRAGMENT, &[Change::Delete(row(1, Some("b"), 10))], WAIT).await?;
+    let inserter = store.begin(TxnOptions::default());
+    let insert = [Change::Insert(row(8, Some("b"), 0))];
+    let short = LockWait::Timeout(Duration::from_millis(20));
+    let error = t.apply(&inserter, &space, FRAGMENT, &insert, short).await.expect_err("held");
+    assert_eq!(error.kind(), ErrorKind::LockTimeout);
+    inserter.rollback();
+    remover.commit().await?;
+    let inserter = store.begin(TxnOptions::default());
+    t.apply(&inserter, &space, FRAGMENT, &insert, WAIT).await?;
+    inserter.commit().await?;
+
+    // By the index: NULLs last, both directions, bounds.
+    let txn = store.begin(TxnOptions::default());
+    let by_u = ScanPlan { index: 1, ..all(3) };
+    assert_eq!(ints(&scan(&t, &txn, &space, &by_u)?, 0), [Some(7), Some(8), Some(4)]);
+    let backwards = ScanPlan { reverse: true, limit: Some(2), ..by_u.clone() };
+    assert_eq!(ints(&scan(&t, &txn, &space, &backwards)?, 0), [Some(4), Some(8)]);
+    let some = ScanPlan { lower: Bound::Excluded(vec![Value::Text("a".into())]), upper: Bound::Excluded(vec![Value::Null]), ..by_u };
+    assert_eq!(ints(&scan(&t, &txn, &space, &some)?, 0), [Some(8)]);
+    let count = ScanPlan { columns: vec![], index: 2, ..all(0) };
+    assert_eq!(scan(&t, &txn, &space, &count)?.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn indexes_are_built_from_the_newest_rows() -> TestResult {
+    let (_dir, store, space) = store()?;
+    let columns = || vec![column(0, "k", SqlType::Int4, true), column(1, "n", SqlType::Int4, false)];
+    let (plain, unique) = (codec(table(columns(), &[0], vec![])), codec(table(columns(), &[0], vec![index(1, "u", &[1], true)])));
+    let row = |k: i32, n: i32| vec![Value::Int4(k), Value::Int4(n)];
+    let builder = store.begin(TxnOptions { isolation: Isolation::RepeatableRead, ..TxnOptions::default() });
+    assert_eq!(scan(&plain, &builder, &space, &all(2))?.len(), 0);
+    let writer = store.begin(TxnOptions::default());
+    plain.apply(&writer, &space, FRAGMENT, &[Change::Insert(row(1, 5)), Change::Insert(row(2, 6))], WAIT).await?;
+    writer.commit().await?;
+    unique.build_index(&builder, &space, FRAGMENT, 1)?;
+    builder.commit().await?;
+    let txn = store.begin(TxnOptions::default());
+    assert_eq!(ints(&scan(&unique, &txn, &space, &ScanPlan { index: 1, reverse: true, ..all(2) })?, 0), [Some(2), Some(1)]);
+    let twice = store.begin(TxnOptions::default());
+    plain.apply(&twice, &space, FRAGMENT, &[Change::Insert(row(3, 6))], WAIT).await?;
+    let again = codec(table(columns(), &[0], vec![index(2, "again", &[1], true)]));
+    let error = again.build_index(&twice, &space, FRAGMENT, 2).expect_err("6 is there twice");
+    assert_eq!(error.detail_text(), Some("Key (n)=(6) is duplicated."));
+    Ok(())
+}
+
+#[tokio::test]
+async fn locking_tells_what_changed() -> TestResult {
+    let (_dir, store, space) = store()?;
+    let t = codec(table(vec![column(0, "k", SqlType::Int4, true), column(1, "n", SqlType::Int4, false)], &[0], vec![]));
+    let row = |n: i32| vec![Value::Int4(1), Value::Int4(n)];
+    let txn = store.begin(TxnOptions::default());
+    t.apply(&txn, &space, FRAGMENT, &[Change::Insert(row(1))], WAIT).await?;
+    txn.commit().await?;
+    let keys = [vec![Value::Int4(1)]];
+    let (waiting, strict) = (
+        store.begin(TxnOptions::default()),
+        store.begin(TxnOptions { isolation: Isolation::RepeatableRead, ..TxnOptions::default() }),
+    );
+    let first = store.begin(TxnOptions::default());
+    let locked = t.lock_rows(&first, &space, FRAGMENT, &keys, LockMode::Exclusive, WAIT).await?;
+    assert!(locked[0].locked && !locked[0].changed && locked[0].row == Some(row(1)));
+    let skipped = t.lock_rows(&waiting, &space, FRAGMENT, &keys, LockMode::Exclusive, LockWait::Never).await?;
+    assert!(!skipped[0].locked);
+    t.apply(&first, &space, FRAGMENT, &[Change::Update { old: row(1), new: row(2) }], WAIT).await?;
+    first.commit().await?;
+    let locked = t.lock_rows(&waiting, &space, FRAGMENT, &keys, LockMode::Exclusive, WAIT).await?;
+    assert!(locked[0].changed && locked[0].row == Some(row(2)));
+    waiting.rollback();
+    let error = t.lock_rows(&strict, &space, FRAGMENT, &keys, LockMode::Exclusive, WAIT).await.expect_err("first updater wins");
+    assert_eq!(error.kind(), ErrorKind::SerializationFailure);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// A table with a composite key, a unique and a plain index against a sorted map, over many committed statements.
+    #[test]
+    fn tables_behave_as_maps(steps in prop::collection::vec((0..4u8, 0..3i32, 0..3i32, prop::option::of(0..5i32), 0..4i32), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let (_dir, store, space) = store().expect("store");
+        let t = codec(table(
+            vec![
+                column(0, "a", SqlType::Int4, true),
+                column(1, "u", SqlType::Int4, false),
+                column(2, "b", SqlType::Int4, true),
+                column(3, "n", SqlType::Int4, false),
+            ],
+            &[0, 2],
+            vec![index(1, "u", &[1], true), index(2, "n", &[3, 1], false)],
+        ));
+        let mut model: BTreeMap<(i32, i32), (Option<i32>, i32)> = BTreeMap::new();
+        let row = |k: (i32, i32), v: (Option<i32>, i32)| -> Row {
+            vec![Value::Int4(k.0), v.0.map_or(Value::Null, Value::Int4), Value::Int4(k.1), Value::Int4(v.1)]
+        };
+        for (what, a, b, u, n) in steps {
+            let (key, new) = ((a, b), (u, n));
+            let taken = u.is_some() && model.iter().any(|(k, (other, _))| *other == u && *k != key);
+            let (change, fails) = match (what, model.get(&key)) {
+                (0, None) => (Change::Insert(row(key, new)), taken),
+                (0, Some(_)) => (Change::Insert(row(key, new)), true),
+                (1 | 2, Some(old)) => (Change::Update { old: row(key, *old), new: row(key, new) }, taken),
+                (3, Some(old)) => (Change::Delete(row(key, *old)), false),
+                _ => continue,
+            };
+            let txn = store.begin(TxnOptions::default());
+            let outcome = runtime.block_on(t.apply(&txn, &space, FRAGMENT, std::slice::from_ref(&change), WAIT));
+            prop_assert_eq!(outcome.is_err(), fails, "{:?}", change);
+            if fails {
+                txn.rollback();
+                continue;
+            }
+            runtime.block_on(txn.commit()).expect("commit");
+            match change {
+                Change::Delete(_) => model.remove(&key),
+                _ => model.insert(key, new),
+            };
+        }
+        let txn = store.begin(TxnOptions::default());
+        prop_assert_eq!(store.fragment_size(&space, FRAGMENT).rows, model.len() as u64);
+        let found = scan(&t, &txn, &space, &all(4)).expect("scan");
+        let columns: Vec<_> = (0..4).map(|at| ints(&found, at)).collect();
+        let rows: Vec<_> = (0..columns[0].len()).map(|i| [0, 1, 2, 3].map(|c: usize| columns[c][i])).collect();
+        let expected: Vec<_> = model.iter().map(|(k, v)| [Some(k.0), v.0, Some(k.1), Some(v.1)]).collect();
+        prop_assert_eq!(rows, expected);
+        for n in 0..4 {
+            let plan = ScanPlan {
+                index: 2,
+                lower: Bound::Included(vec![Value::Int4(n)]),
+                upper: Bound::Included(vec![Value::Int4(n)]),
+                ..all(4)
+            };
+            let found = scan(&t, &txn, &space, &plan).expect("by index");
+            let mut expected: Vec<_> = model.iter().filter(|(_, v)| v.1 == n).map(|(k, v)| (v.0.is_none(), v.0, *k)).collect();
+            expected.sort();
+            prop_assert_eq!(ints(&found, 1), expected.iter().map(|e| e.1).collect::<Vec<_>>());
+            prop_assert_eq!(ints(&found, 2), expected.iter().map(|e| Some(e.2.1)).collect::<Vec<_>>());
+        }
+        // Bounds on the first column of a composite key.
+        let plan = ScanPlan { lower: Bound::Excluded(vec![Value::Int4(0)]), upper: Bound::Included(vec![Value::Int4(1)]), ..all(4) };
+        let found = scan(&t, &txn, &space, &plan).expect("by prefix");
+        prop_assert_eq!(ints(&found, 2), model.keys().filter(|k| k.0 == 1).map(|k| Some(k.1)).collect::<Vec<_>>());
+    }
+}
