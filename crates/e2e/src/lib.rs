@@ -6,6 +6,7 @@
 
 pub mod bank;
 pub mod compare;
+pub mod diff;
 pub mod layout;
 pub mod rng;
 pub mod server;
