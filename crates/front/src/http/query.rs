@@ -12,9 +12,7 @@ use crate::metrics::{Kind, StatementMetrics};
 use atoll_model::{Error, ErrorKind, Result, Value};
 use atoll_ports::session::{Canceller, Database, Execution, ResultColumn, Session, Startup, TransactionStatus};
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, Uri};
+use axum::extract::{Extension, FromRequest, Request, State};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -98,12 +96,11 @@ pub(super) struct AnswerColumn {
 pub(super) async fn query(
     State(queries): State<Arc<Queries>>,
     Extension(peer): Extension<Peer>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Json<QueryRequest>, JsonRejection>,
+    request: Request,
 ) -> Result<Json<QueryAnswer>, Failure> {
-    let user = queries.guard.user(peer, &headers, &uri).await?;
-    let Json(request) = body.map_err(|rejection| {
+    // Before the body is read: who has no business here may not send megabytes either.
+    let user = queries.guard.user(peer, request.headers(), request.uri()).await?;
+    let Json(request): Json<QueryRequest> = Json::from_request(request, &()).await.map_err(|rejection| {
         Failure::with_status(rejection.status(), Error::new(ErrorKind::ProtocolViolation, rejection.body_text()))
     })?;
     let startup = Startup {
