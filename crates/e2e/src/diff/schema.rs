@@ -167,9 +167,12 @@ impl Table {
             _ => Fragmentation::None,
         };
         let replicated = matches!(fragmentation, Fragmentation::None) && rng.chance(60);
-        let indexes = (0..columns.len())
-            .filter_map(|c| rng.chance(15).then(|| (rng.chance(15), c)))
-            .collect();
+        let mut indexes = Vec::new();
+        for c in 0..columns.len() {
+            if rng.chance(15) {
+                indexes.push((rng.chance(15), c));
+            }
+        }
         Table {
             name: format!("t{n}"),
             columns,
