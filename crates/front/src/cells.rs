@@ -263,3 +263,81 @@ pub(crate) fn item_type(ty: &SqlType) -> &SqlType {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{write_binary, write_text};
+    use arrow_array::types::Int8Type;
+    use arrow_array::{
+        Date64Array, Decimal256Array, DictionaryArray, DurationSecondArray, FixedSizeBinaryArray, Int8Array,
+        IntervalDayTimeArray, IntervalYearMonthArray, LargeListArray, NullArray, Time32SecondArray, Time64NanosecondArray,
+        TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    };
+    use arrow_buffer::{IntervalDayTime, i256};
+    use std::sync::Arc;
+
+    /// Every physical type that [`SqlType::of_arrow`] names, with what its first value looks like.
+    #[test]
+    fn every_physical_type_is_shown() {
+        let dictionary: DictionaryArray<Int8Type> = vec![Some("word"), None].into_iter().collect();
+        let list = LargeListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None]);
+        let arrays: Vec<(ArrayRef, &str)> = vec![
+            (Arc::new(NullArray::new(2)), ""),
+            (Arc::new(BooleanArray::from(vec![Some(true), None])), "t"),
+            (Arc::new(Int8Array::from(vec![Some(-8), None])), "-8"),
+            (Arc::new(UInt8Array::from(vec![Some(255), None])), "255"),
+            (Arc::new(UInt16Array::from(vec![Some(65_535), None])), "65535"),
+            (Arc::new(UInt32Array::from(vec![Some(u32::MAX), None])), "4294967295"),
+            (Arc::new(UInt64Array::from(vec![Some(7), None])), "7"),
+            (Arc::new(arrow_cast::cast(&Int8Array::from(vec![Some(2), None]), &DataType::Float16).expect("a cast")), "2"),
+            (
+                Arc::new(
+                    Decimal256Array::from(vec![Some(i256::from_i128(-1250)), None])
+                        .with_precision_and_scale(40, 2)
+                        .expect("fits"),
+                ),
+                "-12.50",
+            ),
+            (Arc::new(LargeStringArray::from(vec![Some("a"), None])), "a"),
+            (Arc::new(StringViewArray::from(vec![Some("a text longer than twelve bytes"), None])), "a text longer than twelve bytes"),
+            (Arc::new(LargeBinaryArray::from_opt_vec(vec![Some(b"\x01"), None])), "\\x01"),
+            (Arc::new(BinaryViewArray::from(vec![Some(&b"\x02"[..]), None])), "\\x02"),
+            (
+                Arc::new(
+                    FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some([3u8, 4]), None].into_iter(), 2)
+                        .expect("sizes fit"),
+                ),
+                "\\x0304",
+            ),
+            (Arc::new(Date64Array::from(vec![Some(86_400_000), None])), "1970-01-02"),
+            (Arc::new(Time32SecondArray::from(vec![Some(3_661), None])), "01:01:01"),
+            (Arc::new(Time64NanosecondArray::from(vec![Some(1_500), None])), "00:00:00.000001"),
+            (Arc::new(TimestampSecondArray::from(vec![Some(60), None])), "1970-01-01 00:01:00"),
+            (Arc::new(TimestampNanosecondArray::from(vec![Some(1_000), None]).with_timezone("+02:00")), "1970-01-01 00:00:00.000001+00"),
+            (Arc::new(IntervalYearMonthArray::from(vec![Some(14), None])), "1 year 2 mons"),
+            (Arc::new(IntervalDayTimeArray::from(vec![Some(IntervalDayTime::new(2, 1_500)), None])), "2 days 00:00:01.5"),
+            (Arc::new(DurationSecondArray::from(vec![Some(90), None])), "00:01:30"),
+            (Arc::new(dictionary), "word"),
+            (Arc::new(list), "{1,NULL}"),
+        ];
+        for (array, want) in arrays {
+            let ty = SqlType::of_arrow(array.data_type()).expect("a SQL type");
+            let column = Column::new(&array).expect("a column");
+            let mut text = Vec::new();
+            write_text(&ty, column.cell(0), &mut text);
+            assert_eq!(String::from_utf8_lossy(&text), want, "{}", array.data_type());
+            let mut binary = Vec::new();
+            write_binary(&ty, column.cell(0), &mut binary).expect("has a binary form");
+            assert!(matches!(column.cell(1), Cell::Null), "{}", array.data_type());
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let too_large: ArrayRef = Arc::new(UInt64Array::from(vec![u64::MAX]));
+        assert_eq!(Column::new(&too_large).map_err(|e| e.kind()).err(), Some(ErrorKind::NumericOutOfRange));
+        let too_late: ArrayRef = Arc::new(TimestampSecondArray::from(vec![i64::MAX]));
+        assert_eq!(Column::new(&too_late).map_err(|e| e.kind()).err(), Some(ErrorKind::DatetimeOverflow));
+    }
+}

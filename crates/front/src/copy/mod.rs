@@ -6,5 +6,7 @@
 mod builder;
 mod decode;
 pub(crate) mod encode;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{CopyError, Decoder};

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -25,6 +26,8 @@ pub(super) const SEND_AT: usize = 64 << 10;
 const READ_SIZE: usize = 8 << 10;
 /// How far input is read ahead while a statement runs.
 const READ_AHEAD: usize = 64 << 10;
+/// Time for a client to take its last answers.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Buffers that have grown beyond this are given back when the connection falls idle.
 const KEEP: usize = 64 << 10;
 
@@ -201,6 +204,17 @@ impl Channel {
         self.out.drain(..self.due);
         self.due = 0;
         Ok(())
+    }
+
+    /// Sends what is due for the last time, and ends the stream in an orderly way. The client may be gone: that is not
+    /// waited for.
+    pub(super) async fn close(&mut self) {
+        let orderly = async {
+            self.send_due().await?;
+            Ok::<(), Stop>(self.io.shutdown().await?)
+        };
+        // Either way there is nobody left to tell.
+        let _ = tokio::time::timeout(FAREWELL, orderly).await;
     }
 
     /// Sends all there is, once that is worth a write.

@@ -47,9 +47,8 @@ impl Connection {
             self.metrics.error(&error);
             backend::error(&mut self.channel.out, Severity::Fatal, &error, None);
             self.channel.all_due();
-            // The client may be gone already; there is nobody else to tell.
-            let _ = self.channel.send_due().await;
         }
+        self.channel.close().await;
     }
 
     async fn step(&mut self) -> Result<(), Stop> {

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 /// Sockets beyond `max_connections`: those logging in, and cancel requests.
 const MARGIN: usize = 128;
-/// Time to tell a client why it is turned away.
+/// Time for cancelled statements to end at shutdown.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What all connections share.
@@ -170,8 +170,7 @@ async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
 async fn farewell(channel: &mut super::channel::Channel, error: &Error) {
     backend::error(&mut channel.out, Severity::Fatal, error, None);
     channel.all_due();
-    // The client may not be reading any more.
-    let _ = tokio::time::timeout(FAREWELL, channel.send_due()).await;
+    channel.close().await;
 }
 
 /// Forgets a session however its task ends.

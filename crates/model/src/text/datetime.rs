@@ -169,7 +169,9 @@ fn general(body: &[u8]) -> Result<Moment, Flaw> {
     let era = if bc || word.ends_with(" ad") { 3 } else { 0 };
     let mut scanner = Scanner { rest: &body[..body.len() - era] };
     let mut found = Moment::default();
-    let (mut fields, mut months): (Vec<(i64, usize)>, Option<(usize, i64)>) = (Vec::new(), None);
+    // Numbers with their digits; the named month with its place among them.
+    let mut fields: Vec<(i64, usize)> = Vec::new();
+    let mut months: Option<(usize, i64)> = None;
     let mut slashed = false;
     loop {
         scanner.run(|b| matches!(b, b' ' | b','));
