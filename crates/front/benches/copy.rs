@@ -30,7 +30,9 @@ fn measure(name: &str, format: CopyFormat, types: &[SqlType], line: impl Fn(usiz
         types.iter().enumerate().map(|(i, ty)| ResultColumn { name: format!("c{i}"), ty: ty.clone() }).collect();
     let fields: Vec<_> = columns.iter().map(|c| c.ty.field(&c.name, true)).collect();
     let text: String = (0..ROWS).map(line).collect();
-    let Ok(mut decoder) = Decoder::new(options(format), "t".into(), columns, Arc::new(Schema::new(fields))) else { return };
+    let Ok(mut decoder) = Decoder::new(options(format), "t".into(), columns, Arc::new(Schema::new(fields))) else {
+        return;
+    };
     let started = Instant::now();
     let mut rows = 0;
     for chunk in text.as_bytes().chunks(CHUNK) {

@@ -24,11 +24,8 @@ impl StatusSource for NoStatus {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:5439".to_string());
-    let config = FrontConfig {
-        sql_addr: address.parse()?,
-        http_addr: "127.0.0.1:0".parse()?,
-        ..FrontConfig::default()
-    };
+    let config =
+        FrontConfig { sql_addr: address.parse()?, http_addr: "127.0.0.1:0".parse()?, ..FrontConfig::default() };
     let front = serve(config, Arc::new(fake::FakeDatabase(fake::Fake::new())), Arc::new(NoStatus)).await?;
     tracing::info!("serving on {}", front.sql_addr());
     tokio::signal::ctrl_c().await?;

@@ -9,8 +9,8 @@ use arrow_array::types::{
     Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray, LargeStringArray, ListArray, PrimitiveArray,
-    RecordBatch, StringArray, StringViewArray,
+    Array, ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, LargeBinaryArray, LargeStringArray, ListArray,
+    PrimitiveArray, RecordBatch, StringArray, StringViewArray,
 };
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, DataType, IntervalUnit, TimeUnit};
@@ -111,7 +111,9 @@ fn common(ty: &DataType) -> Option<DataType> {
         DataType::UInt16 => DataType::Int32,
         DataType::UInt32 | DataType::UInt64 => DataType::Int64,
         DataType::Float16 => DataType::Float32,
-        DataType::Decimal32(_, s) | DataType::Decimal64(_, s) | DataType::Decimal256(_, s) => DataType::Decimal128(38, *s),
+        DataType::Decimal32(_, s) | DataType::Decimal64(_, s) | DataType::Decimal256(_, s) => {
+            DataType::Decimal128(38, *s)
+        }
         DataType::FixedSizeBinary(_) => DataType::Binary,
         DataType::Date64 => DataType::Date32,
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
@@ -271,8 +273,9 @@ mod tests {
     use arrow_array::types::Int8Type;
     use arrow_array::{
         Date64Array, Decimal256Array, DictionaryArray, DurationSecondArray, FixedSizeBinaryArray, Int8Array,
-        IntervalDayTimeArray, IntervalYearMonthArray, LargeListArray, NullArray, Time32SecondArray, Time64NanosecondArray,
-        TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+        IntervalDayTimeArray, IntervalYearMonthArray, LargeListArray, NullArray, Time32SecondArray,
+        Time64NanosecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array,
+        UInt64Array,
     };
     use arrow_buffer::{IntervalDayTime, i256};
     use std::sync::Arc;
@@ -290,7 +293,10 @@ mod tests {
             (Arc::new(UInt16Array::from(vec![Some(65_535), None])), "65535"),
             (Arc::new(UInt32Array::from(vec![Some(u32::MAX), None])), "4294967295"),
             (Arc::new(UInt64Array::from(vec![Some(7), None])), "7"),
-            (Arc::new(arrow_cast::cast(&Int8Array::from(vec![Some(2), None]), &DataType::Float16).expect("a cast")), "2"),
+            (
+                Arc::new(arrow_cast::cast(&Int8Array::from(vec![Some(2), None]), &DataType::Float16).expect("a cast")),
+                "2",
+            ),
             (
                 Arc::new(
                     Decimal256Array::from(vec![Some(i256::from_i128(-1250)), None])
@@ -300,7 +306,10 @@ mod tests {
                 "-12.50",
             ),
             (Arc::new(LargeStringArray::from(vec![Some("a"), None])), "a"),
-            (Arc::new(StringViewArray::from(vec![Some("a text longer than twelve bytes"), None])), "a text longer than twelve bytes"),
+            (
+                Arc::new(StringViewArray::from(vec![Some("a text longer than twelve bytes"), None])),
+                "a text longer than twelve bytes",
+            ),
             (Arc::new(LargeBinaryArray::from_opt_vec(vec![Some(b"\x01"), None])), "\\x01"),
             (Arc::new(BinaryViewArray::from(vec![Some(&b"\x02"[..]), None])), "\\x02"),
             (
@@ -314,9 +323,15 @@ mod tests {
             (Arc::new(Time32SecondArray::from(vec![Some(3_661), None])), "01:01:01"),
             (Arc::new(Time64NanosecondArray::from(vec![Some(1_500), None])), "00:00:00.000001"),
             (Arc::new(TimestampSecondArray::from(vec![Some(60), None])), "1970-01-01 00:01:00"),
-            (Arc::new(TimestampNanosecondArray::from(vec![Some(1_000), None]).with_timezone("+02:00")), "1970-01-01 00:00:00.000001+00"),
+            (
+                Arc::new(TimestampNanosecondArray::from(vec![Some(1_000), None]).with_timezone("+02:00")),
+                "1970-01-01 00:00:00.000001+00",
+            ),
             (Arc::new(IntervalYearMonthArray::from(vec![Some(14), None])), "1 year 2 mons"),
-            (Arc::new(IntervalDayTimeArray::from(vec![Some(IntervalDayTime::new(2, 1_500)), None])), "2 days 00:00:01.5"),
+            (
+                Arc::new(IntervalDayTimeArray::from(vec![Some(IntervalDayTime::new(2, 1_500)), None])),
+                "2 days 00:00:01.5",
+            ),
             (Arc::new(DurationSecondArray::from(vec![Some(90), None])), "00:01:30"),
             (Arc::new(dictionary), "word"),
             (Arc::new(list), "{1,NULL}"),

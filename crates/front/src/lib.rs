@@ -73,7 +73,11 @@ async fn listen(addr: SocketAddr, what: &str) -> Result<(TcpListener, SocketAddr
 ///
 /// # Errors
 /// `Io` when an address is taken; `Internal` when the operating system has no random numbers.
-pub async fn serve(config: FrontConfig, database: Arc<dyn Database>, status: Arc<dyn StatusSource>) -> Result<FrontHandle> {
+pub async fn serve(
+    config: FrontConfig,
+    database: Arc<dyn Database>,
+    status: Arc<dyn StatusSource>,
+) -> Result<FrontHandle> {
     let metrics = metrics::install();
     let (sql, sql_addr) = listen(config.sql_addr, "SQL").await?;
     let (http, http_addr) = listen(config.http_addr, "HTTP").await?;

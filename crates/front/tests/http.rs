@@ -176,7 +176,10 @@ async fn a_client_that_hangs_up_cancels_its_statement() {
     let (front, fake) = front(Limits::default()).await;
     let mut stream = TcpStream::connect(front.http_addr()).await.unwrap();
     let body = "{\"query\":\"SLEEP\"}";
-    let head = format!("POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(stream);
@@ -193,9 +196,7 @@ async fn who_may_ask() {
     let addr = front.http_addr();
     let json_type = "Content-Type: application/json";
     let body = "{\"query\":\"INSERT\"}";
-    let basic = |pair: &str| {
-        format!("Authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-    };
+    let basic = |pair: &str| format!("Authorization: Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
     for (header, want) in [
         (basic("alice:sécret"), 200),
         // Remembered now.
@@ -217,7 +218,10 @@ async fn status_health_metrics_description() {
     let (front, _fake) = front(Limits::default()).await;
     let addr = front.http_addr();
     assert_eq!(request(addr, "GET", "/status", &[], "").await, (200, "{\"sites\":[\"beijing\"]}".to_string()));
-    assert_eq!(request(addr, "GET", "/health", &["Host: anything"], "").await, (200, "{\"status\":\"ok\"}".to_string()));
+    assert_eq!(
+        request(addr, "GET", "/health", &["Host: anything"], "").await,
+        (200, "{\"status\":\"ok\"}".to_string())
+    );
     assert_eq!(request(addr, "GET", "/status", &["Host: evil.example"], "").await.0, 401);
     query(&front, json!({ "query": "INSERT" })).await;
     query(&front, json!({ "query": "FAIL" })).await;

@@ -53,7 +53,10 @@ async fn encrypt(stream: TcpStream, protocol: Option<&[u8]>) -> std::io::Result<
 
 /// Logs in, runs a query, and looks for a row of its result in what comes back.
 async fn ask(mut stream: TlsStream<TcpStream>) {
-    stream.write_all(&[startup(V3, &[("user", "atoll")]), query("SELECT SERIES 3"), raw::message(b'X', &[])].concat()).await.unwrap();
+    stream
+        .write_all(&[startup(V3, &[("user", "atoll")]), query("SELECT SERIES 3"), raw::message(b'X', &[])].concat())
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.windows(5).any(|w| w == b"row 2"), "{answer:?}");

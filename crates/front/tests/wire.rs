@@ -223,7 +223,10 @@ async fn statements_and_portals_have_their_lives() {
     raw.send(&[parse("", "INSERT", &[]), bind("", "", &[]), execute("", 0), execute("", 0), sync()].concat()).await;
     assert_eq!(raw.until_ready().await[3].sqlstate(), "55000");
     // Portals end with their transaction, statements stay.
-    assert_eq!(raw.tags(&[bind("p", "a", &["1"]), describe('P', "p"), execute("p", 0), sync()].concat()).await, "2TDCZ");
+    assert_eq!(
+        raw.tags(&[bind("p", "a", &["1"]), describe('P', "p"), execute("p", 0), sync()].concat()).await,
+        "2TDCZ"
+    );
     raw.send(&[execute("p", 0), sync()].concat()).await;
     assert_eq!(raw.until_ready().await[0].sqlstate(), "34000");
     // Limits.
@@ -239,7 +242,10 @@ async fn statements_and_portals_have_their_lives() {
     // Several statements in one Parse, none in another.
     raw.send(&[parse("", "INSERT; INSERT", &[]), sync()].concat()).await;
     assert_eq!(raw.until_ready().await[0].sqlstate(), "42601");
-    assert_eq!(raw.tags(&[parse("", " ", &[]), bind("", "", &[]), describe('P', ""), execute("", 0), sync()].concat()).await, "12nIZ");
+    assert_eq!(
+        raw.tags(&[parse("", " ", &[]), bind("", "", &[]), describe('P', ""), execute("", 0), sync()].concat()).await,
+        "12nIZ"
+    );
     assert_eq!(raw.tags(&query("")).await, "IZ");
 }
 
@@ -295,10 +301,20 @@ async fn copy_in_many_rows_and_out_again() {
         sink.feed(bytes::Bytes::copy_from_slice(chunk)).await.unwrap();
     }
     assert_eq!(sink.finish().await.unwrap(), 50_000);
-    assert_eq!(fake.copied.lock().iter().map(|b| b.num_rows()).collect::<Vec<_>>(), [8192, 8192, 8192, 8192, 8192, 8192, 848]);
+    assert_eq!(
+        fake.copied.lock().iter().map(|b| b.num_rows()).collect::<Vec<_>>(),
+        [8192, 8192, 8192, 8192, 8192, 8192, 848]
+    );
     let out: Vec<bytes::Bytes> = client.copy_out("COPY t TO STDOUT").await.unwrap().try_collect().await.unwrap();
-    assert_eq!(out.concat(), (0..25).map(|i| if i % 10 == 0 { format!("{i}\t\\N\n") } else { format!("{i}\trow {i}\n") }).collect::<String>().into_bytes());
-    let out: Vec<bytes::Bytes> = client.copy_out("COPY t TO STDOUT CSV HEADER").await.unwrap().try_collect().await.unwrap();
+    assert_eq!(
+        out.concat(),
+        (0..25)
+            .map(|i| if i % 10 == 0 { format!("{i}\t\\N\n") } else { format!("{i}\trow {i}\n") })
+            .collect::<String>()
+            .into_bytes()
+    );
+    let out: Vec<bytes::Bytes> =
+        client.copy_out("COPY t TO STDOUT CSV HEADER").await.unwrap().try_collect().await.unwrap();
     assert!(out.concat().starts_with(b"n,t\n0,\n1,row 1\n"));
 }
 
@@ -321,7 +337,10 @@ async fn copy_errors_name_the_place() {
     }
     // The extended protocol: what is left of the data is skipped up to Sync.
     let start = [parse("", "COPY t FROM STDIN", &[]), bind("", "", &[]), execute("", 0)].concat();
-    assert_eq!(raw.tags(&[start.clone(), data("bad\n"), data("1\tx\n"), message(b'c', &[]), sync()].concat()).await, "12GEZ");
+    assert_eq!(
+        raw.tags(&[start.clone(), data("bad\n"), data("1\tx\n"), message(b'c', &[]), sync()].concat()).await,
+        "12GEZ"
+    );
     // A client that gives up.
     raw.send(&[query("COPY t FROM STDIN"), data("1\tx\n"), message(b'f', b"no more\0")].concat()).await;
     assert_eq!(raw.until_ready().await[1].sqlstate(), "57014");
@@ -351,7 +370,8 @@ async fn a_wrong_cancel_key_does_nothing() {
     let answers = raw.until_ready().await;
     let key = &answers.iter().find(|a| a.tag == 'K').unwrap().body;
     raw.send(&query("SLEEP")).await;
-    let cancel = |secret: [u8; 4]| [&16i32.to_be_bytes()[..], &80_877_102i32.to_be_bytes(), &key[..4], &secret].concat();
+    let cancel =
+        |secret: [u8; 4]| [&16i32.to_be_bytes()[..], &80_877_102i32.to_be_bytes(), &key[..4], &secret].concat();
     let right = [key[4], key[5], key[6], key[7]];
     let wrong = [key[4] ^ 1, key[5], key[6], key[7]];
     Raw::open(front.sql_addr()).await.send(&cancel(wrong)).await;
@@ -460,7 +480,13 @@ async fn hostile_streams_end_in_errors() {
     let addr = front.sql_addr();
     // Inside a message: an error, and the connection goes on.
     let mut raw = Raw::ready(addr).await;
-    for bytes in [message(b'P', b"x"), message(b'B', &[0, 0, 0xff, 0xff]), message(b'E', b"\0"), message(b'D', b"Q\0"), message(b'S', b"x")] {
+    for bytes in [
+        message(b'P', b"x"),
+        message(b'B', &[0, 0, 0xff, 0xff]),
+        message(b'E', b"\0"),
+        message(b'D', b"Q\0"),
+        message(b'S', b"x"),
+    ] {
         raw.send(&[bytes, sync()].concat()).await;
         assert_eq!(raw.until_ready().await[0].sqlstate(), "08P01");
     }

@@ -161,7 +161,13 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_verifier() {
-        for bad in ["", "md5abc", "SCRAM-SHA-256$0:AA==$AA==:AA==", "SCRAM-SHA-256$4096:AA==$AA==:AA==", "SCRAM-SHA-256$4096:!$:"] {
+        for bad in [
+            "",
+            "md5abc",
+            "SCRAM-SHA-256$0:AA==$AA==:AA==",
+            "SCRAM-SHA-256$4096:AA==$AA==:AA==",
+            "SCRAM-SHA-256$4096:!$:",
+        ] {
             assert_eq!(Verifier::parse(bad), None, "{bad}");
         }
     }

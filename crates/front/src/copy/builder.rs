@@ -3,8 +3,8 @@
 //! Invariant: all builders of a decoder hold equally many values between rows.
 
 use arrow_array::builder::{
-    ArrayBuilder, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
+    Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow_array::{Array, ArrayRef, ListArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer, ScalarBuffer};
@@ -29,7 +29,12 @@ pub(super) enum Builder {
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     TimestampTz(TimestampMicrosecondBuilder),
-    List { item: SqlType, items: Box<Builder>, offsets: Vec<i32>, nulls: NullBufferBuilder },
+    List {
+        item: SqlType,
+        items: Box<Builder>,
+        offsets: Vec<i32>,
+        nulls: NullBufferBuilder,
+    },
 }
 
 macro_rules! each {
@@ -66,22 +71,15 @@ impl Builder {
             SqlType::Int8 => Builder::Int8(Int64Builder::new()),
             SqlType::Float4 => Builder::Float4(Float32Builder::new()),
             SqlType::Float8 => Builder::Float8(Float64Builder::new()),
-            SqlType::Numeric(limits) => {
-                Builder::Numeric(Decimal128Builder::new().with_data_type(ty.arrow()), *limits)
+            SqlType::Numeric(limits) => Builder::Numeric(Decimal128Builder::new().with_data_type(ty.arrow()), *limits),
+            SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb => {
+                Builder::Text(StringBuilder::new(), ty.clone())
             }
-            SqlType::Text
-            | SqlType::Varchar(_)
-            | SqlType::Char(_)
-            | SqlType::Uuid
-            | SqlType::Json
-            | SqlType::Jsonb => Builder::Text(StringBuilder::new(), ty.clone()),
             SqlType::Bytea => Builder::Bytea(BinaryBuilder::new()),
             SqlType::Date => Builder::Date(Date32Builder::new()),
             SqlType::Time => Builder::Time(Time64MicrosecondBuilder::new()),
             SqlType::Timestamp => Builder::Timestamp(TimestampMicrosecondBuilder::new()),
-            SqlType::TimestampTz => {
-                Builder::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(ty.arrow()))
-            }
+            SqlType::TimestampTz => Builder::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(ty.arrow())),
             SqlType::Interval => return Err(Error::unsupported("columns of type interval")),
             SqlType::Array(item) => Builder::List {
                 item: item.as_ref().clone(),

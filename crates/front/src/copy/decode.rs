@@ -89,7 +89,8 @@ impl Decoder {
         while !input.is_empty() && !self.ended {
             let Some(end) = self.record_end(input) else {
                 if self.carry.len() + input.len() > MAX_RECORD {
-                    let error = Error::new(ErrorKind::ProgramLimit, format!("a record is longer than {MAX_RECORD} bytes"));
+                    let error =
+                        Error::new(ErrorKind::ProgramLimit, format!("a record is longer than {MAX_RECORD} bytes"));
                     return Err(self.locate(error, None, None));
                 }
                 self.carry.extend_from_slice(input);
@@ -312,8 +313,10 @@ impl Decoder {
         match value {
             None if !self.schema.field(column).is_nullable() => {
                 let name = &self.columns[column].name;
-                let message =
-                    format!("null value in column \"{name}\" of relation \"{}\" violates not-null constraint", self.table);
+                let message = format!(
+                    "null value in column \"{name}\" of relation \"{}\" violates not-null constraint",
+                    self.table
+                );
                 let error = Error::new(ErrorKind::NotNullViolation, message).table(self.table.clone());
                 Err(self.locate(error, None, Some(line)))
             }
@@ -347,7 +350,11 @@ impl Decoder {
         }
         if let Some(text) = text {
             let cut = text.char_indices().nth(EXCERPT).map(|(end, _)| end);
-            context.push_str(&format!(": \"{}{}\"", &text[..cut.unwrap_or(text.len())], if cut.is_some() { "..." } else { "" }));
+            context.push_str(&format!(
+                ": \"{}{}\"",
+                &text[..cut.unwrap_or(text.len())],
+                if cut.is_some() { "..." } else { "" }
+            ));
         }
         CopyError { error, context }
     }
@@ -406,7 +413,10 @@ fn unescape(field: &str) -> Result<Cow<'static, str>> {
             b'x' => match digits(16, at, 2) {
                 0 => b'x',
                 count => {
-                    let code = bytes[at..at + count].iter().filter_map(|d| (*d as char).to_digit(16)).fold(0, |n, d| n * 16 + d);
+                    let code = bytes[at..at + count]
+                        .iter()
+                        .filter_map(|d| (*d as char).to_digit(16))
+                        .fold(0, |n, d| n * 16 + d);
                     at += count;
                     code as u8
                 }

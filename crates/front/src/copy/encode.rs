@@ -12,7 +12,12 @@ pub(crate) fn header(options: &CopyOptions, columns: &[ResultColumn], out: &mut 
 }
 
 /// Writes one row.
-pub(crate) fn row<'a>(options: &CopyOptions, columns: &'a [ResultColumn], cells: impl Iterator<Item = Cell<'a>>, out: &mut Vec<u8>) {
+pub(crate) fn row<'a>(
+    options: &CopyOptions,
+    columns: &'a [ResultColumn],
+    cells: impl Iterator<Item = Cell<'a>>,
+    out: &mut Vec<u8>,
+) {
     fields(options, columns.iter().map(|c| &c.ty).zip(cells), out);
 }
 

@@ -29,7 +29,12 @@ fn columns(types: &[SqlType]) -> (Vec<ResultColumn>, SchemaRef) {
 }
 
 /// Decodes data that comes in chunks of these sizes, over and over.
-fn decode(options: &CopyOptions, types: &[SqlType], data: &[u8], cuts: &[usize]) -> Result<Vec<RecordBatch>, (ErrorKind, String)> {
+fn decode(
+    options: &CopyOptions,
+    types: &[SqlType],
+    data: &[u8],
+    cuts: &[usize],
+) -> Result<Vec<RecordBatch>, (ErrorKind, String)> {
     let (columns, schema) = columns(types);
     let mut decoder =
         Decoder::new(options.clone(), "t".into(), columns, schema).map_err(|e| (e.kind(), String::new()))?;
@@ -61,10 +66,12 @@ fn lines(options: &CopyOptions, types: &[SqlType], batches: &[RecordBatch]) -> V
 }
 
 fn formats() -> impl Strategy<Value = CopyOptions> {
-    (any::<bool>(), prop::sample::select(vec![b',', b'|', b'\t', b';']), any::<bool>()).prop_map(|(csv, delimiter, escape)| {
-        let format = if csv { CopyFormat::Csv } else { CopyFormat::Text };
-        CopyOptions { delimiter, escape: if escape { b'\\' } else { b'"' }, ..options(format) }
-    })
+    (any::<bool>(), prop::sample::select(vec![b',', b'|', b'\t', b';']), any::<bool>()).prop_map(
+        |(csv, delimiter, escape)| {
+            let format = if csv { CopyFormat::Csv } else { CopyFormat::Text };
+            CopyOptions { delimiter, escape: if escape { b'\\' } else { b'"' }, ..options(format) }
+        },
+    )
 }
 
 proptest! {
@@ -125,7 +132,12 @@ fn every_type_of_column() {
         (SqlType::Uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0", ErrorKind::InvalidText),
         (SqlType::Jsonb, "{\"a\": 1}", "{", ErrorKind::InvalidText),
         (SqlType::Array(Box::new(SqlType::Int4)), "{1,NULL,3}", "{1", ErrorKind::InvalidText),
-        (SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Text)))), "{{a,b},{c}}", "{1}x", ErrorKind::InvalidText),
+        (
+            SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Text)))),
+            "{{a,b},{c}}",
+            "{1}x",
+            ErrorKind::InvalidText,
+        ),
     ] {
         let text = options(CopyFormat::Text);
         let data = format!("1\t{good}\n2\t\\N\n");
@@ -149,13 +161,19 @@ fn ends_headers_and_line_numbers() {
     assert_eq!(rows(&options(CopyFormat::Text), "1\tx\n\\.\njunk"), Ok(1));
     assert_eq!(rows(&options(CopyFormat::Text), ""), Ok(0));
     // A quoted line break counts as a line of the file.
-    assert_eq!(rows(&csv, "a,b\n1,\"x\ny\"\nbad,z\n").map_err(|e| e.1), Err("COPY t, line 4, column c0: \"bad\"".to_string()));
+    assert_eq!(
+        rows(&csv, "a,b\n1,\"x\ny\"\nbad,z\n").map_err(|e| e.1),
+        Err("COPY t, line 4, column c0: \"bad\"".to_string())
+    );
     assert_eq!(rows(&csv, "a,b\n1,\"x\n").map_err(|e| e.0), Err(ErrorKind::BadCopyFormat));
     let one = |data: &[u8]| decode(&options(CopyFormat::Text), &[SqlType::Text], data, &[100]).map_err(|e| e.0);
     assert_eq!(one(b"\xff\n").err(), Some(ErrorKind::InvalidEncoding));
     assert_eq!(one(b"a\0b\n").err(), Some(ErrorKind::InvalidEncoding));
     assert_eq!(one(b"a\\000b\n").err(), Some(ErrorKind::InvalidEncoding));
-    assert!(one(b"\\x41\\102\\q\\\\\n").is_ok_and(|b| lines(&options(CopyFormat::Text), &[SqlType::Text], &b) == b"ABq\\\\\n"));
+    assert!(
+        one(b"\\x41\\102\\q\\\\\n")
+            .is_ok_and(|b| lines(&options(CopyFormat::Text), &[SqlType::Text], &b) == b"ABq\\\\\n")
+    );
 }
 
 #[test]

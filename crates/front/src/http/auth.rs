@@ -53,7 +53,10 @@ impl Guard {
                 if self.accepts(peer, headers, uri, &user, password).await? {
                     return Ok(user);
                 }
-                Err(Error::new(ErrorKind::InvalidPassword, format!("password authentication failed for user \"{user}\"")))
+                Err(Error::new(
+                    ErrorKind::InvalidPassword,
+                    format!("password authentication failed for user \"{user}\""),
+                ))
             }
         }
     }
@@ -139,9 +142,14 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for (host, local) in
-            [("localhost:8080", true), ("127.0.0.1", true), ("[::1]:80", true), ("evil.example", false), ("127.0.0.1.evil.example", false), ("", false)]
-        {
+        for (host, local) in [
+            ("localhost:8080", true),
+            ("127.0.0.1", true),
+            ("[::1]:80", true),
+            ("evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+        ] {
             assert_eq!(names_this_machine(host), local, "{host}");
         }
     }

@@ -77,7 +77,10 @@ pub(super) fn parameter(ty: &SqlType, json: &Json) -> Result<Value> {
         (_, Json::Bool(_) | Json::Number(_)) => text::parse(ty, &json.to_string()),
         (_, Json::Array(_) | Json::Object(_)) => Err(Error::new(
             ErrorKind::InvalidText,
-            format!("a parameter of type {ty} cannot be given as a JSON {}", if json.is_array() { "array" } else { "object" }),
+            format!(
+                "a parameter of type {ty} cannot be given as a JSON {}",
+                if json.is_array() { "array" } else { "object" }
+            ),
         )),
     }
 }
@@ -118,8 +121,14 @@ mod tests {
         assert_eq!(parameter(&SqlType::Int4, &Json::from(5)).ok(), Some(Value::Int4(5)));
         assert_eq!(parameter(&SqlType::Int4, &Json::from("5")).ok(), Some(Value::Int4(5)));
         assert_eq!(parameter(&SqlType::Text, &Json::from(5)).ok(), Some(Value::Text("5".into())));
-        assert_eq!(parameter(&array, &serde_json::json!([1, null])).ok(), Some(Value::Array(vec![Value::Int4(1), Value::Null])));
-        assert_eq!(parameter(&SqlType::Jsonb, &serde_json::json!({"b": [1]})).ok(), Some(Value::Text("{\"b\": [1]}".into())));
+        assert_eq!(
+            parameter(&array, &serde_json::json!([1, null])).ok(),
+            Some(Value::Array(vec![Value::Int4(1), Value::Null]))
+        );
+        assert_eq!(
+            parameter(&SqlType::Jsonb, &serde_json::json!({"b": [1]})).ok(),
+            Some(Value::Text("{\"b\": [1]}".into()))
+        );
         assert!(parameter(&SqlType::Int4, &serde_json::json!({})).is_err());
         assert!(parameter(&SqlType::Int4, &Json::from(1.5)).is_err());
     }

@@ -136,23 +136,35 @@ impl Drop for CancelOnDrop {
     }
 }
 
-async fn run(queries: Arc<Queries>, mut session: Box<dyn Session>, canceller: Arc<Canceller>, request: QueryRequest) -> Result<QueryAnswer> {
+async fn run(
+    queries: Arc<Queries>,
+    mut session: Box<dyn Session>,
+    canceller: Arc<Canceller>,
+    request: QueryRequest,
+) -> Result<QueryAnswer> {
     let mut answer = statements(&queries, session.as_mut(), &canceller, &request).await;
     if answer.is_err() {
         session.fail();
     }
     let in_block = session.status() != TransactionStatus::Idle;
     if answer.is_ok() && in_block {
-        answer = Err(Error::new(ErrorKind::ActiveTransaction, "the request leaves a transaction open: it is rolled back")
-            .hint("Send the whole transaction in one request; without BEGIN it is one already."));
+        answer =
+            Err(Error::new(ErrorKind::ActiveTransaction, "the request leaves a transaction open: it is rolled back")
+                .hint("Send the whole transaction in one request; without BEGIN it is one already."));
     }
     let synced = session.sync(answer.is_err()).await;
-    let mut answer = answer.and_then(|answer| synced.map(|()| answer)).inspect_err(|error| queries.metrics.error(error))?;
+    let mut answer =
+        answer.and_then(|answer| synced.map(|()| answer)).inspect_err(|error| queries.metrics.error(error))?;
     answer.notices = session.notices().into_iter().map(|n| format!("{}: {}", n.severity, n.message)).collect();
     Ok(answer)
 }
 
-async fn statements(queries: &Queries, session: &mut dyn Session, canceller: &Canceller, request: &QueryRequest) -> Result<QueryAnswer> {
+async fn statements(
+    queries: &Queries,
+    session: &mut dyn Session,
+    canceller: &Canceller,
+    request: &QueryRequest,
+) -> Result<QueryAnswer> {
     let statements = session.parse(&request.query)?;
     if statements.len() > 1 && !request.params.is_empty() {
         return Err(Error::new(ErrorKind::Syntax, "parameters go with a single statement"));
@@ -164,7 +176,11 @@ async fn statements(queries: &Queries, session: &mut dyn Session, canceller: &Ca
         if prepared.param_types.len() != request.params.len() {
             return Err(Error::new(
                 ErrorKind::UndefinedParameter,
-                format!("{} parameters were given where the statement has {}", request.params.len(), prepared.param_types.len()),
+                format!(
+                    "{} parameters were given where the statement has {}",
+                    request.params.len(),
+                    prepared.param_types.len()
+                ),
             ));
         }
         let params = prepared.param_types.iter().zip(&request.params).map(|(ty, v)| json::parameter(ty, v));
@@ -270,8 +286,11 @@ impl Rows {
         }
         self.data.push(b'}');
         if self.data.len() > self.max_bytes {
-            return Err(Error::new(ErrorKind::ProgramLimit, format!("the answer is larger than {} bytes", self.max_bytes))
-                .hint("Ask for fewer rows or columns, or use the PostgreSQL wire protocol."));
+            return Err(Error::new(
+                ErrorKind::ProgramLimit,
+                format!("the answer is larger than {} bytes", self.max_bytes),
+            )
+            .hint("Ask for fewer rows or columns, or use the PostgreSQL wire protocol."));
         }
         Ok(())
     }

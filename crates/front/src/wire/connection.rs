@@ -200,7 +200,9 @@ impl Connection {
                 Ok(Kind::of(tag))
             }
             Execution::CopyIn(copy) => self.copy_in(*copy).await,
-            Execution::CopyOut { options, columns, schema: _, stream } => self.copy_out(&options, &columns, stream).await,
+            Execution::CopyOut { options, columns, schema: _, stream } => {
+                self.copy_out(&options, &columns, stream).await
+            }
             Execution::Batches { columns, stream, tag, .. } => {
                 if describe {
                     backend::row_description(&mut self.channel.out, &columns, formats);

@@ -56,7 +56,9 @@ pub(crate) fn startup_packet(buffer: &mut BytesMut) -> Result<Option<Bytes>> {
 /// Bytes that the frame at the front still lacks, as far as it can be told.
 pub(crate) fn missing(buffer: &BytesMut, limit: usize) -> usize {
     match &buffer[..] {
-        &[_, a, b, c, d, ..] => body_length([a, b, c, d], limit).map_or(0, |len| (5 + len).saturating_sub(buffer.len())),
+        &[_, a, b, c, d, ..] => {
+            body_length([a, b, c, d], limit).map_or(0, |len| (5 + len).saturating_sub(buffer.len()))
+        }
         _ => 0,
     }
 }
@@ -64,10 +66,14 @@ pub(crate) fn missing(buffer: &BytesMut, limit: usize) -> usize {
 /// The length field counts itself.
 fn body_length(field: [u8; 4], limit: usize) -> Result<usize> {
     let len = i32::from_be_bytes(field);
-    let body = usize::try_from(len).ok().and_then(|n| n.checked_sub(4)).ok_or_else(|| violation("invalid message length"))?;
+    let body =
+        usize::try_from(len).ok().and_then(|n| n.checked_sub(4)).ok_or_else(|| violation("invalid message length"))?;
     if body > limit {
-        return Err(Error::new(ErrorKind::ProgramLimit, format!("a message of {body} bytes exceeds the limit of {limit}"))
-            .hint("Raise max_message_bytes, or send less at once."));
+        return Err(Error::new(
+            ErrorKind::ProgramLimit,
+            format!("a message of {body} bytes exceeds the limit of {limit}"),
+        )
+        .hint("Raise max_message_bytes, or send less at once."));
     }
     Ok(body)
 }
@@ -87,10 +93,17 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) enum Message<'a> {
     Query(&'a str),
-    Parse { name: &'a str, sql: &'a str, types: Vec<u32> },
+    Parse {
+        name: &'a str,
+        sql: &'a str,
+        types: Vec<u32>,
+    },
     Bind(Bind<'a>),
     Describe(Target, &'a str),
-    Execute { portal: &'a str, max_rows: usize },
+    Execute {
+        portal: &'a str,
+        max_rows: usize,
+    },
     Close(Target, &'a str),
     Flush,
     Sync,
@@ -335,7 +348,11 @@ mod tests {
 
     #[test]
     fn lengths_are_checked_before_anything_else() {
-        for (len, kind) in [(3i32, ErrorKind::ProtocolViolation), (-1, ErrorKind::ProtocolViolation), (2_000_000, ErrorKind::ProgramLimit)] {
+        for (len, kind) in [
+            (3i32, ErrorKind::ProtocolViolation),
+            (-1, ErrorKind::ProtocolViolation),
+            (2_000_000, ErrorKind::ProgramLimit),
+        ] {
             let mut bytes = vec![b'Q'];
             bytes.extend(len.to_be_bytes());
             assert_eq!(frame(&mut BytesMut::from(&bytes[..]), 1 << 20).map_err(|e| e.kind()).err(), Some(kind));

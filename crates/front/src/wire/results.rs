@@ -60,7 +60,12 @@ fn counted(tag: &str) -> bool {
 
 impl Connection {
     /// Sends rows, `max_rows` at most (0: all), and how the statement ended.
-    pub(super) async fn fetch(&mut self, cursor: &mut Cursor, formats: &Formats, max_rows: usize) -> Result<Progress, Stop> {
+    pub(super) async fn fetch(
+        &mut self,
+        cursor: &mut Cursor,
+        formats: &Formats,
+        max_rows: usize,
+    ) -> Result<Progress, Stop> {
         let limit = if max_rows == 0 { usize::MAX } else { max_rows };
         let mut sent = 0;
         let Cursor { columns, tag, source } = cursor;

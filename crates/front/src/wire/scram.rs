@@ -45,7 +45,11 @@ pub(crate) fn mock_verifier(secret: &[u8; 32], user: &str) -> Verifier {
 
 impl Exchange {
     /// Reads the client's first message and answers it.
-    pub(super) fn start(verifier: Verifier, mock: bool, client_first: &str) -> Result<Result<Exchange, ScramError>, NoRandomness> {
+    pub(super) fn start(
+        verifier: Verifier,
+        mock: bool,
+        client_first: &str,
+    ) -> Result<Result<Exchange, ScramError>, NoRandomness> {
         let nonce = BASE64.encode(random::<18>()?);
         Ok(Self::with_nonce(verifier, mock, client_first, &nonce))
     }
@@ -95,21 +99,18 @@ impl Exchange {
     /// Checks the client's proof; gives the server's last message.
     pub(super) fn finish(&self, client_final: &str) -> Result<String, ScramError> {
         let malformed = ScramError::Malformed;
-        let (without_proof, proof) =
-            client_final.rsplit_once(",p=").ok_or(malformed("SCRAM proof expected"))?;
+        let (without_proof, proof) = client_final.rsplit_once(",p=").ok_or(malformed("SCRAM proof expected"))?;
         let mut attributes = without_proof.split(',');
-        let binding = attributes.next().and_then(|a| a.strip_prefix("c=")).ok_or(malformed("SCRAM channel binding expected"))?;
+        let binding =
+            attributes.next().and_then(|a| a.strip_prefix("c=")).ok_or(malformed("SCRAM channel binding expected"))?;
         if BASE64.decode(binding).ok().as_deref() != Some(self.header.as_bytes()) {
             return Err(malformed("unexpected SCRAM channel binding"));
         }
         if attributes.next().and_then(|a| a.strip_prefix("r=")) != Some(self.nonce.as_str()) {
             return Err(malformed("SCRAM nonce does not match"));
         }
-        let proof: [u8; KEY_LEN] = BASE64
-            .decode(proof)
-            .ok()
-            .and_then(|p| p.try_into().ok())
-            .ok_or(malformed("malformed SCRAM proof"))?;
+        let proof: [u8; KEY_LEN] =
+            BASE64.decode(proof).ok().and_then(|p| p.try_into().ok()).ok_or(malformed("malformed SCRAM proof"))?;
         let message = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
         let signature = sign(&self.verifier.stored_key, message.as_bytes());
         let mut client_key = proof;

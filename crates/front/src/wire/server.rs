@@ -98,7 +98,8 @@ impl Shared {
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let tracker = TaskTracker::new();
     let abort = CancellationToken::new();
-    let sockets = Arc::new(Semaphore::new(shared.limits.max_connections.saturating_add(MARGIN).min(Semaphore::MAX_PERMITS)));
+    let sockets =
+        Arc::new(Semaphore::new(shared.limits.max_connections.saturating_add(MARGIN).min(Semaphore::MAX_PERMITS)));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -143,10 +144,12 @@ async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     // Answers are written whole: waiting for more to send would only delay them.
     let _ = socket.set_nodelay(true);
     // A client whose machine is gone is noticed within minutes.
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(20));
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(20));
     let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
     let limit = shared.limits.authentication_timeout;
-    let started = tokio::time::timeout(limit, start(socket, peer.ip(), &shared)).await.unwrap_or(Err((Stop::Gone, None)));
+    let started =
+        tokio::time::timeout(limit, start(socket, peer.ip(), &shared)).await.unwrap_or(Err((Stop::Gone, None)));
     match started {
         Ok(Start::Session(session, process_id, permit)) => {
             let open = gauge!("atoll_connections", "entrance" => "sql");

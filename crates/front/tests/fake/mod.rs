@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
 use atoll_ports::scram;
 use atoll_ports::session::{
-    Canceller, CopyFormat, CopyIn, CopyOptions, Credentials, Database, Execution, Notice, Parsed, Prepared, ResultColumn, RowSink,
-    Session, Startup, TransactionStatus,
+    Canceller, CopyFormat, CopyIn, CopyOptions, Credentials, Database, Execution, Notice, Parsed, Prepared,
+    ResultColumn, RowSink, Session, Startup, TransactionStatus,
 };
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -197,9 +197,7 @@ impl Session for FakeSession {
                 .position(sql.find("MISSING").unwrap() as u32 + 1));
         }
         let (param_types, columns) = match sql.as_ref() {
-            s if s.starts_with("SELECT abalance") => {
-                (vec![SqlType::Int4], vec![column("abalance", SqlType::Int4)])
-            }
+            s if s.starts_with("SELECT abalance") => (vec![SqlType::Int4], vec![column("abalance", SqlType::Int4)]),
             s if s.starts_with("ECHO") => {
                 let ty = s.strip_prefix("ECHO ").and_then(SqlType::parse);
                 let ty = ty.or_else(|| declared.first().cloned().flatten()).unwrap_or(SqlType::Text);
@@ -235,7 +233,12 @@ impl Session for FakeSession {
             s if s.starts_with("SELECT SERIES") => {
                 let n = number_in(s);
                 let batches = (0..n).step_by(1000).map(move |from| Ok(series(from, (from + 1000).min(n))));
-                Ok(Execution::Batches { columns, schema, stream: futures::stream::iter(batches).boxed(), tag: "SELECT" })
+                Ok(Execution::Batches {
+                    columns,
+                    schema,
+                    stream: futures::stream::iter(batches).boxed(),
+                    tag: "SELECT",
+                })
             }
             "SELECT ENDLESS" => {
                 let guard = SetOnDrop(self.fake.dropped.clone());
@@ -297,7 +300,13 @@ impl Session for FakeSession {
             s if s.starts_with("COPY t FROM") => {
                 let (columns, schema) = series_columns();
                 let sink = Box::new(Sink { fake: self.fake.clone(), batches: Vec::new() });
-                Ok(Execution::CopyIn(Box::new(CopyIn { options: copy_options(s), table: "t".into(), columns, schema, sink })))
+                Ok(Execution::CopyIn(Box::new(CopyIn {
+                    options: copy_options(s),
+                    table: "t".into(),
+                    columns,
+                    schema,
+                    sink,
+                })))
             }
             s if s.starts_with("COPY t TO") => {
                 let (columns, schema) = series_columns();

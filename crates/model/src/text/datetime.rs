@@ -126,7 +126,11 @@ fn iso_date(bytes: &[u8]) -> Option<(i64, u32, u32)> {
 fn checked_days(year: i64, month: i64, day: i64, bc: bool) -> Result<i64, Flaw> {
     let year = if bc { 1 - year } else { year };
     let (Ok(month), Ok(day)) = (u32::try_from(month), u32::try_from(day)) else { return Err(Flaw::Range) };
-    if (!bc && year < 1) || (bc && year > 0) || !(1..=12).contains(&month) || !(1..=days_in_month(year, month)).contains(&day) {
+    if (!bc && year < 1)
+        || (bc && year > 0)
+        || !(1..=12).contains(&month)
+        || !(1..=days_in_month(year, month)).contains(&day)
+    {
         return Err(Flaw::Range);
     }
     let days = days_from_civil(year, month, day);
@@ -139,8 +143,7 @@ fn moment(text: &str) -> Result<Moment, Flaw> {
         && matches!(body.get(10), None | Some(b' ' | b'T' | b't'))
         && !body[10..].iter().any(|b| b.eq_ignore_ascii_case(&b'b'))
     {
-        let mut found =
-            Moment { days: Some(checked_days(y, i64::from(m), i64::from(d), false)?), ..Moment::default() };
+        let mut found = Moment { days: Some(checked_days(y, i64::from(m), i64::from(d), false)?), ..Moment::default() };
         if body.len() > 10 {
             let mut scanner = Scanner { rest: &body[11..] };
             scanner.run(|b| b == b' ');
@@ -239,10 +242,22 @@ fn general(body: &[u8]) -> Result<Moment, Flaw> {
 
 fn month_named(name: &str) -> Option<i64> {
     const MONTHS: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
         "december",
     ];
-    let at = MONTHS.iter().position(|m| *m == name || (name.len() == 3 && m.starts_with(name)) || (name == "sept" && *m == "september"))?;
+    let at = MONTHS.iter().position(|m| {
+        *m == name || (name.len() == 3 && m.starts_with(name)) || (name == "sept" && *m == "september")
+    })?;
     Some(at as i64 + 1)
 }
 
@@ -360,9 +375,7 @@ pub fn parse_date(text: &str) -> Result<i32> {
 /// As [`parse_date`].
 pub fn parse_time(text: &str) -> Result<i64> {
     let micros = moment(text).and_then(|m| m.micros.ok_or(Flaw::Syntax));
-    micros
-        .and_then(|m| if m > MICROS_PER_DAY { Err(Flaw::Range) } else { Ok(m) })
-        .map_err(|f| f.error("time", text))
+    micros.and_then(|m| if m > MICROS_PER_DAY { Err(Flaw::Range) } else { Ok(m) }).map_err(|f| f.error("time", text))
 }
 
 /// `timestamp`, as microseconds since 1970-01-01 00:00. A zone is ignored, as in PostgreSQL.

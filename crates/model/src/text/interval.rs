@@ -254,10 +254,7 @@ pub fn parse_interval(text: &str) -> Result<Interval> {
         _ => verbose(body),
     };
     parsed.ok_or_else(|| {
-        Error::new(
-            ErrorKind::InvalidDatetime,
-            format!("invalid input syntax for type interval: \"{}\"", excerpt(text)),
-        )
+        Error::new(ErrorKind::InvalidDatetime, format!("invalid input syntax for type interval: \"{}\"", excerpt(text)))
     })
 }
 

@@ -371,7 +371,23 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_json() {
-        for bad in ["", "{", "[1,]", "{\"a\"}", "{a:1}", "01", "1.", "-", "tru", "\"\u{1}\"", "\"\\x\"", "1 2", "nul", "\"\\u12\"", "1x"] {
+        for bad in [
+            "",
+            "{",
+            "[1,]",
+            "{\"a\"}",
+            "{a:1}",
+            "01",
+            "1.",
+            "-",
+            "tru",
+            "\"\u{1}\"",
+            "\"\\x\"",
+            "1 2",
+            "nul",
+            "\"\\u12\"",
+            "1x",
+        ] {
             assert!(check_json(bad).is_err(), "{bad}");
         }
         assert!(check_json("\"\\u0000\"").is_ok());

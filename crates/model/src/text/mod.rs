@@ -12,14 +12,14 @@ mod number;
 
 pub use array::{parse_array, write_quoted_element};
 pub use datetime::{
-    civil_from_days, days_from_civil, parse_date, parse_time, parse_timestamp, parse_timestamptz, write_date, write_time,
-    write_timestamp, write_timestamptz,
+    civil_from_days, days_from_civil, parse_date, parse_time, parse_timestamp, parse_timestamptz, write_date,
+    write_time, write_timestamp, write_timestamptz,
 };
 pub use interval::{Interval, parse_interval, write_interval};
 pub use json::{check_json, normalise_jsonb};
 pub use number::{
-    fits_precision, parse_f32, parse_f64, parse_i16, parse_i32, parse_i64, parse_numeric, rescale, write_f32, write_f64,
-    write_int, write_numeric,
+    fits_precision, parse_f32, parse_f64, parse_i16, parse_i32, parse_i64, parse_numeric, rescale, write_f32,
+    write_f64, write_int, write_numeric,
 };
 
 use crate::{Error, ErrorKind, Result, SqlType, Value};
@@ -145,7 +145,9 @@ pub fn pad(text: &str, n: u32, out: &mut Vec<u8>) {
 pub fn parse_bool(text: &str) -> Result<bool> {
     let word = text.trim_ascii();
     let is_prefix = |of: &str, least: usize| {
-        word.len() >= least && word.len() <= of.len() && word.as_bytes().eq_ignore_ascii_case(&of.as_bytes()[..word.len()])
+        word.len() >= least
+            && word.len() <= of.len()
+            && word.as_bytes().eq_ignore_ascii_case(&of.as_bytes()[..word.len()])
     };
     if is_prefix("true", 1) || is_prefix("yes", 1) || is_prefix("on", 2) || word == "1" {
         Ok(true)
@@ -179,9 +181,7 @@ pub fn fit_varchar<'a>(text: &'a str, n: u32, type_name: &str) -> Result<&'a str
     match text.char_indices().nth(n) {
         None => Ok(text),
         Some((end, _)) if text[end..].bytes().all(|b| b == b' ') => Ok(&text[..end]),
-        Some(_) => {
-            Err(Error::new(ErrorKind::StringTooLong, format!("value too long for type {type_name}({n})")))
-        }
+        Some(_) => Err(Error::new(ErrorKind::StringTooLong, format!("value too long for type {type_name}({n})"))),
     }
 }
 
@@ -207,7 +207,10 @@ pub fn parse_bytea(text: &str) -> Result<Vec<u8>> {
                 continue;
             }
             let digit = (b as char).to_digit(16).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidParameterValue, format!("invalid hexadecimal digit: \"{}\"", b.escape_ascii()))
+                Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("invalid hexadecimal digit: \"{}\"", b.escape_ascii()),
+                )
             })?;
             // A hex digit is below 16: two of them fit a byte.
             high = match high {
@@ -305,7 +308,9 @@ mod tests {
 
     #[test]
     fn booleans() {
-        for (text, want) in [("t", true), (" TRUE ", true), ("yes", true), ("on", true), ("1", true), ("of", false), ("n", false)] {
+        for (text, want) in
+            [("t", true), (" TRUE ", true), ("yes", true), ("on", true), ("1", true), ("of", false), ("n", false)]
+        {
             assert_eq!(parse_bool(text).ok(), Some(want), "{text}");
         }
         for text in ["", "o", "truee", "2", "tr ue"] {
@@ -326,10 +331,21 @@ mod tests {
     #[test]
     fn uuids() {
         let canonical = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
-        for text in [canonical, "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "{a0eebc99-9c0b4ef8-bb6d6bb9-bd380a11}", "a0eebc999c0b4ef8bb6d6bb9bd380a11"] {
+        for text in [
+            canonical,
+            "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+            "{a0eebc99-9c0b4ef8-bb6d6bb9-bd380a11}",
+            "a0eebc999c0b4ef8bb6d6bb9bd380a11",
+        ] {
             assert_eq!(parse_uuid(text).ok().as_deref(), Some(canonical));
         }
-        for bad in ["", "a0", "-a0eebc999c0b4ef8bb6d6bb9bd380a11", "a0eebc99--9c0b4ef8bb6d6bb9bd380a11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11"] {
+        for bad in [
+            "",
+            "a0",
+            "-a0eebc999c0b4ef8bb6d6bb9bd380a11",
+            "a0eebc99--9c0b4ef8bb6d6bb9bd380a11",
+            "{a0eebc999c0b4ef8bb6d6bb9bd380a11",
+        ] {
             assert!(parse_uuid(bad).is_err(), "{bad}");
         }
     }

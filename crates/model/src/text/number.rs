@@ -48,7 +48,6 @@ fn out_of_range(text: &str, type_name: &str) -> Error {
     )
 }
 
-
 parse_int!(
     /// `smallint`.
     parse_i16,
