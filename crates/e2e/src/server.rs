@@ -344,6 +344,8 @@ pub struct Atoll {
     directory: TempDir,
     sql: SocketAddr,
     http: SocketAddr,
+    /// The data directory is a file system of its own.
+    mounted: bool,
 }
 
 impl Atoll {
@@ -396,6 +398,51 @@ impl Atoll {
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Starts one whose data directory is a file system of its own with so many megabytes. `None`: mounting one is not allowed.
+    ///
+    /// # Panics
+    /// As [`Atoll::start`].
+    pub fn start_on_small_disk(megabytes: u32) -> Option<Self> {
+        let directory = tempfile::Builder::new().prefix("atoll-small-").tempdir();
+        let mut atoll = Atoll {
+            process: None,
+            directory: directory.unwrap_or_else(|e| panic!("a temporary directory: {e}")),
+            sql: loopback(0),
+            http: loopback(0),
+            mounted: false,
+        };
+        std::fs::create_dir(atoll.data()).unwrap_or_else(|e| panic!("a directory: {e}"));
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
+            .arg(atoll.data())
+            .stderr(Stdio::null())
+            .status();
+        atoll.mounted = mounted.is_ok_and(|s| s.success());
+        if !atoll.mounted {
+            return None;
+        }
+        atoll
+            .restart()
+            .unwrap_or_else(|e| panic!("a private Atoll: {e}"));
+        Some(atoll)
+    }
+
+    /// Gives the file system of [`Atoll::start_on_small_disk`] another size.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn resize_disk(&self, megabytes: u32) -> io::Result<()> {
+        let status = Command::new("mount")
+            .args(["-o", &format!("remount,size={megabytes}m")])
+            .arg(self.data())
+            .status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("remounting: {status}")))
+        }
     }
 
     /// SIGKILL: no chance to tidy up.
@@ -469,6 +516,10 @@ impl Drop for Atoll {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("the end of Atoll's log:\n{}", self.log_tail());
+        }
+        if self.mounted {
+            self.process = None;
+            let _ = Command::new("umount").arg(self.data()).status();
         }
     }
 }

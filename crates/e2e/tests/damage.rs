@@ -144,3 +144,70 @@ fn a_damaged_data_directory_is_noticed() {
     }
     println!("{refused} refused, {intact} intact");
 }
+
+/// A full disk: a refusal with its code, reads that go on, and nothing acknowledged that is lost.
+#[test]
+fn a_full_disk_is_an_error() {
+    let Some(mut atoll) = Atoll::start_on_small_disk(192) else {
+        println!("not tested: this user may not mount a small file system");
+        return;
+    };
+    let mut client = atoll.connect().expect("a connection");
+    client
+        .query("CREATE TABLE growing (id int PRIMARY KEY, t text)")
+        .expect("a table");
+    let mut rng = Rng::new(1);
+    let mut acknowledged = 0;
+    let refusal = loop {
+        // Random digits cannot be compressed away.
+        let row = |rng: &mut Rng| {
+            (0..64)
+                .map(|_| format!("{:016x}", rng.bits()))
+                .collect::<String>()
+        };
+        let values: Vec<String> = (0..500)
+            .map(|n| format!("({}, '{}')", acknowledged + n, row(&mut rng)))
+            .collect();
+        match client.query(&format!("INSERT INTO growing VALUES {}", values.join(", "))) {
+            Ok(_) => acknowledged += 500,
+            Err(refusal) => break refusal,
+        }
+        assert!(acknowledged < 1_000_000, "the disk is never full");
+    };
+    println!("after {acknowledged} rows: {refusal}");
+    let sqlstate = refusal.sqlstate().unwrap_or_default();
+    assert!(
+        sqlstate == "53100" || sqlstate == "58030",
+        "a full disk, or an I/O error: {refusal}"
+    );
+    assert!(atoll.is_running(), "it has ended: {}", atoll.log_tail());
+    let count = |client: &mut Client| -> i64 {
+        let reply = client
+            .query("SELECT count(*) FROM growing")
+            .expect("reads go on");
+        reply
+            .scalar()
+            .and_then(|t| t.parse().ok())
+            .expect("a number")
+    };
+    // The refused statement's rows may be found after a restart if its commit's outcome was not known, but only all of them.
+    let possible = [acknowledged, acknowledged + 500];
+    let mut other = atoll.connect().expect("new connections are taken");
+    assert!(
+        possible.contains(&count(&mut other)),
+        "{} rows after {acknowledged}",
+        count(&mut other)
+    );
+    atoll.kill();
+    atoll.resize_disk(1024).expect("more room");
+    atoll.restart().expect("it starts again");
+    let mut client = atoll.connect().expect("a connection");
+    assert!(
+        possible.contains(&count(&mut client)),
+        "{} rows after {acknowledged}",
+        count(&mut client)
+    );
+    client
+        .query("INSERT INTO growing VALUES (-1, 'room again')")
+        .expect("a row");
+}
