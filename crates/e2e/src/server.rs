@@ -360,6 +360,7 @@ impl Atoll {
             directory: directory.unwrap_or_else(|e| panic!("a temporary directory: {e}")),
             sql: loopback(0),
             http: loopback(0),
+            mounted: false,
         };
         atoll
             .restart()
