@@ -43,11 +43,12 @@ SELECT origin, month, day, mean_delay FROM (
     FROM flights WHERE dep_delay IS NOT NULL GROUP BY origin, month, day
 ) AS days WHERE place = 1 ORDER BY origin;
 
--- Flights that were later than their airline's average on the same route by more than five hours
+-- Flights that were later than their airline's mean on the same route by more than five hours
 SELECT f.origin, f.dest, f.carrier, f.flight, f.time_hour, f.arr_delay
 FROM flights f
-WHERE f.arr_delay > 300 + (SELECT avg(g.arr_delay) FROM flights g
-                           WHERE g.origin = f.origin AND g.dest = f.dest AND g.carrier = f.carrier)
+JOIN (SELECT origin, dest, carrier, avg(arr_delay) AS mean_delay FROM flights GROUP BY origin, dest, carrier) AS route
+  ON route.origin = f.origin AND route.dest = f.dest AND route.carrier = f.carrier
+WHERE f.arr_delay > 300 + route.mean_delay
 ORDER BY f.arr_delay DESC, f.origin, f.time_hour, f.carrier, f.flight LIMIT 10;
 
 -- Months of one airport beside the same months of another
