@@ -10,6 +10,8 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 /// PostgreSQL's earliest date, 4714-11-24 BC, as days since 1970.
 const MIN_DAY: i64 = -2_440_588;
+/// Its latest one, 5874897-12-31.
+const MAX_DAY: i64 = 2_145_042_905;
 
 /// Days since 1970-01-01 of a date; years before 1 count 0, -1 ….
 pub fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
@@ -134,14 +136,20 @@ fn checked_days(year: i64, month: i64, day: i64, bc: bool) -> Result<i64, Flaw> 
         return Err(Flaw::Range);
     }
     let days = days_from_civil(year, month, day);
-    if days < MIN_DAY || i32::try_from(days).is_err() { Err(Flaw::Range) } else { Ok(days) }
+    if (MIN_DAY..=MAX_DAY).contains(&days) { Ok(days) } else { Err(Flaw::Range) }
+}
+
+/// Whether a text ends with BC or AD.
+fn ends_with_era(body: &[u8]) -> bool {
+    let era = body.get(body.len().saturating_sub(3)..).unwrap_or_default();
+    era.eq_ignore_ascii_case(b" bc") || era.eq_ignore_ascii_case(b" ad")
 }
 
 fn moment(text: &str) -> Result<Moment, Flaw> {
     let body = text.trim_ascii().as_bytes();
     if let Some((y, m, d)) = body.get(..10).and_then(iso_date)
         && matches!(body.get(10), None | Some(b' ' | b'T' | b't'))
-        && !body[10..].iter().any(|b| b.eq_ignore_ascii_case(&b'b'))
+        && !ends_with_era(body)
     {
         let mut found = Moment { days: Some(checked_days(y, i64::from(m), i64::from(d), false)?), ..Moment::default() };
         if body.len() > 10 {
@@ -169,7 +177,7 @@ fn general(body: &[u8]) -> Result<Moment, Flaw> {
         _ => {}
     }
     let bc = word.ends_with(" bc");
-    let era = if bc || word.ends_with(" ad") { 3 } else { 0 };
+    let era = if ends_with_era(body) { 3 } else { 0 };
     let mut scanner = Scanner { rest: &body[..body.len() - era] };
     let mut found = Moment::default();
     // Numbers with their digits; the named month with its place among them.
@@ -267,9 +275,10 @@ fn time_of_day(scanner: &mut Scanner<'_>, found: &mut Moment) -> Result<(), Flaw
     if !scanner.eat(b':') {
         return Err(Flaw::Syntax);
     }
-    let (minute, _) = scanner.number()?;
+    // PostgreSQL takes `03:` for `03:00`, and `03:04:` for `03:04:00`.
+    let minute = if scanner.peek().is_some_and(|b| b.is_ascii_digit()) { scanner.number()?.0 } else { 0 };
     let mut micros = 0;
-    if scanner.eat(b':') {
+    if scanner.eat(b':') && scanner.peek().is_some_and(|b| b.is_ascii_digit()) {
         let (second, _) = scanner.number()?;
         if second > 60 {
             return Err(Flaw::Range);

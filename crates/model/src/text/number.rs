@@ -119,6 +119,9 @@ pub fn write_f64(value: f64, out: &mut Vec<u8>) {
 }
 
 /// Writes a `real` with its shortest exact digits.
+///
+/// PostgreSQL takes no digits that lie exactly halfway to a neighbouring `real`, and of two equally near candidates the even
+/// one; the standard library's shortest form does neither. (For `double precision` both give the same.)
 pub fn write_f32(value: f32, out: &mut Vec<u8>) {
     if value.is_nan() || value.is_infinite() {
         return write_special(value.is_nan(), value < 0.0, out);
@@ -126,6 +129,27 @@ pub fn write_f32(value: f32, out: &mut Vec<u8>) {
     let mut buffer = Shortest::default();
     // As in `write_f64`.
     let _ = write!(buffer, "{value:e}");
+    let shortest = buffer.as_bytes().iter().take_while(|b| **b != b'e').filter(|b| b.is_ascii_digit()).count();
+    let exact = f64::from(value);
+    let halfway = |neighbour: f32| (exact + f64::from(neighbour)) / 2.0;
+    let (low, high) = (halfway(value.next_down()), halfway(value.next_up()));
+    let taken = |candidate: &Shortest| {
+        let read = std::str::from_utf8(candidate.as_bytes()).ok().and_then(|t| t.parse::<f64>().ok());
+        read.is_some_and(|r| r == exact || (low < r && r < high))
+    };
+    // Nine digits tell any two apart.
+    for digits in shortest..=9 {
+        let mut candidate = Shortest::default();
+        let _ = write!(candidate, "{value:.*e}", digits - 1);
+        if taken(&candidate) {
+            buffer = candidate;
+            break;
+        }
+        // Below a power of two neighbours are nearer than above: the nearest candidate may be out and another one in.
+        if digits == shortest && taken(&buffer) {
+            break;
+        }
+    }
     lay_out(buffer.as_bytes(), 6, out);
 }
 
@@ -441,7 +465,16 @@ mod tests {
         ] {
             assert_eq!(f64_text(v), want);
         }
-        for (v, want) in [(1e5f32, "100000"), (1e6, "1e+06"), (3.4028235e38, "3.4028235e+38"), (0.1, "0.1")] {
+        for (v, want) in [
+            (1e5f32, "100000"),
+            (1e6, "1e+06"),
+            (3.4028235e38, "3.4028235e+38"),
+            (0.1, "0.1"),
+            (-0.0, "-0"),
+            (1e-45, "1e-45"),
+            (176_392.625, "176392.62"),
+            (102_056_384.0, "1.02056384e+08"),
+        ] {
             assert_eq!(f32_text(v), want);
         }
     }
