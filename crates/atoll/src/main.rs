@@ -3,6 +3,7 @@
 //! This crate is the outermost layer: configuration, the wiring of concrete backends, and the subcommands. The client
 //! subcommands (`sql`, `load`, `bench`, and the demo's own queries) speak the PostgreSQL protocol like any other client.
 
+mod bench;
 mod client;
 mod config;
 mod demo;
@@ -72,6 +73,12 @@ enum Command {
         Rows that the server refuses go to FILE.rej with line, SQLSTATE and reason; more than --max-errors of\n\
         them stop the load. Exit codes: 0 all loaded but the allowed rejects, 1 stopped, 2 no connection.")]
     Load(Box<load::LoadArgs>),
+    /// Measure Atoll beside PostgreSQL on this machine
+    #[command(after_help = "Examples:\n  \
+        atoll bench all > figures.md\n  \
+        atoll bench tpch --tpch-scale 1 --rounds 5\n\n\
+        Needs PostgreSQL's programs (postgres, initdb, pgbench) and a release build.")]
+    Bench(Box<bench::BenchArgs>),
     /// Show the configuration
     #[command(after_help = "Examples:\n  \
         atoll config --example > atoll.toml          a commented file with every default\n  \
@@ -106,6 +113,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::run(*args).await,
             Command::Sql(args) => sql::run(*args).await,
             Command::Load(args) => load::run(*args).await,
+            Command::Bench(args) => bench::run(*args).await,
             Command::Config(args) => show_config(*args),
         }
     });
