@@ -10,13 +10,15 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 const WAIT: LockWait = LockWait::Timeout(Duration::from_secs(20));
 
 fn options() -> StoreOptions {
     // A small memtable, so that flushes and compactions happen while tests run; a volume of any size will do.
-    StoreOptions { memtable_bytes: 256 << 10, disk_reserve: 0, ..StoreOptions::default() }
+    StoreOptions { memtable_bytes: 256 << 10, bulk_keys: 1000, disk_reserve: 0, ..StoreOptions::default() }
 }
 
 fn open(dir: &std::path::Path) -> Result<(Store, Arc<Space>), atoll_model::Error> {
@@ -451,7 +453,40 @@ async fn damaged_files_are_errors_that_name_them() -> TestResult {
     Ok(())
 }
 
-/// The child of the next test: commits to two sites for ever and says so on standard output.
+/// A child process that works on a store until it is killed, saying on standard output what was acknowledged.
+struct Child {
+    process: std::process::Child,
+    acknowledged: std::thread::JoinHandle<Option<i64>>,
+}
+
+impl Child {
+    fn start(work: &str, dir: &std::path::Path) -> std::io::Result<Child> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["--exact", work, "--ignored", "--nocapture"])
+            .env("ATOLL_CRASH_DIR", dir)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let output = process.stdout.take().expect("piped");
+        let acknowledged = std::thread::spawn(move || {
+            BufReader::new(output)
+                .lines()
+                .map_while(Result::ok)
+                .filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<i64>().ok())
+                .last()
+        });
+        Ok(Child { process, acknowledged })
+    }
+
+    /// Kills it and tells what it had acknowledged last.
+    fn kill(mut self) -> std::io::Result<Option<i64>> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(self.acknowledged.join().expect("reader"))
+    }
+}
+
+/// Commits to two sites for ever.
 #[tokio::test]
 #[ignore = "started by killed_processes_lose_no_acknowledged_commit"]
 async fn crash_child() -> TestResult {
@@ -476,26 +511,9 @@ async fn killed_processes_lose_no_acknowledged_commit() -> TestResult {
     let dir = tempfile::tempdir()?;
     let mut acknowledged = 0;
     for round in 0..8u64 {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["--exact", "crash_child", "--ignored", "--nocapture"])
-            .env("ATOLL_CRASH_DIR", dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let output = child.stdout.take().expect("piped");
-        let reader = std::thread::spawn(move || {
-            BufReader::new(output)
-                .lines()
-                .map_while(Result::ok)
-                .filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<i64>().ok())
-                .last()
-        });
+        let child = Child::start("crash_child", dir.path())?;
         tokio::time::sleep(Duration::from_millis(150 + 37 * round)).await;
-        child.kill()?;
-        child.wait()?;
-        if let Some(last) = reader.join().expect("reader") {
-            acknowledged = last;
-        }
+        acknowledged = child.kill()?.unwrap_or(acknowledged);
         let store = Store::open(dir.path(), options())?;
         let sites = [store.space("north")?, store.space("south")?];
         let txn = store.begin(TxnOptions::default());
@@ -507,6 +525,53 @@ async fn killed_processes_lose_no_acknowledged_commit() -> TestResult {
         }
     }
     assert!(acknowledged > 10, "{acknowledged}");
+    Ok(())
+}
+
+const LOAD: i64 = 2_000;
+
+/// Loads two sites for ever, in transactions that are large enough to go into tables of their own, with a small write at a third.
+#[tokio::test]
+#[ignore = "started by killed_loads_are_whole_or_gone"]
+async fn load_child() -> TestResult {
+    let Some(dir) = std::env::var_os("ATOLL_CRASH_DIR") else { return Ok(()) };
+    let store = Store::open(dir, options())?;
+    let (sites, count) = ([store.space("north")?, store.space("south")?], store.space("count")?);
+    let mut n = number(&store.begin(TxnOptions::default()), &count, b"n")?;
+    loop {
+        n += 1;
+        let txn = store.begin(TxnOptions::default());
+        for site in &sites {
+            for i in 0..LOAD {
+                // Interleaved with what is there, so that an undo has to tell them apart.
+                txn.put_new(site, &[i.to_be_bytes(), n.to_be_bytes()].concat(), &[7; 40])?;
+            }
+        }
+        txn.put(&count, b"n", &n.to_le_bytes())?;
+        txn.commit().await?;
+        println!("\nacknowledged {n}");
+    }
+}
+
+#[tokio::test]
+async fn killed_loads_are_whole_or_gone() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    let mut acknowledged = 0;
+    for round in 0..10u64 {
+        let child = Child::start("load_child", dir.path())?;
+        tokio::time::sleep(Duration::from_millis(200 + 61 * round)).await;
+        acknowledged = child.kill()?.unwrap_or(acknowledged);
+        let store = Store::open(dir.path(), options())?;
+        let (sites, count) = ([store.space("north")?, store.space("south")?], store.space("count")?);
+        let txn = store.begin(TxnOptions::default());
+        let found = number(&txn, &count, b"n")?;
+        assert!(found >= acknowledged, "acknowledged {acknowledged}, found {found}");
+        for site in &sites {
+            let rows = txn.scan(site, Bound::Unbounded, Bound::Unbounded, false).count() as i64;
+            assert_eq!(rows, found * LOAD, "round {round}");
+        }
+    }
+    assert!(acknowledged > 3, "{acknowledged}");
     Ok(())
 }
 
@@ -545,9 +610,9 @@ proptest! {
         let dir = tempfile::tempdir().expect("directory");
         let (mut store, mut space) = open(dir.path()).expect("open");
         let mut txn = store.begin(TxnOptions::default());
-        let mut committed: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut committed = Map::new();
         let mut model = committed.clone();
-        let mut marks: Vec<(u64, BTreeMap<Vec<u8>, Vec<u8>>)> = Vec::new();
+        let mut marks: Vec<(u64, Map)> = Vec::new();
         for step in steps {
             match step {
                 Step::Put(k, v) => {

@@ -5,7 +5,7 @@ use atoll_model::{
     Column, ColumnId, ErrorKind, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance, RelationId,
     Replication, Row, SiteId, SqlType, Table, Value,
 };
-use atoll_storage::rows::{Change, RowReader, ScanPlan, TableCodec, encode_row, encode_value};
+use atoll_storage::rows::{At, Change, RowReader, ScanPlan, TableCodec, encode_row, encode_value};
 use atoll_storage::{Isolation, LockMode, LockWait, Space, Store, StoreOptions, Txn, TxnOptions};
 use proptest::prelude::*;
 use std::cmp::Ordering;
@@ -81,6 +81,10 @@ fn ints(batches: &[RecordBatch], at: usize) -> Vec<Option<i32>> {
         array.iter().collect()
     };
     batches.iter().flat_map(column).collect()
+}
+
+fn at<'a>(txn: &'a Txn, space: &'a Arc<Space>) -> At<'a> {
+    At { txn, space, fragment: FRAGMENT, wait: WAIT }
 }
 
 fn scan(
@@ -240,22 +244,22 @@ proptest! {
         let changes: Vec<_> = values.iter().enumerate()
             .map(|(k, v)| Change::Insert(vec![Value::Int4(k as i32), v.clone()]))
             .collect();
-        runtime.block_on(codec.apply(&txn, &space, FRAGMENT, &changes, WAIT)).expect("apply");
+        runtime.block_on(codec.apply(at(&txn, &space), &changes)).expect("apply");
         let batches = scan(&codec, &txn, &space, &all(2)).expect("scan");
-        let mut at = 0;
+        let mut n = 0;
         for batch in &batches {
             prop_assert_eq!(batch.schema().field(1).clone(), ty.field("v", true));
             for row in 0..batch.num_rows() {
                 let array = batch.column(1);
-                prop_assert_eq!(array.is_null(row), values[at].is_null());
+                prop_assert_eq!(array.is_null(row), values[n].is_null());
                 let single = array.slice(row, 1);
-                let row = codec.get(&txn, &space, FRAGMENT, &[Value::Int4(at as i32)]).expect("get").expect("row");
-                prop_assert!(same(&row[1], &values[at]));
-                prop_assert!(shows(&single, &values[at]), "{:?} {:?}", single, values[at]);
-                at += 1;
+                let row = codec.get(&txn, &space, FRAGMENT, &[Value::Int4(n as i32)]).expect("get").expect("row");
+                prop_assert!(same(&row[1], &values[n]));
+                prop_assert!(shows(&single, &values[n]), "{:?} {:?}", single, values[n]);
+                n += 1;
             }
         }
-        prop_assert_eq!(at, values.len());
+        prop_assert_eq!(n, values.len());
     }
 }
 
@@ -296,7 +300,7 @@ async fn columns_come_and_go() -> TestResult {
     ));
     let txn = store.begin(TxnOptions::default());
     let old = vec![Value::Int4(1), Value::Text("dropped".into()), Value::Int4(5)];
-    v1.apply(&txn, &space, FRAGMENT, &[Change::Insert(old)], WAIT).await?;
+    v1.apply(at(&txn, &space), &[Change::Insert(old)]).await?;
     // Then: DROP COLUMN gone, ADD COLUMN added text[] DEFAULT '{x,NULL}'.
     let missing = Value::Array(vec![Value::Text("x".into()), Value::Null]);
     let mut added = column(3, "added", SqlType::Array(Box::new(SqlType::Text)), false);
@@ -307,7 +311,7 @@ async fn columns_come_and_go() -> TestResult {
         vec![],
     ));
     let new = vec![Value::Int4(2), Value::Int4(6), Value::Null];
-    v2.apply(&txn, &space, FRAGMENT, &[Change::Insert(new.clone())], WAIT).await?;
+    v2.apply(at(&txn, &space), &[Change::Insert(new.clone())]).await?;
     let kept = vec![Value::Int4(1), Value::Int4(5), missing.clone()];
     assert_eq!(v2.get(&txn, &space, FRAGMENT, &[Value::Int4(1)])?, Some(kept));
     assert_eq!(v2.get(&txn, &space, FRAGMENT, &[Value::Int4(2)])?, Some(new));
@@ -332,15 +336,15 @@ async fn keys_and_unique_values_stay_unique() -> TestResult {
     let txn = store.begin(TxnOptions::default());
     let rows = [row(1, Some("a"), 10), row(2, Some("b"), 10), row(3, None, 20), row(4, None, 20)];
     let inserts: Vec<_> = rows.iter().cloned().map(Change::Insert).collect();
-    t.apply(&txn, &space, FRAGMENT, &inserts, WAIT).await?;
+    t.apply(at(&txn, &space), &inserts).await?;
     txn.commit().await?;
     assert_eq!(store.fragment_size(&space, FRAGMENT).rows, 4);
 
     let txn = store.begin(TxnOptions::default());
-    let error = t.apply(&txn, &space, FRAGMENT, &[Change::Insert(row(1, Some("z"), 0))], WAIT).await.expect_err("key");
+    let error = t.apply(at(&txn, &space), &[Change::Insert(row(1, Some("z"), 0))]).await.expect_err("key");
     assert_eq!((error.kind(), error.constraint_name()), (ErrorKind::UniqueViolation, Some("t_pkey")));
     assert_eq!(error.detail_text(), Some("Key (k)=(1) already exists."));
-    let error = t.apply(&txn, &space, FRAGMENT, &[Change::Insert(row(9, Some("a"), 0))], WAIT).await.expect_err("value");
+    let error = t.apply(at(&txn, &space), &[Change::Insert(row(9, Some("a"), 0))]).await.expect_err("value");
     assert_eq!((error.kind(), error.constraint_name()), (ErrorKind::UniqueViolation, Some("t_u_key")));
     txn.rollback();
 
@@ -351,26 +355,26 @@ async fn keys_and_unique_values_stay_unique() -> TestResult {
         Change::Update { old: rows[1].clone(), new: row(7, Some("a"), 11) },
         Change::Delete(rows[2].clone()),
     ];
-    t.apply(&txn, &space, FRAGMENT, &swap, WAIT).await?;
-    let found = t.find_unique(&txn, &space, FRAGMENT, 1, &[Value::Text("a".into())], LockMode::Shared, WAIT).await?;
+    t.apply(at(&txn, &space), &swap).await?;
+    let found = t.find_unique(at(&txn, &space), 1, &[Value::Text("a".into())], LockMode::Shared).await?;
     assert_eq!(found, Some(row(7, Some("a"), 11)));
-    assert_eq!(t.find_unique(&txn, &space, FRAGMENT, 1, &[Value::Null], LockMode::Shared, WAIT).await?, None);
-    assert_eq!(t.find_unique(&txn, &space, FRAGMENT, 0, &[Value::Int4(2)], LockMode::Shared, WAIT).await?, None);
+    assert_eq!(t.find_unique(at(&txn, &space), 1, &[Value::Null], LockMode::Shared).await?, None);
+    assert_eq!(t.find_unique(at(&txn, &space), 0, &[Value::Int4(2)], LockMode::Shared).await?, None);
     txn.commit().await?;
     assert_eq!(store.fragment_size(&space, FRAGMENT).rows, 3);
 
     // An insert of a value that another transaction is removing waits for it.
     let remover = store.begin(TxnOptions::default());
-    t.apply(&remover, &space, FRAGMENT, &[Change::Delete(row(1, Some("b"), 10))], WAIT).await?;
+    t.apply(at(&remover, &space), &[Change::Delete(row(1, Some("b"), 10))]).await?;
     let inserter = store.begin(TxnOptions::default());
     let insert = [Change::Insert(row(8, Some("b"), 0))];
     let short = LockWait::Timeout(Duration::from_millis(20));
-    let error = t.apply(&inserter, &space, FRAGMENT, &insert, short).await.expect_err("held");
+    let error = t.apply(At { wait: short, ..at(&inserter, &space) }, &insert).await.expect_err("held");
     assert_eq!(error.kind(), ErrorKind::LockTimeout);
     inserter.rollback();
     remover.commit().await?;
     let inserter = store.begin(TxnOptions::default());
-    t.apply(&inserter, &space, FRAGMENT, &insert, WAIT).await?;
+    t.apply(at(&inserter, &space), &insert).await?;
     inserter.commit().await?;
 
     // By the index: NULLs last, both directions, bounds.
@@ -395,16 +399,16 @@ async fn indexes_are_built_from_the_newest_rows() -> TestResult {
     let builder = store.begin(TxnOptions { isolation: Isolation::RepeatableRead, ..TxnOptions::default() });
     assert_eq!(scan(&plain, &builder, &space, &all(2))?.len(), 0);
     let writer = store.begin(TxnOptions::default());
-    plain.apply(&writer, &space, FRAGMENT, &[Change::Insert(row(1, 5)), Change::Insert(row(2, 6))], WAIT).await?;
+    plain.apply(at(&writer, &space), &[Change::Insert(row(1, 5)), Change::Insert(row(2, 6))]).await?;
     writer.commit().await?;
-    unique.build_index(&builder, &space, FRAGMENT, 1)?;
+    unique.build_index(at(&builder, &space), 1)?;
     builder.commit().await?;
     let txn = store.begin(TxnOptions::default());
     assert_eq!(ints(&scan(&unique, &txn, &space, &ScanPlan { index: 1, reverse: true, ..all(2) })?, 0), [Some(2), Some(1)]);
     let twice = store.begin(TxnOptions::default());
-    plain.apply(&twice, &space, FRAGMENT, &[Change::Insert(row(3, 6))], WAIT).await?;
+    plain.apply(at(&twice, &space), &[Change::Insert(row(3, 6))]).await?;
     let again = codec(table(columns(), &[0], vec![index(2, "again", &[1], true)]));
-    let error = again.build_index(&twice, &space, FRAGMENT, 2).expect_err("6 is there twice");
+    let error = again.build_index(at(&twice, &space), 2).expect_err("6 is there twice");
     assert_eq!(error.detail_text(), Some("Key (n)=(6) is duplicated."));
     Ok(())
 }
@@ -415,7 +419,7 @@ async fn locking_tells_what_changed() -> TestResult {
     let t = codec(table(vec![column(0, "k", SqlType::Int4, true), column(1, "n", SqlType::Int4, false)], &[0], vec![]));
     let row = |n: i32| vec![Value::Int4(1), Value::Int4(n)];
     let txn = store.begin(TxnOptions::default());
-    t.apply(&txn, &space, FRAGMENT, &[Change::Insert(row(1))], WAIT).await?;
+    t.apply(at(&txn, &space), &[Change::Insert(row(1))]).await?;
     txn.commit().await?;
     let keys = [vec![Value::Int4(1)]];
     let (waiting, strict) = (
@@ -423,16 +427,16 @@ async fn locking_tells_what_changed() -> TestResult {
         store.begin(TxnOptions { isolation: Isolation::RepeatableRead, ..TxnOptions::default() }),
     );
     let first = store.begin(TxnOptions::default());
-    let locked = t.lock_rows(&first, &space, FRAGMENT, &keys, LockMode::Exclusive, WAIT).await?;
+    let locked = t.lock_rows(at(&first, &space), &keys, LockMode::Exclusive).await?;
     assert!(locked[0].locked && !locked[0].changed && locked[0].row == Some(row(1)));
-    let skipped = t.lock_rows(&waiting, &space, FRAGMENT, &keys, LockMode::Exclusive, LockWait::Never).await?;
+    let skipped = t.lock_rows(At { wait: LockWait::Never, ..at(&waiting, &space) }, &keys, LockMode::Exclusive).await?;
     assert!(!skipped[0].locked);
-    t.apply(&first, &space, FRAGMENT, &[Change::Update { old: row(1), new: row(2) }], WAIT).await?;
+    t.apply(at(&first, &space), &[Change::Update { old: row(1), new: row(2) }]).await?;
     first.commit().await?;
-    let locked = t.lock_rows(&waiting, &space, FRAGMENT, &keys, LockMode::Exclusive, WAIT).await?;
+    let locked = t.lock_rows(at(&waiting, &space), &keys, LockMode::Exclusive).await?;
     assert!(locked[0].changed && locked[0].row == Some(row(2)));
     waiting.rollback();
-    let error = t.lock_rows(&strict, &space, FRAGMENT, &keys, LockMode::Exclusive, WAIT).await.expect_err("first updater wins");
+    let error = t.lock_rows(at(&strict, &space), &keys, LockMode::Exclusive).await.expect_err("first updater wins");
     assert_eq!(error.kind(), ErrorKind::SerializationFailure);
     Ok(())
 }
@@ -470,7 +474,7 @@ proptest! {
                 _ => continue,
             };
             let txn = store.begin(TxnOptions::default());
-            let outcome = runtime.block_on(t.apply(&txn, &space, FRAGMENT, std::slice::from_ref(&change), WAIT));
+            let outcome = runtime.block_on(t.apply(at(&txn, &space), std::slice::from_ref(&change)));
             prop_assert_eq!(outcome.is_err(), fails, "{:?}", change);
             if fails {
                 txn.rollback();

@@ -11,7 +11,7 @@ use atoll_ports::site::{
     ScanRequest, Site,
 };
 use atoll_storage::kv;
-use atoll_storage::rows::{Change, Locked, ScanPlan, TableCodec};
+use atoll_storage::rows::{At, Change, Locked, ScanPlan, TableCodec};
 use atoll_storage::{Space, Store, Txn, TxnOptions};
 use futures::StreamExt as _;
 use futures::stream;
@@ -156,6 +156,10 @@ impl EmbeddedBranch {
     fn at(&self, replica: &Replica) -> Result<(Arc<Space>, Arc<TableCodec>)> {
         Ok((self.engine.space(replica.site)?, self.engine.codec(&replica.table)?))
     }
+
+    fn with<'a>(&'a self, space: &'a Arc<Space>, replica: &Replica, wait: kv::LockWait) -> At<'a> {
+        At { txn: &self.txn, space, fragment: replica.fragment.0, wait }
+    }
 }
 
 fn mode(mode: LockMode) -> kv::LockMode {
@@ -198,8 +202,7 @@ impl Branch for EmbeddedBranch {
     async fn lock(&self, at: &Replica, keys: &[Vec<Value>], strength: LockMode, wait: LockWait) -> Result<Vec<LockedRow>> {
         let (space, codec) = self.at(at)?;
         let patience = if wait == LockWait::Wait { self.wait } else { kv::LockWait::Never };
-        let found =
-            codec.lock_rows(&self.txn, &space, at.fragment.0, keys, mode(strength), patience).await?;
+        let found = codec.lock_rows(self.with(&space, at, patience), keys, mode(strength)).await?;
         if wait == LockWait::NoWait && found.iter().any(|row| !row.locked) {
             return Err(codec.not_available());
         }
@@ -215,7 +218,7 @@ impl Branch for EmbeddedBranch {
     ) -> Result<Option<Row>> {
         let (space, codec) = self.at(at)?;
         let index = index.map_or(0, |IndexId(id)| id);
-        codec.find_unique(&self.txn, &space, at.fragment.0, index, values, mode(strength), self.wait).await
+        codec.find_unique(self.with(&space, at, self.wait), index, values, mode(strength)).await
     }
 
     async fn apply(&self, at: &Replica, changes: Vec<RowChange>) -> Result<()> {
@@ -228,12 +231,12 @@ impl Branch for EmbeddedBranch {
                 RowChange::Delete(row) => Change::Delete(row),
             })
             .collect();
-        codec.apply(&self.txn, &space, at.fragment.0, &changes, self.wait).await
+        codec.apply(self.with(&space, at, self.wait), &changes).await
     }
 
     async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()> {
         let (space, codec) = self.at(at)?;
-        codec.build_index(&self.txn, &space, at.fragment.0, index.0)
+        codec.build_index(self.with(&space, at, self.wait), index.0)
     }
 
     fn put_meta(&self, key: &[u8], value: Option<Vec<u8>>) {

@@ -8,6 +8,7 @@
 //! The clock is hybrid: wall-clock microseconds, or one more than the last timestamp where the wall clock lags. A lease on
 //! timestamps ahead is written with the commits, so that a crash never lets a timestamp be given twice.
 
+use super::bulk;
 use super::error::{panic_text, tree_error};
 use super::locks::LockOwner;
 use super::reads::{History, ReadSet, serialization_failure};
@@ -31,6 +32,9 @@ const MAX_GROUP: usize = 1024;
 /// Sealed memtables of a site beyond which commits wait for the flushes. The tree itself stops at 4, sleeping in steps of 100 ms,
 /// and would sleep for ever if its flush thread had died; waiting here is finer and notices that.
 const MAX_SEALED: usize = 2;
+
+/// Tables on a site's first level beyond which commits wait for compaction. The tree begins to stall writes at 20 runs.
+const MAX_L0: usize = 40;
 
 /// How often free disk space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_millis(200);
@@ -195,10 +199,16 @@ impl Committer {
         if accepted.is_empty() {
             return;
         }
-        let durable = accepted.iter().any(|(_, request)| request.durable);
-        let batch = self.batch(shared, &accepted, durable);
-        if let Err(error) = batch.commit() {
-            return fail(shared, accepted, &error);
+        let large = accepted.iter().any(|(_, request)| bulk::is_large(shared, &request.writes));
+        let durable = large || accepted.iter().any(|(_, request)| request.durable);
+        let prepared = if large { self.write_large(shared, &accepted) } else { Ok(self.batch(shared, &accepted, durable)) };
+        let outcome = match prepared {
+            // The tree checks for earlier failures before it writes anything; other errors come from the write itself.
+            Ok(batch) => batch.commit().map_err(|error| (matches!(error, fjall::Error::Poisoned), error)),
+            Err(error) => Err((true, error)),
+        };
+        if let Err((untouched, error)) = outcome {
+            return fail(shared, accepted, untouched, &error);
         }
         if durable {
             self.undurable = None;
@@ -240,11 +250,12 @@ impl Committer {
             )
             .hint("Free space there and try again. Reads go on."));
         }
-        for (space, _) in group.iter().flat_map(|request| request.writes.spaces()) {
-            while space.keyspace.sealed_memtable_count() > MAX_SEALED {
+        for part in group.iter().flat_map(|request| request.writes.parts()) {
+            let keyspace = &part.space.keyspace;
+            while keyspace.sealed_memtable_count() > MAX_SEALED || keyspace.l0_table_count() > MAX_L0 {
                 // Fails if a flush has failed.
                 if let Err(error) = shared.db.persist(PersistMode::Buffer) {
-                    let error = tree_error("flushing", space.keyspace.path(), &error);
+                    let error = tree_error("flushing", keyspace.path(), &error);
                     refuse(shared, error.clone());
                     return Err(error);
                 }
@@ -254,31 +265,49 @@ impl Committer {
         Ok(())
     }
 
+    /// Writes the large parts of a round to tables of their own. What remains to be done to commit is the batch returned; after an
+    /// error the round is not committed, and the next opening undoes what was written.
+    fn write_large(&mut self, shared: &Shared, accepted: &[(u64, Request)]) -> fjall::Result<OwnedWriteBatch> {
+        let mut note = OwnedWriteBatch::with_capacity(shared.db.clone(), 2).durability(Some(PersistMode::SyncAll));
+        let large = bulk::begin(shared, accepted.iter().map(|(timestamp, request)| (*timestamp, &request.writes)), &mut note);
+        self.renew_lease(shared, &mut note);
+        note.commit()?;
+        bulk::ingest(&large, &mut self.scratch)?;
+        let mut batch = self.batch(shared, accepted, true);
+        bulk::end(shared, &large, &mut batch);
+        Ok(batch)
+    }
+
+    /// The batch of a round, without its large parts.
     fn batch(&mut self, shared: &Shared, accepted: &[(u64, Request)], durable: bool) -> OwnedWriteBatch {
-        let items: usize =
-            accepted.iter().flat_map(|(_, request)| request.writes.spaces()).map(|(_, map)| map.len()).sum();
+        let small = |request: &Request| -> usize {
+            request.writes.parts().iter().filter(|part| !bulk::is_large_part(shared, part)).map(|part| part.map.len()).sum()
+        };
+        let items: usize = accepted.iter().map(|(_, request)| small(request)).sum();
         let mode = if durable { PersistMode::SyncAll } else { PersistMode::Buffer };
         let mut batch = OwnedWriteBatch::with_capacity(shared.db.clone(), items + 1).durability(Some(mode));
         for (timestamp, request) in accepted {
-            for (space, map) in request.writes.spaces() {
-                for (key, payload) in map.iter() {
+            for part in request.writes.parts().iter().filter(|part| !bulk::is_large_part(shared, part)) {
+                for (key, payload) in part.map.iter() {
                     match payload {
                         Some(payload) => {
-                            self.scratch.clear();
-                            self.scratch.extend_from_slice(&timestamp.to_le_bytes());
-                            self.scratch.extend_from_slice(payload);
-                            batch.insert(&space.keyspace, key.clone(), Slice::new(&self.scratch));
+                            let value = stamped(*timestamp, payload, &mut self.scratch);
+                            batch.insert(&part.space.keyspace, key.clone(), value);
                         }
-                        None => batch.remove(&space.keyspace, key.clone()),
+                        None => batch.remove(&part.space.keyspace, key.clone()),
                     }
                 }
             }
         }
+        self.renew_lease(shared, &mut batch);
+        batch
+    }
+
+    fn renew_lease(&mut self, shared: &Shared, batch: &mut OwnedWriteBatch) {
         if self.clock >= self.lease {
             self.lease = self.clock + LEASE;
-            self.records(shared, &mut batch, self.lease);
+            self.records(shared, batch, self.lease);
         }
-        batch
     }
 
     /// Adds the store's own records to a batch: the clock's lease, the sizes that changed.
@@ -319,6 +348,14 @@ impl Committer {
     }
 }
 
+/// The stored form of a payload.
+pub(crate) fn stamped(timestamp: u64, payload: &[u8], scratch: &mut Vec<u8>) -> Slice {
+    scratch.clear();
+    scratch.extend_from_slice(&timestamp.to_le_bytes());
+    scratch.extend_from_slice(payload);
+    Slice::new(scratch)
+}
+
 /// Stops all further writes and answers those that wait.
 fn refuse(shared: &Shared, error: Error) {
     if error.kind() != ErrorKind::AdminShutdown {
@@ -329,10 +366,8 @@ fn refuse(shared: &Shared, error: Error) {
     waiting.into_iter().for_each(|request| request.answer(Err(error.clone())));
 }
 
-/// Answers a round whose write failed.
-fn fail(shared: &Shared, round: Vec<(u64, Request)>, error: &fjall::Error) {
-    // The tree checks this before it writes anything; any other error comes from the write itself.
-    let untouched = matches!(error, fjall::Error::Poisoned);
+/// Answers a round whose write failed. `untouched`: it is certain that it is not committed.
+fn fail(shared: &Shared, round: Vec<(u64, Request)>, untouched: bool, error: &fjall::Error) {
     let cause = tree_error("writing the journal in", &shared.dir, error);
     let answer = if untouched {
         cause.clone()

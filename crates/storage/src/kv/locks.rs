@@ -61,22 +61,41 @@ struct Waiter {
     granted: oneshot::Sender<()>,
 }
 
-/// Who holds one key and who waits for it. One holder is the rule, so the others are kept apart.
+/// Who holds one key and who waits for it. One holder is the rule, so the others are kept apart; there are none without a first.
 struct Queue {
-    holders: Vec<(u64, LockMode)>,
+    first: Option<(u64, LockMode)>,
+    others: Vec<(u64, LockMode)>,
     waiters: VecDeque<Waiter>,
 }
 
 impl Queue {
+    fn holders(&self) -> impl Iterator<Item = &(u64, LockMode)> {
+        self.first.iter().chain(&self.others)
+    }
+
+    fn release(&mut self, owner: u64) {
+        self.others.retain(|(o, _)| *o != owner);
+        if self.first.is_some_and(|(o, _)| o == owner) {
+            self.first = self.others.pop();
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.first.is_none() && self.waiters.is_empty()
+    }
+
     /// Whether `owner` may have `mode` as far as the holders are concerned.
     fn compatible(&self, owner: u64, mode: LockMode) -> bool {
-        self.holders.iter().all(|(o, m)| *o == owner || !mode.conflicts(*m))
+        self.holders().all(|(o, m)| *o == owner || !mode.conflicts(*m))
     }
 
     fn hold(&mut self, owner: u64, mode: LockMode) {
-        match self.holders.iter_mut().find(|(o, _)| *o == owner) {
-            Some((_, held)) => *held = (*held).max(mode),
-            None => self.holders.push((owner, mode)),
+        if let Some((_, held)) = self.first.iter_mut().chain(&mut self.others).find(|(o, _)| *o == owner) {
+            *held = (*held).max(mode);
+        } else if self.first.is_none() {
+            self.first = Some((owner, mode));
+        } else {
+            self.others.push((owner, mode));
         }
     }
 
@@ -101,7 +120,7 @@ impl Queue {
     /// Those for whom `owner`'s waits in this queue wait.
     fn blockers(&self, owner: u64, out: &mut Vec<u64>) {
         for (at, waiter) in self.waiters.iter().enumerate().filter(|(_, w)| w.owner == owner) {
-            let holders = self.holders.iter().filter(|(o, m)| *o != owner && waiter.mode.conflicts(*m)).map(|(o, _)| *o);
+            let holders = self.holders().filter(|(o, m)| *o != owner && waiter.mode.conflicts(*m)).map(|(o, _)| *o);
             let ahead = self.waiters.iter().take(at).filter(|w| w.owner != owner && waiter.mode.conflicts(w.mode));
             out.extend(holders.chain(ahead.map(|w| w.owner)));
         }
@@ -192,13 +211,13 @@ impl LockOwner {
             let mut shard = self.table.shard(&key).lock();
             let queue = match shard.entry(key.clone()) {
                 Entry::Vacant(vacant) => {
-                    vacant.insert(Queue { holders: vec![(self.id, mode)], waiters: VecDeque::new() });
+                    vacant.insert(Queue { first: Some((self.id, mode)), others: Vec::new(), waiters: VecDeque::new() });
                     self.held.lock().push(key);
                     return Ok(true);
                 }
                 Entry::Occupied(occupied) => occupied.into_mut(),
             };
-            let held = queue.holders.iter().find(|(o, _)| *o == self.id).map(|(_, m)| *m);
+            let held = queue.holders().find(|(o, _)| *o == self.id).map(|(_, m)| *m);
             if held.is_some_and(|m| m >= mode) {
                 return Ok(true);
             }
@@ -252,9 +271,9 @@ impl LockOwner {
         for key in held {
             let mut shard = self.table.shard(&key).lock();
             let Some(queue) = shard.get_mut(&key) else { continue };
-            queue.holders.retain(|(o, _)| *o != self.id);
+            queue.release(self.id);
             queue.grant();
-            if queue.holders.is_empty() && queue.waiters.is_empty() {
+            if queue.is_idle() {
                 shard.remove(&key);
             }
         }
@@ -301,7 +320,7 @@ impl Drop for WaitGuard<'_> {
             queue.waiters.retain(|w| w.ticket != self.ticket);
             // Those behind it may fit now.
             queue.grant();
-            if queue.holders.is_empty() && queue.waiters.is_empty() {
+            if queue.is_idle() {
                 shard.remove(&self.key);
             }
         }

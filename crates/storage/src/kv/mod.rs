@@ -4,6 +4,7 @@
 //! a snapshot of the tree is the multi-version read view, and old versions need no vacuum. A stored value begins with the
 //! timestamp of its commit (8 bytes, little endian), by which versions are compared.
 
+mod bulk;
 mod commit;
 mod error;
 mod locks;

@@ -15,6 +15,8 @@ pub struct StoreOptions {
     pub workers: usize,
     /// Bytes that the writes and locks of one transaction may take in memory.
     pub transaction_bytes: usize,
+    /// New keys at one site from which a transaction's part goes into tables of its own: below, two more syncs and a table do not pay.
+    pub bulk_keys: usize,
     /// Bytes of writes that wait for the committer before further commits wait for their turn.
     pub group_bytes: usize,
     /// Free bytes below which commits are refused (a determinate error) rather than run into a full disk.
@@ -31,6 +33,7 @@ impl Default for StoreOptions {
             journal_bytes: 256 << 20,
             workers: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4),
             transaction_bytes: 512 << 20,
+            bulk_keys: 20_000,
             group_bytes: 64 << 20,
             disk_reserve: 128 << 20,
             sync_interval: Duration::from_millis(200),

@@ -71,7 +71,7 @@ impl ReadSet {
 
     /// Whether it read something that `writes` changes.
     pub(crate) fn conflicts_with(&self, writes: &WriteSet) -> bool {
-        writes.spaces().iter().any(|(space, map)| map.keys().any(|key| self.has_read(space.index, key)))
+        writes.parts().iter().any(|part| part.map.keys().any(|key| self.has_read(part.space.index, key)))
     }
 }
 
@@ -107,9 +107,9 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn record(&mut self, timestamp: u64, writes: &WriteSet) {
         let keys: Vec<(u32, Slice)> = writes
-            .spaces()
+            .parts()
             .iter()
-            .flat_map(|(space, map)| map.keys().map(|key| (space.index, key.clone())))
+            .flat_map(|part| part.map.keys().map(|key| (part.space.index, key.clone())))
             .collect();
         self.keys += keys.len();
         self.commits.push_back((timestamp, keys));

@@ -10,6 +10,7 @@
 //! * After a failed write nobody knows what is on disk, so the store refuses all further writes until it is opened again
 //!   (Rebello et al., *Can Applications Recover from fsync Failures?*, ATC 2020); reads go on.
 
+use super::bulk;
 use super::commit::{Committer, Queue};
 use super::error::{io_error, panic_text, tree_error};
 use super::locks::LockTable;
@@ -112,6 +113,7 @@ impl Store {
             })?),
             None => 0,
         };
+        bulk::recover(&db, &own).map_err(|e| tree_error("undoing an unfinished load in", &lsm, &e))?;
         let committer = Committer::new(clock);
         let shared = Arc::new(Shared {
             published: ArcSwap::from_pointee(Published { timestamp: committer.now(), snapshot: db.snapshot() }),
@@ -154,7 +156,7 @@ impl Store {
         let keyspace = self
             .shared
             .db
-            .keyspace(&format!("site:{name}"), || {
+            .keyspace(&keyspace_name(name), || {
                 KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes)
             })
             .map_err(|e| tree_error("opening site in", &self.shared.dir, &e))?;
@@ -271,6 +273,11 @@ impl Drop for Store {
             tracing::error!(%error, "store closed after a failure");
         }
     }
+}
+
+/// The tree's name for a site's key space.
+pub(crate) fn keyspace_name(space: &str) -> String {
+    format!("site:{space}")
 }
 
 /// Prefix of the records of fragment sizes of one site.

@@ -303,7 +303,16 @@ impl Txn {
     /// # Errors
     /// `ReadOnlyTransaction`, `ProgramLimit` (key too long), `OutOfMemory` (transaction too large).
     pub fn put(&self, space: &Arc<Space>, key: &[u8], payload: &[u8]) -> Result<()> {
-        self.write(space, Slice::new(key), Some(Slice::new(payload)))
+        self.write(space, Slice::new(key), Some(Slice::new(payload)), false)
+    }
+
+    /// As [`Txn::put`], for a key of which the caller knows, under its lock, that no committed version exists. Large transactions of
+    /// such writes alone are committed in a cheaper way.
+    ///
+    /// # Errors
+    /// As `put`.
+    pub fn put_new(&self, space: &Arc<Space>, key: &[u8], payload: &[u8]) -> Result<()> {
+        self.write(space, Slice::new(key), Some(Slice::new(payload)), true)
     }
 
     /// Deletes a key. The caller holds its lock, or knows that nobody else writes it.
@@ -311,10 +320,10 @@ impl Txn {
     /// # Errors
     /// As `put`.
     pub fn delete(&self, space: &Arc<Space>, key: &[u8]) -> Result<()> {
-        self.write(space, Slice::new(key), None)
+        self.write(space, Slice::new(key), None, false)
     }
 
-    fn write(&self, space: &Arc<Space>, key: Slice, payload: Option<Slice>) -> Result<()> {
+    fn write(&self, space: &Arc<Space>, key: Slice, payload: Option<Slice>, fresh: bool) -> Result<()> {
         if self.options.read_only {
             return Err(Error::new(ErrorKind::ReadOnlyTransaction, "cannot write in a read-only transaction"));
         }
@@ -323,7 +332,7 @@ impl Txn {
             return Err(finished());
         }
         let limit = self.shared.options.transaction_bytes.saturating_sub(self.locks.held() * LOCK_BYTES);
-        state.writes.set(space, key, payload, limit)
+        state.writes.set(space, key, payload, fresh, limit)
     }
 
     /// Counts rows and bytes that a fragment gains or loses with this transaction's writes.

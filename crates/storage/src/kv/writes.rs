@@ -3,7 +3,7 @@
 //! Invariant: after `rollback_to(mark)` the set equals what it was at `savepoint() == mark`. An undo log is kept only while a
 //! savepoint exists, so transactions without one pay nothing for it.
 
-use super::stats::{Delta, Deltas};
+use super::stats::Deltas;
 use super::store::Space;
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::Slice;
@@ -30,10 +30,18 @@ struct Mark {
     deltas: Deltas,
 }
 
+/// The writes at one site.
+pub(crate) struct Part {
+    pub(crate) space: Arc<Space>,
+    pub(crate) map: Arc<SpaceWrites>,
+    /// Every write put a key of which no committed version existed, so deleting the keys undoes them.
+    pub(crate) fresh: bool,
+}
+
 /// The write set of a transaction.
 #[derive(Default)]
 pub(crate) struct WriteSet {
-    spaces: Vec<(Arc<Space>, Arc<SpaceWrites>)>,
+    parts: Vec<Part>,
     bytes: usize,
     deltas: Deltas,
     undo: Vec<Undo>,
@@ -42,7 +50,7 @@ pub(crate) struct WriteSet {
 
 impl WriteSet {
     pub(crate) fn is_empty(&self) -> bool {
-        self.spaces.iter().all(|(_, w)| w.is_empty())
+        self.parts.iter().all(|part| part.map.is_empty())
     }
 
     /// Bytes of memory that it takes.
@@ -50,8 +58,8 @@ impl WriteSet {
         self.bytes
     }
 
-    pub(crate) fn spaces(&self) -> &[(Arc<Space>, Arc<SpaceWrites>)] {
-        &self.spaces
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     pub(crate) fn deltas(&self) -> &Deltas {
@@ -60,7 +68,7 @@ impl WriteSet {
 
     /// The writes at one site, as of now: later writes do not show in what is returned.
     pub(crate) fn of(&self, space: &Space) -> Option<&Arc<SpaceWrites>> {
-        self.spaces.iter().find(|(s, _)| s.index == space.index).map(|(_, w)| w)
+        self.parts.iter().find(|part| part.space.index == space.index).map(|part| &part.map)
     }
 
     /// What the transaction has done to a key: `None`: nothing; `Some(None)`: deleted it.
@@ -68,22 +76,29 @@ impl WriteSet {
         self.of(space)?.get(key)
     }
 
-    /// Sets or deletes a key.
+    /// Sets or deletes a key. `fresh`: no committed version of it exists.
     ///
     /// # Errors
     /// `ProgramLimit` when the key is too long, `OutOfMemory` beyond `limit` bytes.
-    pub(crate) fn set(&mut self, space: &Arc<Space>, key: Slice, payload: Option<Slice>, limit: usize) -> Result<()> {
+    pub(crate) fn set(
+        &mut self,
+        space: &Arc<Space>,
+        key: Slice,
+        payload: Option<Slice>,
+        fresh: bool,
+        limit: usize,
+    ) -> Result<()> {
         if key.len() > MAX_KEY || key.is_empty() {
             return Err(Error::new(
                 ErrorKind::ProgramLimit,
                 format!("key of {} bytes: a key has from 1 to {MAX_KEY} bytes", key.len()),
             ));
         }
-        let at = match self.spaces.iter().position(|(s, _)| s.index == space.index) {
+        let at = match self.parts.iter().position(|part| part.space.index == space.index) {
             Some(at) => at,
             None => {
-                self.spaces.push((space.clone(), Arc::default()));
-                self.spaces.len() - 1
+                self.parts.push(Part { space: space.clone(), map: Arc::default(), fresh: true });
+                self.parts.len() - 1
             }
         };
         let added = key.len() + payload.as_ref().map_or(0, |p| p.len()) + ENTRY_BYTES;
@@ -96,7 +111,9 @@ impl WriteSet {
         }
         self.bytes += added;
         // A scan that is still open holds the map; it keeps what it saw, and this clones once.
-        let map = Arc::make_mut(&mut self.spaces[at].1);
+        let part = &mut self.parts[at];
+        part.fresh &= fresh;
+        let map = Arc::make_mut(&mut part.map);
         if self.marks.is_empty() {
             map.insert(key, payload);
         } else {
@@ -108,7 +125,7 @@ impl WriteSet {
 
     /// Counts a change of a fragment's size.
     pub(crate) fn count(&mut self, space: &Space, fragment: u32, rows: i64, bytes: i64) {
-        let delta = self.deltas.entry((space.index, fragment)).or_insert(Delta::default());
+        let delta = self.deltas.entry((space.index, fragment)).or_default();
         delta.rows += rows;
         delta.bytes += bytes;
     }
@@ -128,17 +145,16 @@ impl WriteSet {
         let Mark { undo, deltas } = &self.marks[position];
         self.deltas = deltas.clone();
         for entry in self.undo.drain(*undo..).rev() {
-            let map = Arc::make_mut(&mut self.spaces[entry.at].1);
+            let map = Arc::make_mut(&mut self.parts[entry.at].map);
             match entry.before {
                 Some(before) => map.insert(entry.key, before),
                 None => map.remove(&entry.key),
             };
         }
-        // Overwrites make the exact figure unknowable without a scan; an estimate that only shrinks to the truth will do.
         self.bytes = self
-            .spaces
+            .parts
             .iter()
-            .flat_map(|(_, w)| w.iter())
+            .flat_map(|part| part.map.iter())
             .map(|(k, v)| k.len() + v.as_ref().map_or(0, |p| p.len()) + ENTRY_BYTES)
             .sum();
     }

@@ -5,7 +5,7 @@
 //! and the payload says where it begins (`u16`). The writer of an entry holds the exclusive lock on its unique values.
 
 use super::key::{byte_range, describe, encode_value, key_prefix};
-use super::row::{RowReader, corrupt, encode_row};
+use super::row::{RowReader, corrupt};
 use atoll_model::{ColumnId, Error, ErrorKind, Index, Result, Row, SqlType, Table, Value};
 use fjall::Slice;
 use std::ops::Bound;
@@ -35,8 +35,8 @@ pub(crate) struct IndexCodec {
 pub(crate) struct Entry {
     pub(crate) key: Vec<u8>,
     pub(crate) payload: Vec<u8>,
-    /// The encoded values, where no other row may have them.
-    pub(crate) exclusive: Option<Vec<u8>>,
+    /// Whether no other row may have these values: then the key is the values alone.
+    pub(crate) exclusive: bool,
 }
 
 impl TableCodec {
@@ -118,13 +118,6 @@ impl TableCodec {
         )))
     }
 
-    pub(crate) fn encode(&self, row: &[Value]) -> Result<Vec<u8>> {
-        self.check(row)?;
-        let mut out = Vec::with_capacity(96);
-        encode_row(&self.slots, row, &mut out)?;
-        Ok(out)
-    }
-
     /// The row in a stored form.
     ///
     /// # Errors
@@ -156,12 +149,11 @@ impl TableCodec {
         // The fragment and index in front of the row's key are known from the entry's.
         let row_key = &row_key[prefix..];
         if index.unique && !null {
-            let exclusive = Some(key[prefix..].to_vec());
-            return Ok(Entry { key, payload: [&NAMED, row_key].concat(), exclusive });
+            return Ok(Entry { key, payload: [&NAMED, row_key].concat(), exclusive: true });
         }
         let at = u16::try_from(key.len()).ok().filter(|at| at.to_le_bytes() != NAMED).ok_or_else(|| self.too_long(index))?;
         key.extend_from_slice(row_key);
-        Ok(Entry { key, payload: at.to_le_bytes().to_vec(), exclusive: None })
+        Ok(Entry { key, payload: at.to_le_bytes().to_vec(), exclusive: false })
     }
 
     fn too_long(&self, index: &IndexCodec) -> Error {

@@ -15,5 +15,5 @@ mod write;
 pub use codec::TableCodec;
 pub use key::{encode_value, key_prefix};
 pub use read::{Batches, ScanPlan};
-pub use row::{RowReader, encode_row};
-pub use write::{Change, Locked};
+pub use row::{Cell, RowEncoder, RowReader, encode_row};
+pub use write::{At, Change, Locked};

@@ -16,58 +16,75 @@ use atoll_model::{Error, ErrorKind, Result, SqlType, UNCONSTRAINED_SCALE, Value}
 const VERSION: u8 = 1;
 const HEADER: usize = 3;
 
-/// Appends the stored form of a row. `slots` gives each value's slot (ascending is not needed) and type.
-///
-/// # Errors
-/// `DatatypeMismatch` when a value is not of its column's type; `ProgramLimit` for rows of 4 GiB and more.
-pub fn encode_row(slots: &[(u16, SqlType)], row: &[Value], out: &mut Vec<u8>) -> Result<()> {
-    if slots.len() != row.len() {
-        return Err(Error::internal(format!("a row of {} values for {} columns", row.len(), slots.len())));
-    }
-    let count = slots.iter().map(|(slot, _)| usize::from(*slot) + 1).max().unwrap_or(0);
-    let mut data = Vec::with_capacity(64);
-    let mut ends = vec![0u32; count];
-    let mut present = vec![0u8; count.div_ceil(8)];
-    let mut previous = 0;
-    let mut ordered = true;
-    for (at, ((slot, ty), value)) in slots.iter().zip(row).enumerate() {
-        ordered &= at == 0 || slots[at - 1].0 < *slot;
-        if !ordered {
-            break;
+/// Makes stored forms of rows, reusing its buffers.
+#[derive(Default)]
+pub struct RowEncoder {
+    data: Vec<u8>,
+    ends: Vec<u32>,
+    present: Vec<u8>,
+}
+
+impl RowEncoder {
+    /// Appends the stored form of a row. `slots` gives each value's slot and type.
+    ///
+    /// # Errors
+    /// `DatatypeMismatch` when a value is not of its column's type; `ProgramLimit` for rows of 4 GiB and more.
+    pub fn encode(&mut self, slots: &[(u16, SqlType)], row: &[Value], out: &mut Vec<u8>) -> Result<()> {
+        if slots.len() != row.len() {
+            return Err(Error::internal(format!("a row of {} values for {} columns", row.len(), slots.len())));
         }
-        let slot = usize::from(*slot);
-        ends[previous..slot].fill(end_of(&data)?);
-        encode_cell(ty, value, &mut data)?;
-        if !value.is_null() {
-            present[slot / 8] |= 1 << (slot % 8);
+        if slots.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+            return self.encode_unordered(slots, row, out);
         }
-        ends[slot] = end_of(&data)?;
-        previous = slot + 1;
+        let count = slots.last().map_or(0, |(slot, _)| usize::from(*slot) + 1);
+        self.data.clear();
+        self.ends.clear();
+        self.present.clear();
+        self.present.resize(count.div_ceil(8), 0);
+        for ((slot, ty), value) in slots.iter().zip(row) {
+            let slot = usize::from(*slot);
+            // Slots without a column are empty.
+            self.ends.resize(slot, end_of(&self.data)?);
+            encode_cell(ty, value, &mut self.data)?;
+            if !value.is_null() {
+                self.present[slot / 8] |= 1 << (slot % 8);
+            }
+            self.ends.push(end_of(&self.data)?);
+        }
+        let width: u8 = match self.data.len() {
+            0..=0xff => 1,
+            0x100..=0xffff => 2,
+            _ => 4,
+        };
+        out.reserve(HEADER + self.present.len() + count * usize::from(width) + self.data.len());
+        out.push((VERSION << 4) | width);
+        out.extend_from_slice(&(count as u16).to_le_bytes());
+        out.extend_from_slice(&self.present);
+        for end in &self.ends {
+            out.extend_from_slice(&end.to_le_bytes()[..usize::from(width)]);
+        }
+        out.extend_from_slice(&self.data);
+        Ok(())
     }
-    if !ordered {
-        // Columns out of the order of their slots (none of today's commands makes them): sort and begin again.
+
+    /// Columns out of the order of their slots: none of today's commands makes them.
+    fn encode_unordered(&mut self, slots: &[(u16, SqlType)], row: &[Value], out: &mut Vec<u8>) -> Result<()> {
         let mut pairs: Vec<_> = slots.iter().cloned().zip(row.iter().cloned()).collect();
         pairs.sort_by_key(|((slot, _), _)| *slot);
-        let (slots, row): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-        if slots.windows(2).any(|w| w[0].0 == w[1].0) {
+        if pairs.windows(2).any(|pair| pair[0].0.0 == pair[1].0.0) {
             return Err(Error::internal("two columns with one id"));
         }
-        return encode_row(&slots, &row, out);
+        let (slots, row): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        self.encode(&slots, &row, out)
     }
-    let width: u8 = match data.len() {
-        0..=0xff => 1,
-        0x100..=0xffff => 2,
-        _ => 4,
-    };
-    out.reserve(HEADER + present.len() + count * usize::from(width) + data.len());
-    out.push(VERSION << 4 | width);
-    out.extend_from_slice(&(count as u16).to_le_bytes());
-    out.extend_from_slice(&present);
-    for end in ends {
-        out.extend_from_slice(&end.to_le_bytes()[..usize::from(width)]);
-    }
-    out.extend_from_slice(&data);
-    Ok(())
+}
+
+/// Appends the stored form of one row.
+///
+/// # Errors
+/// As [`RowEncoder::encode`].
+pub fn encode_row(slots: &[(u16, SqlType)], row: &[Value], out: &mut Vec<u8>) -> Result<()> {
+    RowEncoder::default().encode(slots, row, out)
 }
 
 fn end_of(data: &[u8]) -> Result<u32> {
@@ -182,7 +199,7 @@ impl<'a> RowReader<'a> {
         if slot >= self.slots {
             return Ok(Cell::Missing);
         }
-        if self.present[slot / 8] & 1 << (slot % 8) == 0 {
+        if self.present[slot / 8] & (1 << (slot % 8)) == 0 {
             return Ok(Cell::Null);
         }
         let start = if slot == 0 { 0 } else { self.end(slot - 1) };

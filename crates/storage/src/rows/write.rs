@@ -4,16 +4,32 @@
 //! transaction that is removing the value, as in PostgreSQL, and "exists" is decided by committed data alone. The locks on a row to be
 //! updated or deleted are the caller's ([`TableCodec::lock_rows`]).
 
-use super::codec::{IndexCodec, TableCodec};
+use super::codec::{Entry, IndexCodec, TableCodec};
 use super::key::describe;
-use super::row::corrupt;
-use crate::kv::{LockMode, LockWait, Space, Txn};
+use super::row::{RowEncoder, corrupt};
+use crate::kv::{Isolation, LockMode, LockWait, Space, Txn};
 use atoll_model::{Error, ErrorKind, Result, Row, Value};
 use std::ops::Bound;
 use std::sync::Arc;
 
 /// Bytes of fragment and index in front of a stored key; locks are taken on what follows.
 const PREFIX: usize = 6;
+
+/// New keys in one call from which they are looked up with one scan rather than one by one.
+const MANY: usize = 32;
+
+/// One copy of a fragment, as seen by a transaction.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    /// The transaction.
+    pub txn: &'a Txn,
+    /// The site's key space.
+    pub space: &'a Arc<Space>,
+    /// The fragment.
+    pub fragment: u32,
+    /// How long to wait for locks.
+    pub wait: LockWait,
+}
 
 /// A change of one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,15 +73,8 @@ impl TableCodec {
     ///
     /// # Errors
     /// `LockTimeout`, `Deadlock`, `SerializationFailure`; `DataCorrupted`, `Io`.
-    pub async fn lock_rows(
-        &self,
-        txn: &Txn,
-        space: &Space,
-        fragment: u32,
-        keys: &[Vec<Value>],
-        mode: LockMode,
-        wait: LockWait,
-    ) -> Result<Vec<Locked>> {
+    pub async fn lock_rows(&self, at: At<'_>, keys: &[Vec<Value>], mode: LockMode) -> Result<Vec<Locked>> {
+        let At { txn, space, fragment, wait } = at;
         let mut found = Vec::with_capacity(keys.len());
         for values in keys {
             let key = self.row_key(fragment, values)?;
@@ -84,27 +93,19 @@ impl TableCodec {
     ///
     /// # Errors
     /// As [`TableCodec::lock_rows`].
-    pub async fn find_unique(
-        &self,
-        txn: &Txn,
-        space: &Space,
-        fragment: u32,
-        index: u16,
-        values: &[Value],
-        mode: LockMode,
-        wait: LockWait,
-    ) -> Result<Option<Row>> {
+    pub async fn find_unique(&self, at: At<'_>, index: u16, values: &[Value], mode: LockMode) -> Result<Option<Row>> {
+        let At { txn, space, fragment, .. } = at;
         let row_key = if index == 0 {
             if values.iter().any(Value::is_null) {
                 return Ok(None);
             }
             let key = self.row_key(fragment, values)?;
-            self.take(txn, 0, &key, mode, wait).await?;
+            self.take(at, 0, &key, mode).await?;
             key
         } else {
             let codec = self.index(index)?;
             let Some(key) = self.unique_entry(codec, fragment, values)? else { return Ok(None) };
-            self.take(txn, index, &key, mode, wait).await?;
+            self.take(at, index, &key, mode).await?;
             match txn.latest(space, &key)? {
                 None => return Ok(None),
                 Some(entry) => self.row_of_entry(fragment, &key, entry.payload())?,
@@ -118,8 +119,8 @@ impl TableCodec {
     }
 
     /// Locks a stored key of an order of the table; with [`LockWait::Never`], a lock that is held is an error.
-    async fn take(&self, txn: &Txn, index: u16, key: &[u8], mode: LockMode, wait: LockWait) -> Result<()> {
-        if txn.lock(self.locks(index), &key[PREFIX..], mode, wait).await? {
+    async fn take(&self, at: At<'_>, index: u16, key: &[u8], mode: LockMode) -> Result<()> {
+        if at.txn.lock(self.locks(index), &key[PREFIX..], mode, at.wait).await? {
             return Ok(());
         }
         Err(self.not_available())
@@ -127,21 +128,18 @@ impl TableCodec {
 
     /// The error of a lock that was not to be waited for (`NOWAIT`).
     pub fn not_available(&self) -> Error {
-        Error::new(ErrorKind::LockTimeout, format!("could not obtain lock on row in relation \"{}\"", self.table.name))
+        let table = &self.table.name;
+        Error::new(ErrorKind::LockTimeout, format!("could not obtain lock on row in relation \"{table}\""))
     }
 
-    /// Applies changes in order: first all old rows and entries go, then the new ones are checked and come.
+    /// Applies changes: first all old rows and entries go, then the new ones are checked and come.
     ///
     /// # Errors
     /// `UniqueViolation`; `LockTimeout`, `Deadlock`; `OutOfMemory`.
-    pub async fn apply(
-        &self,
-        txn: &Txn,
-        space: &Arc<Space>,
-        fragment: u32,
-        changes: &[Change],
-        wait: LockWait,
-    ) -> Result<()> {
+    pub async fn apply(&self, at: At<'_>, changes: &[Change]) -> Result<()> {
+        let At { txn, space, fragment, .. } = at;
+        let mut encoder = RowEncoder::default();
+        let mut payload = Vec::with_capacity(128);
         let mut incoming = Vec::with_capacity(changes.len());
         let (mut rows, mut bytes) = (0, 0);
         for change in changes {
@@ -154,10 +152,8 @@ impl TableCodec {
                 Change::Update { old, new } => {
                     let (from, to) = (self.key_of(fragment, old)?, self.key_of(fragment, new)?);
                     let new_key = from != to;
-                    for index in &self.indexes {
-                        if new_key || differs(index, old, new) {
-                            self.remove_entry(txn, space, fragment, index, old, &from, wait).await?;
-                        }
+                    for index in self.indexes.iter().filter(|index| new_key || differs(index, old, new)) {
+                        self.remove_entry(at, index, old, &from).await?;
                     }
                     if new_key {
                         txn.delete(space, &from)?;
@@ -167,81 +163,87 @@ impl TableCodec {
                 Change::Delete(row) => {
                     let key = self.key_of(fragment, row)?;
                     for index in &self.indexes {
-                        self.remove_entry(txn, space, fragment, index, row, &key, wait).await?;
+                        self.remove_entry(at, index, row, &key).await?;
                     }
                     txn.delete(space, &key)?;
+                    payload.clear();
+                    encoder.encode(&self.slots, row, &mut payload)?;
                     rows -= 1;
-                    bytes -= self.encode(row)?.len() as i64;
+                    bytes -= payload.len() as i64;
                 }
             }
         }
-        for Incoming { row, key, old, new_key } in incoming {
-            // Hidden keys are handed out once and for all, so nobody else can have one.
-            if new_key && !self.table.has_hidden_key() {
-                self.take(txn, 0, &key, LockMode::Exclusive, wait).await?;
-                if txn.latest(space, &key)?.is_some() {
-                    return Err(self.duplicate(None, row));
-                }
+        // Hidden keys are handed out once and for all, so nobody else can have one.
+        if !self.table.has_hidden_key() {
+            let claims: Vec<_> = incoming.iter().filter(|i| i.new_key).map(|i| (i.key.as_slice(), i.row)).collect();
+            self.claim(at, None, &claims).await?;
+        }
+        for Incoming { row, key, old, new_key } in &incoming {
+            payload.clear();
+            encoder.encode(&self.slots, row, &mut payload)?;
+            if *new_key {
+                txn.put_new(space, key, &payload)?;
+            } else {
+                txn.put(space, key, &payload)?;
             }
-            let payload = self.encode(row)?;
             if old.is_none() {
                 bytes += payload.len() as i64;
             }
-            txn.put(space, &key, &payload)?;
-            for index in &self.indexes {
-                if new_key || old.is_none_or(|old| differs(index, old, row)) {
-                    self.add_entry(txn, space, fragment, index, row, &key, wait).await?;
+        }
+        for index in &self.indexes {
+            let mut entries = Vec::with_capacity(incoming.len());
+            for Incoming { row, key, old, new_key } in &incoming {
+                if *new_key || old.is_none_or(|old| differs(index, old, row)) {
+                    entries.push((self.entry(index, fragment, row, key)?, *row));
                 }
             }
+            self.add_entries(at, index, &entries).await?;
         }
         txn.count(space, fragment, rows, bytes);
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn remove_entry(
-        &self,
-        txn: &Txn,
-        space: &Arc<Space>,
-        fragment: u32,
-        index: &IndexCodec,
-        row: &[Value],
-        row_key: &[u8],
-        wait: LockWait,
-    ) -> Result<()> {
-        let entry = self.entry(index, fragment, row, row_key)?;
-        if let Some(values) = &entry.exclusive {
-            txn.lock(self.locks(index.id), values, LockMode::Exclusive, wait).await?;
+    async fn remove_entry(&self, at: At<'_>, index: &IndexCodec, row: &[Value], row_key: &[u8]) -> Result<()> {
+        let entry = self.entry(index, at.fragment, row, row_key)?;
+        if entry.exclusive {
+            self.take(at, index.id, &entry.key, LockMode::Exclusive).await?;
         }
-        txn.delete(space, &entry.key)
+        at.txn.delete(at.space, &entry.key)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn add_entry(
-        &self,
-        txn: &Txn,
-        space: &Arc<Space>,
-        fragment: u32,
-        index: &IndexCodec,
-        row: &[Value],
-        row_key: &[u8],
-        wait: LockWait,
-    ) -> Result<()> {
-        let entry = self.entry(index, fragment, row, row_key)?;
-        if entry.exclusive.is_some() {
-            self.take(txn, index.id, &entry.key, LockMode::Exclusive, wait).await?;
-            if txn.latest(space, &entry.key)?.is_some() {
-                return Err(self.duplicate(Some(index), row));
-            }
+    async fn add_entries(&self, at: At<'_>, index: &IndexCodec, entries: &[(Entry, &Row)]) -> Result<()> {
+        if index.unique {
+            let claims: Vec<_> =
+                entries.iter().filter(|(e, _)| e.exclusive).map(|(e, row)| (e.key.as_slice(), *row)).collect();
+            self.claim(at, Some(index), &claims).await?;
         }
-        txn.put(space, &entry.key, &entry.payload)
+        // Entries with the row's key in theirs are as new as the row, or were removed above.
+        entries.iter().try_for_each(|(entry, _)| at.txn.put_new(at.space, &entry.key, &entry.payload))
+    }
+
+    /// Locks new keys of rows or unique entries and makes sure that nobody has them.
+    async fn claim(&self, at: At<'_>, index: Option<&IndexCodec>, claims: &[(&[u8], &Row)]) -> Result<()> {
+        let order = index.map_or(0, |index| index.id);
+        for (key, _) in claims {
+            self.take(at, order, key, LockMode::Exclusive).await?;
+        }
+        let mut sorted: Vec<usize> = (0..claims.len()).collect();
+        if !claims.is_sorted_by(|a, b| a.0 < b.0) {
+            sorted.sort_unstable_by_key(|i| claims[*i].0);
+        }
+        let twice = sorted.windows(2).find(|pair| claims[pair[0]].0 == claims[pair[1]].0).map(|pair| pair[1]);
+        match twice.map_or_else(|| taken(at, claims, &sorted), |i| Ok(Some(i)))? {
+            Some(i) => Err(self.duplicate(index, claims[i].1)),
+            None => Ok(()),
+        }
     }
 
     /// Writes the entries of an index for all rows of a fragment. The caller has locked the table against writers.
     ///
     /// # Errors
     /// `UniqueViolation`; `OutOfMemory` when the entries exceed what a transaction may write.
-    pub fn build_index(&self, txn: &Txn, space: &Arc<Space>, fragment: u32, index: u16) -> Result<()> {
+    pub fn build_index(&self, at: At<'_>, index: u16) -> Result<()> {
+        let At { txn, space, fragment, .. } = at;
         let index = self.index(index)?;
         let (lower, upper) = self.range(fragment, 0, &Bound::Unbounded, &Bound::Unbounded)?;
         let bounds = (lower.as_ref().map(|b| b.as_ref()), upper.as_ref().map(|b| b.as_ref()));
@@ -250,7 +252,7 @@ impl TableCodec {
             let (key, stored) = stored?;
             let row = self.decode(stored.payload())?;
             let entry = self.entry(index, fragment, &row, &key)?;
-            if entry.exclusive.is_some() && txn.wrote(space, &entry.key) {
+            if entry.exclusive && txn.wrote(space, &entry.key) {
                 let columns = index.columns.iter().map(|(at, ty)| (self.table.columns[*at].name.as_str(), ty, &row[*at]));
                 return Err(Error::new(
                     ErrorKind::UniqueViolation,
@@ -260,10 +262,51 @@ impl TableCodec {
                 .constraint(&index.name)
                 .table(&self.table.name));
             }
-            txn.put(space, &entry.key, &entry.payload)?;
+            txn.put_new(space, &entry.key, &entry.payload)?;
         }
         Ok(())
     }
+}
+
+/// Which of the claimed keys, if any, a row has already. `sorted` is their ascending order.
+fn taken(at: At<'_>, claims: &[(&[u8], &Row)], sorted: &[usize]) -> Result<Option<usize>> {
+    let mut left = sorted;
+    // What a serializable transaction reads must be recorded, key by key.
+    if let [first, .., last] = sorted
+        && sorted.len() >= MANY
+        && at.txn.options().isolation != Isolation::Serializable
+    {
+        // New keys often lie beyond those that are there (loads in key order): then few entries lie between the first and the last, and
+        // reading those is cheaper than as many point reads. Where there are many, it is given up early.
+        let mut budget = sorted.len() / 2;
+        let view = at.txn.newest_view(at.space);
+        let mut done = true;
+        for entry in view.scan(Bound::Included(claims[*first].0), Bound::Included(claims[*last].0), false) {
+            let (key, _) = entry?;
+            while let [next, rest @ ..] = left
+                && claims[*next].0 < key.as_ref()
+            {
+                left = rest;
+            }
+            if left.first().is_some_and(|next| claims[*next].0 == key.as_ref()) {
+                return Ok(left.first().copied());
+            }
+            if budget == 0 {
+                done = false;
+                break;
+            }
+            budget -= 1;
+        }
+        if done {
+            return Ok(None);
+        }
+    }
+    for i in left {
+        if at.txn.latest(at.space, claims[*i].0)?.is_some() {
+            return Ok(Some(*i));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether an index has another entry for a row than for the one before it.
