@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::ServeConfig;
-use crate::serve_args::ServeArgs;
+use crate::serve_args::{ServeArgs, unknown_variables};
 use crate::wiring::{self, RunningServer};
 use crate::{logging, term};
 
@@ -50,6 +50,9 @@ pub async fn run(args: ServeArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    for variable in unknown_variables() {
+        tracing::warn!(variable, "this variable sets nothing; is it misspelt?");
+    }
     let mut signals = match StopSignals::listen() {
         Ok(signals) => signals,
         Err(error) => {

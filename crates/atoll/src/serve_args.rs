@@ -1,7 +1,8 @@
 //! The flags and `ATOLL_*` variables of `atoll serve`, laid over the configuration file.
 //!
 //! Invariant: every setting of [`ServeConfig`] has a flag and a variable; clap lets the flag win over the variable,
-//! and both win over the file. A variable that starts with `ATOLL_` and means nothing is refused, as an unknown key is.
+//! and both win over the file. A variable that starts with `ATOLL_` and means nothing is warned about, not refused:
+//! orchestrators make such variables themselves (Kubernetes sets `ATOLL_PORT` for a service called atoll).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -79,9 +80,6 @@ const OTHER_VARIABLES: [&str; 2] = ["ATOLL_URL", "ATOLL_HISTORY"];
 impl ServeArgs {
     /// The configuration that file, variables and flags give together, checked.
     pub fn resolve(self) -> Result<ServeConfig, ConfigError> {
-        refuse_unknown_variables(
-            std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()),
-        )?;
         let mut c = match &self.config {
             Some(path) => ServeConfig::read(path)?,
             None => ServeConfig::default(),
@@ -114,21 +112,22 @@ impl ServeArgs {
     }
 }
 
-fn refuse_unknown_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+/// The variables of this process that start with `ATOLL_` and set nothing: most likely misspelt.
+pub fn unknown_variables() -> Vec<String> {
+    unknown_among(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
+fn unknown_among(names: impl Iterator<Item = String>) -> Vec<String> {
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
-    let known = |name: &str| {
-        command
-            .get_arguments()
-            .any(|a| a.get_env().is_some_and(|env| env == name))
-    };
-    for name in names.filter(|n| n.starts_with("ATOLL_")) {
-        if !known(&name) && !OTHER_VARIABLES.contains(&name.as_str()) {
-            return Err(ConfigError::Invalid(format!(
-                "unknown variable {name} in the environment"
-            )));
-        }
-    }
-    Ok(())
+    let known: Vec<_> = command
+        .get_arguments()
+        .filter_map(clap::Arg::get_env)
+        .collect();
+    names
+        .filter(|name| name.starts_with("ATOLL_"))
+        .filter(|name| !OTHER_VARIABLES.contains(&name.as_str()))
+        .filter(|name| !known.iter().any(|k| *k == name.as_str()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -184,14 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_is_refused() {
-        let names = |list: &[&str]| {
-            list.iter()
-                .map(|s| s.to_string())
-                .collect::<Vec<_>>()
-                .into_iter()
-        };
-        assert!(refuse_unknown_variables(names(&["PATH", "ATOLL_DATA", "ATOLL_URL"])).is_ok());
-        assert!(refuse_unknown_variables(names(&["ATOLL_DATTA"])).is_err());
+    fn a_misspelt_variable_is_found() {
+        let names = ["PATH", "ATOLL_DATA", "ATOLL_URL", "ATOLL_DATTA"].map(str::to_owned);
+        assert_eq!(unknown_among(names.into_iter()), ["ATOLL_DATTA"]);
     }
 }
