@@ -156,6 +156,7 @@ async fn negotiate(
                 return Err(Stop::Fatal(Error::unsupported("replication connections")));
             }
             "replication" => {}
+            "options" => startup.settings.extend(options(value).map_err(Stop::Fatal)?),
             _ if name.starts_with("_pq_.") => unknown.push(name),
             _ => startup.settings.push((name.to_string(), value.to_string())),
         }
@@ -189,6 +190,38 @@ async fn negotiate(
     backend::ready(&mut channel.out, session.status());
     channel.all_due();
     Ok(Some((session, process_id, permit)))
+}
+
+/// The settings in the command-line options of a client (`-c name=value`, `--name=value`), which `PGOPTIONS` sends.
+fn options(text: &str) -> Result<Vec<(String, String)>, Error> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if c.is_ascii_whitespace() => words.extend(word.take()),
+            // A backslash keeps a blank, or itself, in a word.
+            '\\' => word.get_or_insert_default().extend(chars.next()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    let mut settings = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let assignment = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
+            (Some(rest), _) => Some(rest.to_string()),
+            (None, Some("")) => words.next(),
+            (None, Some(rest)) => Some(rest.to_string()),
+            (None, None) => None,
+        };
+        let (name, value) = assignment.as_deref().and_then(|a| a.split_once('=')).ok_or_else(|| {
+            Error::new(ErrorKind::Syntax, format!("invalid command-line argument for server process: {word}"))
+        })?;
+        // PostgreSQL reads a dash in an option's name as an underscore.
+        settings.push((name.replace('-', "_"), value.to_string()));
+    }
+    Ok(settings)
 }
 
 async fn authenticate(channel: &mut Channel, peer: IpAddr, shared: &Shared, user: &str) -> Result<(), Stop> {
@@ -247,5 +280,22 @@ async fn sasl_message(channel: &mut Channel) -> Result<Bytes, Stop> {
         b'p' => Ok(frame.body),
         b'X' => Err(Stop::Gone),
         tag => Err(Stop::Fatal(violation(format!("expected SASL response, got message type {tag}")))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::options;
+
+    #[test]
+    fn command_line_options() {
+        let pair = |n: &str, v: &str| (n.to_string(), v.to_string());
+        let text = "-c statement_timeout=5s -cgeqo=off  --search-path=a\\ b,c\\\\d";
+        let want = vec![pair("statement_timeout", "5s"), pair("geqo", "off"), pair("search_path", "a b,c\\d")];
+        assert_eq!(options(text).ok(), Some(want));
+        assert_eq!(options("").ok(), Some(vec![]));
+        for bad in ["-c", "-c x", "x=y", "-d 5"] {
+            assert!(options(bad).is_err(), "{bad}");
+        }
     }
 }
