@@ -1,0 +1,193 @@
+//! The syntax trees of Atoll's own grammar, beside sqlparser's.
+//!
+//! Invariant: names here are already folded (lower case unless quoted), as the catalog has them.
+
+use datafusion::sql::sqlparser::ast::{self, ColumnDef, Expr, Query, TableConstraint};
+use std::collections::BTreeMap;
+
+/// A statement.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    /// One that sqlparser reads.
+    Sql(Box<ast::Statement>),
+    /// CREATE SITE
+    CreateSite {
+        /// Its name.
+        name: String,
+        /// Its engine's name.
+        engine: String,
+        /// Its options.
+        options: BTreeMap<String, String>,
+        /// IF NOT EXISTS
+        if_not_exists: bool,
+    },
+    /// DROP SITE
+    DropSite {
+        /// Their names.
+        names: Vec<String>,
+        /// IF EXISTS
+        if_exists: bool,
+    },
+    /// CREATE TABLE
+    CreateTable(Box<CreateTable>),
+    /// CREATE TABLE … PARTITION OF
+    CreateFragment(Box<CreateFragment>),
+    /// CREATE ROLE / USER
+    CreateRole {
+        /// Its name.
+        name: String,
+        /// Its attributes.
+        attributes: RoleAttributes,
+        /// IF NOT EXISTS (not in PostgreSQL; scripts like it).
+        if_not_exists: bool,
+    },
+    /// ALTER ROLE / USER
+    AlterRole {
+        /// Its name.
+        name: String,
+        /// What changes.
+        attributes: RoleAttributes,
+    },
+    /// DROP ROLE / USER
+    DropRole {
+        /// Their names.
+        names: Vec<String>,
+        /// IF EXISTS
+        if_exists: bool,
+    },
+    /// VACUUM
+    Vacuum {
+        /// The tables; empty: all.
+        tables: Vec<String>,
+        /// ANALYZE as well.
+        analyze: bool,
+    },
+    /// ANALYZE
+    Analyze {
+        /// The tables; empty: all.
+        tables: Vec<String>,
+    },
+    /// CHECKPOINT
+    Checkpoint,
+    /// ALTER SEQUENCE
+    AlterSequence {
+        /// Its name.
+        name: String,
+        /// IF EXISTS
+        if_exists: bool,
+        /// RESTART, with a value or from the start.
+        restart: Option<Option<i64>>,
+    },
+}
+
+/// CREATE TABLE
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    /// Its name.
+    pub name: String,
+    /// IF NOT EXISTS
+    pub if_not_exists: bool,
+    /// TEMPORARY (refused by the binder).
+    pub temporary: bool,
+    /// Columns, constraints and LIKE clauses in order of writing.
+    pub columns: Vec<ColumnDef>,
+    /// Table constraints.
+    pub constraints: Vec<TableConstraint>,
+    /// `LIKE t [INCLUDING …]`: the position among the columns, the table, whether defaults, constraints, indexes come along.
+    pub like: Vec<Like>,
+    /// PARTITION BY
+    pub partition_by: Option<(PartitionKind, Vec<String>)>,
+    /// TABLESPACE
+    pub tablespace: Option<String>,
+    /// WITH
+    pub options: Vec<(String, String)>,
+    /// AS
+    pub query: Option<Box<Query>>,
+    /// Column names of CREATE TABLE … (a, b) AS.
+    pub column_names: Vec<String>,
+    /// WITH NO DATA
+    pub no_data: bool,
+}
+
+/// LIKE in a CREATE TABLE.
+#[derive(Clone, Debug)]
+pub struct Like {
+    /// Number of columns before it.
+    pub at: usize,
+    /// The table.
+    pub table: String,
+    /// INCLUDING DEFAULTS
+    pub defaults: bool,
+    /// INCLUDING CONSTRAINTS
+    pub constraints: bool,
+    /// INCLUDING INDEXES
+    pub indexes: bool,
+}
+
+/// The ways of PARTITION BY.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PartitionKind {
+    /// LIST
+    List,
+    /// RANGE
+    Range,
+    /// HASH
+    Hash,
+}
+
+/// CREATE TABLE … PARTITION OF
+#[derive(Clone, Debug)]
+pub struct CreateFragment {
+    /// Its name.
+    pub name: String,
+    /// IF NOT EXISTS
+    pub if_not_exists: bool,
+    /// The partitioned table.
+    pub parent: String,
+    /// FOR VALUES
+    pub bounds: Bounds,
+    /// TABLESPACE
+    pub tablespace: Option<String>,
+    /// WITH
+    pub options: Vec<(String, String)>,
+}
+
+/// FOR VALUES
+#[derive(Clone, Debug)]
+pub enum Bounds {
+    /// IN
+    In(Vec<Expr>),
+    /// FROM … TO
+    FromTo(Vec<Bound>, Vec<Bound>),
+    /// WITH (MODULUS, REMAINDER)
+    Hash {
+        /// The divisor.
+        modulus: u32,
+        /// The remainder.
+        remainder: u32,
+    },
+    /// DEFAULT
+    Default,
+}
+
+/// One column's part of FROM or TO.
+#[derive(Clone, Debug)]
+pub enum Bound {
+    /// MINVALUE
+    Min,
+    /// MAXVALUE
+    Max,
+    /// A constant.
+    Value(Expr),
+}
+
+/// What CREATE and ALTER ROLE say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleAttributes {
+    /// LOGIN / NOLOGIN
+    pub login: Option<bool>,
+    /// SUPERUSER / NOSUPERUSER
+    pub superuser: Option<bool>,
+    /// PASSWORD '…' | NULL
+    pub password: Option<Option<String>>,
+}

@@ -1,0 +1,109 @@
+//! The grammar, by example.
+
+use super::*;
+
+fn one(sql: &str) -> Statement {
+    let mut items = parse(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    assert_eq!(items.len(), 1, "{sql}");
+    items.remove(0).statement
+}
+
+fn error(sql: &str) -> (ErrorKind, String, Option<u32>) {
+    let e = parse(sql).err().unwrap_or_else(|| panic!("{sql} parses"));
+    (e.kind(), e.message().to_string(), e.position_in_statement())
+}
+
+#[test]
+fn sites() {
+    assert!(matches!(one("CREATE SITE beijing ENGINE embedded"),
+        Statement::CreateSite { name, engine, options, .. } if name == "beijing" && engine == "embedded" && options.is_empty()));
+    assert!(matches!(one("create site hk engine postgres options (url 'postgres://x', pool '4');"),
+        Statement::CreateSite { options, .. } if options["url"] == "postgres://x" && options["pool"] == "4"));
+    assert!(matches!(one("DROP SITE IF EXISTS a, b"), Statement::DropSite { names, if_exists: true } if names == ["a", "b"]));
+}
+
+#[test]
+fn tables_in_postgresql_clause_order() {
+    let Statement::CreateTable(t) = one(
+        "CREATE TABLE public.Users (uid text PRIMARY KEY, n int DEFAULT 1 + 2 NOT NULL CHECK (n > 0), CONSTRAINT u UNIQUE (n)) \
+         PARTITION BY LIST (region) WITH (sites = 'a, b', replicas = 2, replication='all') TABLESPACE x",
+    ) else {
+        panic!()
+    };
+    assert_eq!((t.name.as_str(), t.columns.len(), t.constraints.len()), ("users", 2, 1));
+    assert_eq!(t.partition_by, Some((PartitionKind::List, vec!["region".into()])));
+    assert_eq!(t.tablespace.as_deref(), Some("x"));
+    assert_eq!(t.options[1], ("replicas".into(), "2".into()));
+    let Statement::CreateTable(t) = one("CREATE TABLE IF NOT EXISTS a (LIKE b INCLUDING ALL, c int)") else { panic!() };
+    assert!(t.like[0].defaults && t.like[0].at == 0 && t.columns.len() == 1);
+    let Statement::CreateTable(t) = one("CREATE TABLE a (x, y) AS SELECT 1, 2 WITH NO DATA") else { panic!() };
+    assert!(t.no_data && t.query.is_some() && t.column_names == ["x", "y"]);
+    let Statement::CreateTable(t) = one("CREATE TABLE a AS SELECT 1") else { panic!() };
+    assert!(t.query.is_some());
+}
+
+#[test]
+fn fragments() {
+    let bounds = |sql: &str| match one(sql) {
+        Statement::CreateFragment(f) => f,
+        other => panic!("{other:?}"),
+    };
+    let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES IN ('a', NULL) TABLESPACE s");
+    assert!(matches!(&f.bounds, Bounds::In(v) if v.len() == 2) && f.tablespace.as_deref() == Some("s") && f.parent == "t");
+    let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES FROM (MINVALUE, 1) TO (10, MAXVALUE)");
+    assert!(matches!(&f.bounds, Bounds::FromTo(a, b) if matches!(a[..], [Bound::Min, Bound::Value(_)]) && matches!(b[1], Bound::Max)));
+    let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES WITH (MODULUS 4, REMAINDER 3)");
+    assert!(matches!(f.bounds, Bounds::Hash { modulus: 4, remainder: 3 }));
+    let f = bounds("CREATE TABLE p PARTITION OF t DEFAULT WITH (sites = 'a, b', replication = 'all')");
+    assert!(matches!(f.bounds, Bounds::Default) && f.options.len() == 2);
+}
+
+#[test]
+fn roles_and_maintenance() {
+    assert!(matches!(one("CREATE USER ann WITH PASSWORD 'x' SUPERUSER"),
+        Statement::CreateRole { name, attributes: RoleAttributes { login: Some(true), superuser: Some(true), password: Some(Some(_)) }, .. } if name == "ann"));
+    assert!(matches!(one("ALTER ROLE ann PASSWORD NULL"), Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }));
+    assert!(matches!(one("VACUUM (FULL, ANALYZE) t"), Statement::Vacuum { tables, analyze: true } if tables == ["t"]));
+    assert!(matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables, analyze: true } if tables.len() == 1));
+    assert!(matches!(one("ANALYZE"), Statement::Analyze { tables } if tables.is_empty()));
+    assert!(matches!(one("CHECKPOINT"), Statement::Checkpoint));
+    for sql in ["DISCARD ALL", "COMMENT ON TABLE t IS 'x'", "BEGIN ISOLATION LEVEL SERIALIZABLE", "SHOW x", "TRUNCATE a, b RESTART IDENTITY"] {
+        assert!(matches!(one(sql), Statement::Sql(_)), "{sql}");
+    }
+}
+
+#[test]
+fn several_statements_with_their_text() {
+    let sql = " SELECT 'é;' ; \n;SELECT 2 -- end";
+    let items = parse(sql).expect("two statements");
+    assert_eq!(&sql[items[0].text.clone()], "SELECT 'é;'");
+    assert_eq!(&sql[items[1].text.clone()], "SELECT 2 -- end");
+    assert!(parse("").is_ok_and(|i| i.is_empty()) && parse(" ; -- x\n").is_ok_and(|i| i.is_empty()));
+}
+
+#[test]
+fn errors_as_postgresql_words_them() {
+    assert_eq!(error("SELEC 1"), (ErrorKind::Syntax, "syntax error at or near \"SELEC\"".into(), Some(1)));
+    assert_eq!(error("SELECT * FROM"), (ErrorKind::Syntax, "syntax error at end of input".into(), Some(14)));
+    assert_eq!(error("SELECT 1 SELECT 2"), (ErrorKind::Syntax, "syntax error at or near \"SELECT\"".into(), Some(10)));
+    assert_eq!(error("SELECT 'é' ) x").2, Some(12));
+    for sql in ["'", "\"", "$$", "/* open", "SELECT 'a", "(((((", "CREATE TABLE t (", "CREATE TABLE t", "DROP"] {
+        assert_eq!(error(sql).0, ErrorKind::Syntax, "{sql}");
+    }
+    assert_eq!(error("CREATE SCHEMA s").0, ErrorKind::NotSupported);
+}
+
+#[test]
+fn limits_hold() {
+    for sql in [
+        format!("SELECT {}1{}", "(".repeat(50_000), ")".repeat(50_000)),
+        format!("SELECT {}1", "- ".repeat(50_000)),
+        format!("SELECT 1{}", " + 1".repeat(50_000)),
+        vec!["SELECT 1"; 5000].join(" UNION ALL "),
+        format!("SELECT 1{}", "::int".repeat(50_000)),
+    ] {
+        assert_eq!(error(&sql).0, ErrorKind::ProgramLimit);
+    }
+    one(&format!("SELECT 1 IN ({})", vec!["1"; 20_000].join(", ")));
+    one(&format!("SELECT 1 WHERE {}", vec!["a = 1"; 500].join(" OR ")));
+}
