@@ -254,3 +254,21 @@ async fn a_slow_head_is_not_waited_for_at_shutdown() {
     front.shutdown().await;
     assert!(started.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn shutdown_gives_up_what_does_not_end() {
+    let (front, fake) = front(Limits { shutdown_grace: Duration::from_millis(100), ..Limits::default() }).await;
+    let addr = front.http_addr();
+    let asking = tokio::spawn(async move {
+        request(addr, "POST", "/query", &["Content-Type: application/json"], "{\"query\":\"SLEEP\"}").await
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    front.shutdown().await;
+    asking.await.unwrap();
+    let started = Instant::now();
+    while fake.sessions.load(Ordering::SeqCst) > 0 {
+        assert!(started.elapsed() < Duration::from_secs(10), "the session ends");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(fake.cancelled.load(Ordering::SeqCst), 1);
+}

@@ -237,6 +237,7 @@ pub(crate) async fn serve(
     let Limits { max_http_connections, shutdown_grace, .. } = config.limits;
     let places = Arc::new(Semaphore::new(max_http_connections));
     let tracker = TaskTracker::new();
+    let abort = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -255,11 +256,15 @@ pub(crate) async fn serve(
             metrics::counter!("atoll_connections_refused_total", "reason" => "too_many_http").increment(1);
             continue;
         };
-        let (router, tls, shutdown) = (router.clone(), tls.clone(), shutdown.clone());
+        let (router, tls, shutdown, abort) = (router.clone(), tls.clone(), shutdown.clone(), abort.clone());
         tracker.spawn(async move {
             let open = gauge!("atoll_connections", "entrance" => "http");
             open.increment(1);
-            connection(socket, peer, router, tls, shutdown).await;
+            tokio::select! {
+                biased;
+                () = connection(socket, peer, router, tls, shutdown) => {}
+                () = abort.cancelled() => {}
+            }
             open.decrement(1);
             drop(permit);
         });
@@ -267,7 +272,9 @@ pub(crate) async fn serve(
     drop(listener);
     tracker.close();
     if tokio::time::timeout(shutdown_grace, tracker.wait()).await.is_err() {
-        tracing::warn!("HTTP requests were still running at shutdown");
+        tracing::warn!("HTTP requests that were still running at shutdown are given up");
+        abort.cancel();
+        tracker.wait().await;
     }
 }
 

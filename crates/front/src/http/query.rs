@@ -18,8 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use utoipa::ToSchema;
+
+/// Time for a cancelled statement to end.
+const CANCEL_TIME: Duration = Duration::from_secs(10);
 
 /// What the handlers of queries share.
 pub(super) struct Queries {
@@ -120,7 +123,14 @@ pub(super) async fn query(
         Ok(done) => done,
         Err(_) => {
             cancel.0.cancel();
-            work.await
+            match tokio::time::timeout(CANCEL_TIME, &mut work).await {
+                Ok(done) => done,
+                Err(_) => {
+                    work.abort();
+                    let message = "the statement did not end in time, nor when it was cancelled";
+                    return Err(Error::new(ErrorKind::QueryCanceled, message).indeterminate().into());
+                }
+            }
         }
     };
     let answer = answer.map_err(|e| Error::internal(format!("running a query failed: {e}")))??;
