@@ -1,7 +1,24 @@
-//! Applying a command to a catalog.
+//! Applying a command to a catalog: the rules of DDL.
+//!
+//! Invariants: [`Catalog::apply`] is a pure function of the catalog and the command, so every node that applies the same commands
+//! holds the same catalog, ids included; a refused command changes nothing; everything that can grow has a bound ([`limits`]).
+//! What PostgreSQL refuses is refused with PostgreSQL's SQLSTATE and words; what fragmentation adds (foreign keys that would reach
+//! across fragments, tables derived from others) is refused with the reason and what to do instead.
 
-use super::{Catalog, CatalogCommand};
-use crate::Result;
+mod alter;
+mod create;
+mod dependencies;
+mod foreign;
+mod fragments;
+mod limits;
+mod names;
+mod remove;
+mod words;
+
+use super::{Catalog, CatalogCommand, NamedObject, NewSequence, Role, Sequence, Site, SiteEngine, View};
+use crate::{CatalogVersion, ColumnId, Error, ErrorKind, RelationId, Result, SiteId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 impl Catalog {
     /// The catalog after `command`, or why it cannot be.
@@ -9,7 +26,208 @@ impl Catalog {
     /// # Errors
     /// The SQLSTATEs that PostgreSQL gives for the same DDL; the catalog is unchanged.
     pub fn apply(&self, command: &CatalogCommand) -> Result<Catalog> {
-        let _ = command;
-        Err(crate::Error::unsupported("not written yet"))
+        let mut next = self.clone();
+        next.change(command)?;
+        next.version = CatalogVersion(self.version.0 + 1);
+        Ok(next)
+    }
+
+    fn change(&mut self, command: &CatalogCommand) -> Result<()> {
+        match command {
+            CatalogCommand::CreateSite { name, engine, options } => self.create_site(name, *engine, options),
+            CatalogCommand::DropSite { name } => self.drop_site(name),
+            CatalogCommand::CreateTable(new) => self.create_table(new),
+            CatalogCommand::CreateFragment { table, fragment } => self.create_fragment(table, fragment),
+            CatalogCommand::DropFragment { name } => self.drop_fragment(name),
+            CatalogCommand::DropTable { name, cascade } => self.drop_table(name, *cascade),
+            CatalogCommand::Truncate { tables, restart_identity } => self.truncate(tables, *restart_identity),
+            CatalogCommand::AlterTable { table, change } => self.alter_table(table, change),
+            CatalogCommand::CreateIndex { table, index } => self.create_index(table, index),
+            CatalogCommand::DropIndex { name } => self.drop_index(name),
+            CatalogCommand::CreateView { name, columns, query, depends_on, replace } => {
+                self.create_view(name, columns, query, depends_on, *replace)
+            }
+            CatalogCommand::DropView { name, cascade } => self.drop_view(name, *cascade),
+            CatalogCommand::CreateSequence(new) => {
+                self.create_sequence(new, None)?;
+                Ok(())
+            }
+            CatalogCommand::DropSequence { name } => self.drop_sequence(name),
+            CatalogCommand::CreateRole { name, login, superuser, password } => {
+                self.create_role(name, *login, *superuser, password.as_deref())
+            }
+            CatalogCommand::AlterRole { name, login, superuser, password } => {
+                self.alter_role(name, *login, *superuser, password.as_ref())
+            }
+            CatalogCommand::DropRole { name } => self.drop_role(name),
+        }
+    }
+
+    fn create_site(&mut self, name: &str, engine: SiteEngine, options: &BTreeMap<String, String>) -> Result<()> {
+        names::check(name)?;
+        if self.site(name).is_some() {
+            return Err(Error::new(ErrorKind::DuplicateObject, format!("site \"{name}\" already exists")));
+        }
+        limits::check("sites", self.sites.len(), limits::SITES)?;
+        match engine {
+            SiteEngine::Embedded => {
+                if let Some(option) = options.keys().next() {
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameterValue,
+                        format!("an embedded site takes no option \"{option}\""),
+                    ));
+                }
+            }
+        }
+        let id = SiteId(self.fresh_id()?);
+        self.sites.insert(id, Arc::new(Site { id, name: name.into(), engine, options: options.clone() }));
+        Ok(())
+    }
+
+    fn drop_site(&mut self, name: &str) -> Result<()> {
+        let id = self.site_named(name)?;
+        let users: Vec<String> = self
+            .tables
+            .values()
+            .flat_map(|t| t.fragments.iter().filter(|f| f.replicas.contains(&id)).map(|f| format!("fragment {}", f.name)))
+            .collect();
+        if !users.is_empty() {
+            return Err(Error::new(
+                ErrorKind::DependentObjects,
+                format!("cannot drop site \"{name}\" because fragments live there"),
+            )
+            .detail(dependencies::listed(&users))
+            .hint("Drop these tables or fragments first."));
+        }
+        if self.sites.len() == 1 {
+            return Err(Error::new(ErrorKind::NotInPrerequisiteState, "cannot drop the last site"));
+        }
+        for allocation in self.allocations.values_mut() {
+            allocation.sites.retain(|s| *s != id);
+        }
+        self.sites.remove(&id);
+        Ok(())
+    }
+
+    fn create_view(&mut self, name: &str, columns: &[String], query: &str, depends_on: &[String], replace: bool) -> Result<()> {
+        names::check(name)?;
+        let mut reads = BTreeSet::new();
+        for relation in depends_on {
+            match self.names.get(relation) {
+                Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id) | NamedObject::Sequence(id)) => {
+                    reads.insert(*id);
+                }
+                _ => return Err(names::no_relation(relation)),
+            }
+        }
+        let id = match self.names.get(name) {
+            Some(NamedObject::View(id)) if replace => *id,
+            Some(NamedObject::View(_)) | None => {
+                self.check_free(name)?;
+                limits::check("views", self.views.len(), limits::RELATIONS)?;
+                RelationId(self.fresh_id()?)
+            }
+            Some(_) if replace => {
+                return Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is not a view")));
+            }
+            Some(_) => return Err(names::exists(name)),
+        };
+        if reads.iter().any(|read| *read == id || self.view_reads(*read, id)) {
+            return Err(Error::new(
+                ErrorKind::InvalidObjectDefinition,
+                format!("infinite recursion detected in rules for relation \"{name}\""),
+            ));
+        }
+        let view = View {
+            id,
+            name: name.into(),
+            columns: columns.to_vec(),
+            query: query.into(),
+            depends_on: reads.into_iter().collect(),
+        };
+        self.names.insert(name.into(), NamedObject::View(id));
+        self.views.insert(id, Arc::new(view));
+        Ok(())
+    }
+
+    /// Whether the view `from` reads `target`, directly or through other views.
+    fn view_reads(&self, from: RelationId, target: RelationId) -> bool {
+        // Views never form a cycle (checked when they are made), so this ends.
+        self.views.get(&from).is_some_and(|v| v.depends_on.iter().any(|d| *d == target || self.view_reads(*d, target)))
+    }
+
+    fn create_sequence(&mut self, new: &NewSequence, owned_by: Option<(RelationId, ColumnId)>) -> Result<RelationId> {
+        names::check(&new.name)?;
+        self.check_free(&new.name)?;
+        limits::check("sequences", self.sequences.len(), limits::RELATIONS)?;
+        let invalid = |message: String| Err(Error::new(ErrorKind::InvalidParameterValue, message));
+        if new.increment == 0 {
+            return invalid("INCREMENT must not be zero".into());
+        }
+        if new.min >= new.max {
+            return invalid(format!("MINVALUE ({}) must be less than MAXVALUE ({})", new.min, new.max));
+        }
+        if new.start < new.min {
+            return invalid(format!("START value ({}) cannot be less than MINVALUE ({})", new.start, new.min));
+        }
+        if new.start > new.max {
+            return invalid(format!("START value ({}) cannot be greater than MAXVALUE ({})", new.start, new.max));
+        }
+        let id = RelationId(self.fresh_id()?);
+        let sequence = Sequence {
+            id,
+            name: new.name.clone(),
+            start: new.start,
+            increment: new.increment,
+            min: new.min,
+            max: new.max,
+            cycle: new.cycle,
+            owned_by,
+        };
+        self.names.insert(new.name.clone(), NamedObject::Sequence(id));
+        self.sequences.insert(id, Arc::new(sequence));
+        Ok(id)
+    }
+
+    fn create_role(&mut self, name: &str, login: bool, superuser: bool, password: Option<&str>) -> Result<()> {
+        names::check(name)?;
+        if self.roles.contains_key(name) {
+            return Err(Error::new(ErrorKind::DuplicateObject, format!("role \"{name}\" already exists")));
+        }
+        limits::check("roles", self.roles.len(), limits::ROLES)?;
+        let role = Role { name: name.into(), login, superuser, password: password.map(Into::into) };
+        self.roles.insert(name.into(), Arc::new(role));
+        Ok(())
+    }
+
+    fn alter_role(
+        &mut self,
+        name: &str,
+        login: Option<bool>,
+        superuser: Option<bool>,
+        password: Option<&Option<String>>,
+    ) -> Result<()> {
+        let role = self.roles.get_mut(name).ok_or_else(|| names::no_role(name))?;
+        let role = Arc::make_mut(role);
+        role.login = login.unwrap_or(role.login);
+        role.superuser = superuser.unwrap_or(role.superuser);
+        if let Some(password) = password {
+            role.password.clone_from(password);
+        }
+        self.check_superuser_left()
+    }
+
+    fn drop_role(&mut self, name: &str) -> Result<()> {
+        self.roles.remove(name).ok_or_else(|| names::no_role(name))?;
+        self.check_superuser_left()
+    }
+
+    /// Nobody can lock everybody out.
+    fn check_superuser_left(&self) -> Result<()> {
+        if self.roles.values().any(|r| r.superuser && r.login) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotInPrerequisiteState, "no superuser who may log in would be left")
+            .hint("Make another role a superuser first."))
     }
 }

@@ -41,6 +41,8 @@ pub struct Catalog {
     pub sequences: BTreeMap<RelationId, Arc<Sequence>>,
     /// Roles by name.
     pub roles: BTreeMap<String, Arc<Role>>,
+    /// Where each table's further fragments go.
+    pub allocations: BTreeMap<RelationId, Allocation>,
     /// Name to relation, derived from the above and kept by `apply`.
     pub names: BTreeMap<String, NamedObject>,
 }
@@ -58,6 +60,15 @@ pub enum NamedObject {
     View(RelationId),
     /// A sequence.
     Sequence(RelationId),
+}
+
+/// Where fragments of a table go that do not say so themselves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// The sites, taken in turn; empty: all embedded sites.
+    pub sites: Vec<SiteId>,
+    /// Copies of each fragment.
+    pub replicas: u32,
 }
 
 /// A place where rows live.
@@ -158,6 +169,7 @@ impl Catalog {
             views: BTreeMap::new(),
             sequences: BTreeMap::new(),
             roles: [(atoll.name.clone(), Arc::new(atoll))].into(),
+            allocations: BTreeMap::new(),
             names: BTreeMap::new(),
         }
     }
