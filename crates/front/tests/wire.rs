@@ -202,6 +202,20 @@ async fn an_error_skips_to_sync() {
 }
 
 #[tokio::test]
+async fn flush_sends_answers_and_errors() {
+    let (front, _fake) = front(Limits::default()).await;
+    let mut raw = Raw::ready(front.sql_addr()).await;
+    let flush = message(b'H', &[]);
+    raw.send(&[parse("", "ECHO int4", &[]), describe('S', ""), flush.clone()].concat()).await;
+    let tags: Vec<char> = [raw.next().await, raw.next().await, raw.next().await].map(|a| a.unwrap().tag).into();
+    assert_eq!(tags, ['1', 't', 'T']);
+    // An error comes at once, although the Flush behind it is skipped.
+    raw.send(&[parse("", "SELECT MISSING", &[]), describe('S', ""), flush].concat()).await;
+    assert_eq!(raw.next().await.unwrap().sqlstate(), "42P01");
+    assert_eq!(raw.tags(&sync()).await, "Z");
+}
+
+#[tokio::test]
 async fn statements_and_portals_have_their_lives() {
     let limits = Limits { max_statements: 3, max_portals: 2, ..Limits::default() };
     let (front, _fake) = front(limits).await;

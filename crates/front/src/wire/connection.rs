@@ -98,6 +98,8 @@ impl Connection {
 
     fn fail_extended(&mut self, error: &Error, context: Option<&str>) {
         self.fail(error, context);
+        // A client that sent Flush instead of Sync waits for this before it sends more; that Flush will be skipped.
+        self.channel.all_due();
         self.skipping = true;
     }
 
