@@ -226,10 +226,13 @@ mod tests {
     #[test]
     fn the_example_names_every_setting() {
         // Optional settings have no default to serialise: give them values here.
-        let mut all = ServeConfig::default();
-        all.tls = TlsConfig {
+        let tls = TlsConfig {
             cert: Some("c".into()),
             key: Some("k".into()),
+        };
+        let mut all = ServeConfig {
+            tls,
+            ..ServeConfig::default()
         };
         all.limits.spill_dir = Some("s".into());
         let all = toml::Table::try_from(&all).expect("a configuration is a table");

@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 
 use crate::client::ClientError;
 use crate::term;
-use servers::Server;
+pub use servers::Server;
 
 /// Flags of `atoll bench`.
 #[derive(Args, Debug)]

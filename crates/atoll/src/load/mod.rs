@@ -7,6 +7,8 @@ pub mod pipeline;
 pub mod progress;
 mod rejects;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -123,14 +123,11 @@ impl Splitter {
             }
             Mode::Quote { .. } if c == '\'' => self.mode = Mode::Plain,
             Mode::Ident if c == '"' => self.mode = Mode::Plain,
-            Mode::Dollar(tag) => {
-                if c == '$'
-                    && tag.chars().zip(ahead).all(|(a, b)| a == *b)
-                    && ahead.len() > tag.chars().count()
-                {
-                    let length = tag.chars().count();
+            Mode::Dollar(tag) if tag.chars().zip(ahead).all(|(a, b)| a == *b) => {
+                let length = tag.chars().count();
+                // The tag was one line's, and a newline follows every line: what is ahead is never shorter by chance.
+                if ahead.len() >= length {
                     self.mode = Mode::Plain;
-                    // The closing tag can hold no semicolon, so it ends no statement by itself.
                     return length;
                 }
             }
