@@ -6,23 +6,32 @@
 //!   waits that close a cycle the last one to register sees all others, and it is the one that fails with 40P01 (the rule of
 //!   PostgreSQL: whoever detects, dies). Edges are derived from the live queues, never stored, and so cannot be stale: a waiter
 //!   waits for the conflicting holders and the conflicting waiters ahead of it (Özsu & Valduriez, section 5.2.3).
-//! * Lock order inside: `waits`, then one shard; never two shards at once.
+//! * Lock order inside: `waits` or `runs`, then one shard; never two shards at once, never `waits` with `runs`.
+//!
+//! Loads lock very many keys, so they lock them as *runs*: a sorted list of keys in one place rather than an entry per key (the idea
+//! of implicit locks, as InnoDB has them for inserted rows). Whoever wants a key of another's run makes the run's lock on that one key
+//! explicit, in the name of the run's owner, and then waits as usual. `runs` is held shared from looking into the runs to having
+//! entered the queue, and exclusively while a run is entered, whose keys are compared with all queues meanwhile; so of two owners one
+//! always sees the other.
 
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::Slice;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::hash_map::{Entry, HashMap, RandomState};
 use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 const SHARDS: usize = 64;
 
 /// Bytes that a held lock takes, for the limit on a transaction's memory.
-pub(crate) const LOCK_BYTES: usize = 160;
+const LOCK_BYTES: usize = 160;
+
+/// Bytes that a key of a run takes.
+const RUN_KEY_BYTES: usize = 40;
 
 /// Strength of a lock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -127,8 +136,27 @@ impl Queue {
     }
 }
 
+/// Keys that an owner holds exclusively without an entry for each.
+struct Run {
+    owner: u64,
+    held: Arc<Mutex<Vec<LockKey>>>,
+    /// Ascending.
+    keys: Vec<Slice>,
+}
+
+impl Run {
+    fn contains(&self, key: &Slice) -> bool {
+        // Most runs lie elsewhere.
+        self.keys.first().is_some_and(|first| first <= key)
+            && self.keys.last().is_some_and(|last| key <= last)
+            && self.keys.binary_search(key).is_ok()
+    }
+}
+
 /// The locks of one store.
 pub(crate) struct LockTable {
+    /// Runs by numbering.
+    runs: RwLock<HashMap<u64, Vec<Run>>>,
     shards: Vec<Mutex<HashMap<LockKey, Queue>>>,
     hasher: RandomState,
     waits: Mutex<HashMap<u64, Vec<LockKey>>>,
@@ -139,6 +167,7 @@ pub(crate) struct LockTable {
 impl LockTable {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(LockTable {
+            runs: RwLock::default(),
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
             hasher: RandomState::new(),
             waits: Mutex::new(HashMap::new()),
@@ -150,12 +179,27 @@ impl LockTable {
         LockOwner {
             table: self.clone(),
             id: self.counter.fetch_add(1, Ordering::Relaxed),
-            held: Mutex::new(Vec::new()),
+            held: Arc::default(),
+            run_keys: AtomicUsize::new(0),
         }
     }
 
     fn shard(&self, key: &LockKey) -> &Mutex<HashMap<LockKey, Queue>> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    /// Gives a run's owner an entry for one of its keys, in which others can queue.
+    fn make_explicit(&self, run: &Run, key: &LockKey) {
+        let mut shard = self.shard(key).lock();
+        let queue = shard.entry(key.clone()).or_insert_with(|| Queue {
+            first: None,
+            others: Vec::new(),
+            waiters: VecDeque::new(),
+        });
+        if !queue.holders().any(|(owner, _)| *owner == run.owner) {
+            queue.hold(run.owner, LockMode::Exclusive);
+            run.held.lock().push(key.clone());
+        }
     }
 
     /// Whether `start` waits for itself through others. Called with `waits` held.
@@ -184,7 +228,8 @@ impl LockTable {
 
     /// Number of keys that are locked now.
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().len()).sum()
+        let in_runs: usize = self.runs.read().values().flatten().map(|run| run.keys.len()).sum();
+        in_runs + self.shards.iter().map(|s| s.lock().len()).sum::<usize>()
     }
 }
 
@@ -192,7 +237,8 @@ impl LockTable {
 pub(crate) struct LockOwner {
     table: Arc<LockTable>,
     id: u64,
-    held: Mutex<Vec<LockKey>>,
+    held: Arc<Mutex<Vec<LockKey>>>,
+    run_keys: AtomicUsize,
 }
 
 impl LockOwner {
@@ -208,6 +254,13 @@ impl LockOwner {
     pub(crate) async fn lock(&self, space: u64, key: &[u8], mode: LockMode, wait: LockWait) -> Result<bool> {
         let key = LockKey { space, key: Slice::new(key) };
         let (granted, mut guard) = {
+            let runs = self.table.runs.read();
+            if let Some(run) = runs.get(&space).and_then(|runs| runs.iter().find(|run| run.contains(&key.key))) {
+                if run.owner == self.id {
+                    return Ok(true);
+                }
+                self.table.make_explicit(run, &key);
+            }
             let mut shard = self.table.shard(&key).lock();
             let queue = match shard.entry(key.clone()) {
                 Entry::Vacant(vacant) => {
@@ -265,8 +318,39 @@ impl LockOwner {
             .hint("Another transaction holds a lock on the row. lock_timeout sets how long to wait."))
     }
 
+    /// Takes exclusive locks on many keys, given in ascending order without repetition.
+    ///
+    /// # Errors
+    /// As [`LockOwner::lock`]; `Ok(false)`: one is held by another, and waiting was not wanted.
+    pub(crate) async fn lock_run(&self, space: u64, keys: Vec<Slice>, wait: LockWait) -> Result<bool> {
+        let mut contended = Vec::new();
+        {
+            let mut runs = self.table.runs.write();
+            let of_space = runs.entry(space).or_default();
+            let (mine, free): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| {
+                let others = of_space.iter().any(|run| run.contains(key));
+                let key = LockKey { space, key: key.clone() };
+                others || self.table.shard(&key).lock().contains_key(&key)
+            });
+            contended.extend(mine);
+            self.run_keys.fetch_add(free.len(), Ordering::Relaxed);
+            of_space.push(Run { owner: self.id, held: self.held.clone(), keys: free });
+        }
+        for key in contended {
+            if !self.lock(space, &key, LockMode::Exclusive, wait).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Gives every lock back and wakes those who waited.
     pub(crate) fn release_all(&self) {
+        if self.run_keys.swap(0, Ordering::Relaxed) > 0 {
+            let mut runs = self.table.runs.write();
+            runs.values_mut().for_each(|runs| runs.retain(|run| run.owner != self.id));
+            runs.retain(|_, runs| !runs.is_empty());
+        }
         let held = std::mem::take(&mut *self.held.lock());
         for key in held {
             let mut shard = self.table.shard(&key).lock();
@@ -279,9 +363,9 @@ impl LockOwner {
         }
     }
 
-    /// Number of locks held.
-    pub(crate) fn held(&self) -> usize {
-        self.held.lock().len()
+    /// Bytes of memory that its locks take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held.lock().len() * LOCK_BYTES + self.run_keys.load(Ordering::Relaxed) * RUN_KEY_BYTES
     }
 }
 

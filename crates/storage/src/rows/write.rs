@@ -7,7 +7,7 @@
 use super::codec::{Entry, IndexCodec, TableCodec};
 use super::key::describe;
 use super::row::{RowEncoder, corrupt};
-use crate::kv::{Isolation, LockMode, LockWait, Space, Txn};
+use crate::kv::{Isolation, LockMode, LockWait, Slice, Space, Txn};
 use atoll_model::{Error, ErrorKind, Result, Row, Value};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -224,15 +224,24 @@ impl TableCodec {
     /// Locks new keys of rows or unique entries and makes sure that nobody has them.
     async fn claim(&self, at: At<'_>, index: Option<&IndexCodec>, claims: &[(&[u8], &Row)]) -> Result<()> {
         let order = index.map_or(0, |index| index.id);
-        for (key, _) in claims {
-            self.take(at, order, key, LockMode::Exclusive).await?;
-        }
         let mut sorted: Vec<usize> = (0..claims.len()).collect();
         if !claims.is_sorted_by(|a, b| a.0 < b.0) {
             sorted.sort_unstable_by_key(|i| claims[*i].0);
+            if let Some(pair) = sorted.windows(2).find(|pair| claims[pair[0]].0 == claims[pair[1]].0) {
+                return Err(self.duplicate(index, claims[pair[1]].1));
+            }
         }
-        let twice = sorted.windows(2).find(|pair| claims[pair[0]].0 == claims[pair[1]].0).map(|pair| pair[1]);
-        match twice.map_or_else(|| taken(at, claims, &sorted), |i| Ok(Some(i)))? {
+        if sorted.len() >= MANY {
+            let keys = sorted.iter().map(|i| Slice::new(&claims[*i].0[PREFIX..])).collect();
+            if !at.txn.lock_run(self.locks(order), keys, at.wait).await? {
+                return Err(self.not_available());
+            }
+        } else {
+            for i in &sorted {
+                self.take(at, order, claims[*i].0, LockMode::Exclusive).await?;
+            }
+        }
+        match taken(at, claims, &sorted)? {
             Some(i) => Err(self.duplicate(index, claims[i].1)),
             None => Ok(()),
         }
