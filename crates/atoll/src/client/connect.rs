@@ -1,5 +1,7 @@
 //! Connection strings, connecting, authentication, cancelling.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,8 +12,10 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::{Host, SslMode};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::{Client, ClientError, ServerError, Stream};
+use super::{Client, ClientError, ServerError, Stream, tls};
 
 /// How long a host may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,8 +25,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Target {
     config: tokio_postgres::Config,
     address: Address,
-    /// Whether standard input is somebody who can be asked for a password.
     password: Option<Vec<u8>>,
+    tls: tls::Options,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +53,8 @@ impl Target {
             url: hide_password(url),
             reason,
         };
-        let mut config: tokio_postgres::Config = url
+        let (tls, rest) = tls::Options::take(url).map_err(refuse)?;
+        let mut config: tokio_postgres::Config = rest
             .parse()
             .map_err(|e: tokio_postgres::Error| refuse(cause(&e)))?;
         if config.get_user().is_none() {
@@ -67,11 +72,6 @@ impl Target {
         if config.get_hosts().len() > 1 {
             return Err(refuse("give one host".into()));
         }
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(refuse(
-                "sslmode=require is not supported by this client; use psql".into(),
-            ));
-        }
         let password = config
             .get_password()
             .map(<[u8]>::to_vec)
@@ -80,6 +80,7 @@ impl Target {
             config,
             address,
             password,
+            tls,
         })
     }
 
@@ -104,11 +105,11 @@ impl Target {
             reason,
         };
         let opening = async {
-            Ok::<Box<dyn Stream>, std::io::Error>(match &self.address {
+            Ok::<Box<dyn Stream>, io::Error>(match &self.address {
                 Address::Tcp(host, port) => {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
                     stream.set_nodelay(true)?;
-                    Box::new(stream)
+                    self.encrypt(stream, host).await?
                 }
                 Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
             })
@@ -121,6 +122,30 @@ impl Target {
         match tokio::time::timeout(timeout, opening).await {
             Ok(opened) => opened.map_err(|e| refuse(e.to_string())),
             Err(_) => Err(refuse(format!("no answer in {} s", timeout.as_secs()))),
+        }
+    }
+
+    /// Encrypts the connection, if the server can and the connection string does not forbid it.
+    async fn encrypt(&self, mut stream: TcpStream, host: &str) -> io::Result<Box<dyn Stream>> {
+        let mode = self.config.get_ssl_mode();
+        if mode == SslMode::Disable {
+            return Ok(Box::new(stream));
+        }
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        stream.write_all(&request).await?;
+        // One byte alone: what an attacker has sent beside it must not be taken for the server's.
+        match stream.read_u8().await? {
+            b'S' => {
+                let config = self.tls.client_config().map_err(io::Error::other)?;
+                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                let connector = TlsConnector::from(Arc::new(config));
+                Ok(Box::new(connector.connect(name, stream).await?))
+            }
+            _ if mode == SslMode::Require => Err(io::Error::other(
+                "the server does not encrypt, and sslmode requires it",
+            )),
+            _ => Ok(Box::new(stream)),
         }
     }
 

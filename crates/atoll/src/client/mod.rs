@@ -7,6 +7,7 @@
 
 mod connect;
 mod error;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::io;

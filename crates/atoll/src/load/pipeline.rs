@@ -255,7 +255,8 @@ impl Shared {
     }
 
     async fn load(&self, client: &mut Client, batch: &Batch) -> Result<(), LoadError> {
-        let mut ranges = Vec::from([0..batch.len()]);
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        ranges.push(0..batch.len());
         while let Some(rows) = ranges.pop() {
             if rows.is_empty() {
                 continue;

@@ -108,7 +108,7 @@ async fn every_row_is_loaded_or_rejected() {
             let kind = (id / 3)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .wrapping_mul(seed)
-                >> 56;
+                >> 57;
             let row = match kind {
                 0 => (format!("x,{id},n"), "22P02"),
                 1 => (format!("-1,{id},n"), "23514"),
