@@ -145,6 +145,11 @@ struct Run {
 }
 
 impl Run {
+    /// Whether some of the ascending `keys` lie between its first and its last.
+    fn overlaps(&self, keys: &[Slice]) -> bool {
+        self.keys.first() <= keys.last() && keys.first() <= self.keys.last()
+    }
+
     fn contains(&self, key: &Slice) -> bool {
         // Most runs lie elsewhere.
         self.keys.first().is_some_and(|first| first <= key)
@@ -327,14 +332,19 @@ impl LockOwner {
         {
             let mut runs = self.table.runs.write();
             let of_space = runs.entry(space).or_default();
-            let (mine, free): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| {
-                let others = of_space.iter().any(|run| run.contains(key));
+            let others: Vec<&Run> = of_space.iter().filter(|r| r.owner != self.id && r.overlaps(&keys)).collect();
+            let (taken, free): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| {
                 let key = LockKey { space, key: key.clone() };
-                others || self.table.shard(&key).lock().contains_key(&key)
+                others.iter().any(|run| run.contains(&key.key)) || self.table.shard(&key).lock().contains_key(&key)
             });
-            contended.extend(mine);
+            contended.extend(taken);
             self.run_keys.fetch_add(free.len(), Ordering::Relaxed);
-            of_space.push(Run { owner: self.id, held: self.held.clone(), keys: free });
+            // A load in key order makes one run, however many calls it takes.
+            match of_space.iter_mut().find(|run| run.owner == self.id && run.keys.last() < free.first()) {
+                Some(run) => run.keys.extend(free),
+                None if free.is_empty() => {}
+                None => of_space.push(Run { owner: self.id, held: self.held.clone(), keys: free }),
+            }
         }
         for key in contended {
             if !self.lock(space, &key, LockMode::Exclusive, wait).await? {
