@@ -3,3 +3,4 @@
 //! Invariant: what is here answers as PostgreSQL does or refuses with PostgreSQL's SQLSTATE; it never guesses.
 
 pub mod parse;
+pub mod rewrite;

@@ -7,6 +7,8 @@ mod grammar;
 mod limits;
 mod statement;
 
+pub use grammar::fold;
+
 pub use statement::*;
 
 use atoll_model::{Error, ErrorKind, Result};
