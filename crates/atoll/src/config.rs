@@ -116,10 +116,7 @@ impl Default for ServeConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            level: "info".into(),
-            format: LogFormat::Text,
-        }
+        Self { level: "info".into(), format: LogFormat::Text }
     }
 }
 
@@ -137,11 +134,7 @@ impl Default for LimitsConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self {
-            blocks: ByteSize::mib(128),
-            write_buffer: ByteSize::mib(64),
-            plans: 1024,
-        }
+        Self { blocks: ByteSize::mib(128), write_buffer: ByteSize::mib(64), plans: 1024 }
     }
 }
 
@@ -172,14 +165,9 @@ pub enum ConfigError {
 impl ServeConfig {
     /// Reads `path`, with defaults for what it leaves out.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 
     /// Refuses combinations that no single value shows to be wrong.
@@ -205,10 +193,7 @@ impl ServeConfig {
 
     /// The directory for spilled data.
     pub fn spill_dir(&self) -> PathBuf {
-        self.limits
-            .spill_dir
-            .clone()
-            .unwrap_or_else(|| self.data.join("spill"))
+        self.limits.spill_dir.clone().unwrap_or_else(|| self.data.join("spill"))
     }
 }
 
@@ -226,14 +211,8 @@ mod tests {
     #[test]
     fn the_example_names_every_setting() {
         // Optional settings have no default to serialise: give them values here.
-        let tls = TlsConfig {
-            cert: Some("c".into()),
-            key: Some("k".into()),
-        };
-        let mut all = ServeConfig {
-            tls,
-            ..ServeConfig::default()
-        };
+        let tls = TlsConfig { cert: Some("c".into()), key: Some("k".into()) };
+        let mut all = ServeConfig { tls, ..ServeConfig::default() };
         all.limits.spill_dir = Some("s".into());
         let all = toml::Table::try_from(&all).expect("a configuration is a table");
         let mut section = String::new();
@@ -257,14 +236,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_shows_the_example() {
+        let page = include_str!("../../../docs/configuration.md");
+        assert!(page.contains(EXAMPLE), "docs/configuration.md shows another example.toml");
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         let error = toml::from_str::<ServeConfig>("data = \"d\"\n\n[limits]\nconections = 3\n")
             .expect_err("a misspelt key")
             .to_string();
-        assert!(
-            error.contains("line 4") && error.contains("conections"),
-            "{error}"
-        );
+        assert!(error.contains("line 4") && error.contains("conections"), "{error}");
     }
 
     #[test]

@@ -9,9 +9,8 @@ use crate::term;
 
 /// Installs the subscriber; refuses a filter that does not parse.
 pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&config.level).map_err(|e| {
-        ConfigError::Invalid(format!("log level `{}` is not valid: {e}", config.level))
-    })?;
+    let filter = EnvFilter::try_new(&config.level)
+        .map_err(|e| ConfigError::Invalid(format!("log level `{}` is not valid: {e}", config.level)))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -23,10 +23,7 @@ pub struct StopSignals {
 impl StopSignals {
     /// Listens from now on; a signal that comes before [`Self::next`] is kept.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     /// Waits for the next of them, and says which it was.
@@ -40,10 +37,7 @@ impl StopSignals {
 
 /// Runs the server until a signal.
 pub async fn run(args: ServeArgs) -> ExitCode {
-    let config = match args
-        .resolve()
-        .and_then(|c| logging::init(&c.log).map(|()| c))
-    {
+    let config = match args.resolve().and_then(|c| logging::init(&c.log).map(|()| c)) {
         Ok(config) => config,
         Err(error) => {
             term::fail(error);
@@ -91,11 +85,7 @@ pub async fn run(args: ServeArgs) -> ExitCode {
 }
 
 /// Shuts `server` down; false when the time of grace ran out, or `impatient` came, before it had ended.
-pub async fn stop<T>(
-    server: RunningServer,
-    config: &ServeConfig,
-    impatient: impl Future<Output = T>,
-) -> bool {
+pub async fn stop<T>(server: RunningServer, config: &ServeConfig, impatient: impl Future<Output = T>) -> bool {
     tokio::select! {
         () = server.shutdown() => true,
         // The server itself cancels what still runs after the grace; the extra second is for it to do so.

@@ -119,10 +119,7 @@ pub fn unknown_variables() -> Vec<String> {
 
 fn unknown_among(names: impl Iterator<Item = String>) -> Vec<String> {
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
-    let known: Vec<_> = command
-        .get_arguments()
-        .filter_map(clap::Arg::get_env)
-        .collect();
+    let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
     names
         .filter(|name| name.starts_with("ATOLL_"))
         .filter(|name| !OTHER_VARIABLES.contains(&name.as_str()))
@@ -138,11 +135,8 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("atoll.toml");
-        std::fs::write(
-            &file,
-            "lock_timeout = \"5s\"\nsql_addr = \"127.0.0.1:1\"\n[cache]\nplans = 7\n",
-        )
-        .expect("the file is written");
+        std::fs::write(&file, "lock_timeout = \"5s\"\nsql_addr = \"127.0.0.1:1\"\n[cache]\nplans = 7\n")
+            .expect("the file is written");
         let args = ServeArgs {
             config: Some(file),
             sql_addr: Some("127.0.0.1:2".parse().expect("an address")),
@@ -174,10 +168,7 @@ mod tests {
                     .find(|a| a.get_long() == Some(name.replace('_', "-").as_str()))
                     .unwrap_or_else(|| panic!("no flag for {name}"));
                 let variable = format!("ATOLL_{}", name.to_uppercase());
-                assert_eq!(
-                    arg.get_env().and_then(|e| e.to_str()),
-                    Some(variable.as_str())
-                );
+                assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(variable.as_str()));
             }
         }
     }

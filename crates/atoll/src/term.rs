@@ -30,20 +30,12 @@ pub fn fail(message: impl Display) {
 
 /// `text` in bold where `on` is true.
 pub fn bold(text: impl Display, on: bool) -> String {
-    if on {
-        format!("\x1b[1m{text}\x1b[0m")
-    } else {
-        text.to_string()
-    }
+    if on { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// `text` dimmed where `on` is true.
 pub fn dim(text: impl Display, on: bool) -> String {
-    if on {
-        format!("\x1b[2m{text}\x1b[0m")
-    } else {
-        text.to_string()
-    }
+    if on { format!("\x1b[2m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// `1234567` as `1,234,567`.
@@ -65,13 +57,7 @@ mod tests {
 
     #[test]
     fn thousands_are_grouped() {
-        for (n, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (336_776, "336,776"),
-            (1_000_000, "1,000,000"),
-        ] {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (336_776, "336,776"), (1_000_000, "1,000,000")] {
             assert_eq!(thousands(n), text);
         }
     }

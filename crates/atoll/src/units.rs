@@ -16,12 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-const SIZE_UNITS: [(&str, u64); 4] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-];
+const SIZE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 impl ByteSize {
     /// `n` mebibytes.
@@ -51,9 +46,9 @@ impl FromStr for ByteSize {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let (number, unit) = split_number(s);
-        let number: u64 = number.parse().map_err(|_| {
-            format!("`{s}` is not a size: write a whole number and a unit, such as `64 MiB`")
-        })?;
+        let number: u64 = number
+            .parse()
+            .map_err(|_| format!("`{s}` is not a size: write a whole number and a unit, such as `64 MiB`"))?;
         let factor = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 1,
             "k" | "kb" | "kib" => 1 << 10,
@@ -61,15 +56,10 @@ impl FromStr for ByteSize {
             "g" | "gb" | "gib" => 1 << 30,
             "t" | "tb" | "tib" => 1 << 40,
             _ => {
-                return Err(format!(
-                    "unknown unit `{unit}` in size `{s}`: use KiB, MiB, GiB or TiB"
-                ));
+                return Err(format!("unknown unit `{unit}` in size `{s}`: use KiB, MiB, GiB or TiB"));
             }
         };
-        number
-            .checked_mul(factor)
-            .map(Self)
-            .ok_or_else(|| format!("size `{s}` is too large"))
+        number.checked_mul(factor).map(Self).ok_or_else(|| format!("size `{s}` is too large"))
     }
 }
 
@@ -87,11 +77,7 @@ impl Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
-        if ms.is_multiple_of(1000) {
-            write!(f, "{}s", ms / 1000)
-        } else {
-            write!(f, "{ms}ms")
-        }
+        if ms.is_multiple_of(1000) { write!(f, "{}s", ms / 1000) } else { write!(f, "{ms}ms") }
     }
 }
 
@@ -100,9 +86,9 @@ impl FromStr for Span {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let (number, unit) = split_number(s);
-        let number: u64 = number.parse().map_err(|_| {
-            format!("`{s}` is not a duration: write a whole number and a unit, such as `30s`")
-        })?;
+        let number: u64 = number
+            .parse()
+            .map_err(|_| format!("`{s}` is not a duration: write a whole number and a unit, such as `30s`"))?;
         let ms: u64 = match unit {
             "ms" => 1,
             "s" => 1000,
@@ -111,9 +97,7 @@ impl FromStr for Span {
             "" if number == 0 => 1,
             "" => return Err(format!("duration `{s}` lacks a unit: use ms, s, min or h")),
             _ => {
-                return Err(format!(
-                    "unknown unit `{unit}` in duration `{s}`: use ms, s, min or h"
-                ));
+                return Err(format!("unknown unit `{unit}` in duration `{s}`: use ms, s, min or h"));
             }
         };
         number
@@ -125,9 +109,7 @@ impl FromStr for Span {
 
 fn split_number(s: &str) -> (&str, &str) {
     let s = s.trim();
-    let end = s
-        .find(|c: char| !c.is_ascii_digit() && c != '_')
-        .unwrap_or(s.len());
+    let end = s.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(s.len());
     (&s[..end], s[end..].trim())
 }
 
@@ -161,13 +143,8 @@ macro_rules! as_text {
     };
 }
 
-as_text!(ByteSize, "a size such as \"64 MiB\"", |n| Ok::<_, String>(
-    ByteSize(n)
-));
-as_text!(Span, "a duration such as \"30s\"", |n: u64| n
-    .to_string()
-    .parse::<Span>(
-));
+as_text!(ByteSize, "a size such as \"64 MiB\"", |n| Ok::<_, String>(ByteSize(n)));
+as_text!(Span, "a duration such as \"30s\"", |n: u64| n.to_string().parse::<Span>());
 
 #[cfg(test)]
 mod tests {
@@ -175,14 +152,9 @@ mod tests {
 
     #[test]
     fn sizes_parse_and_print() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("17", 17),
-            ("64 MiB", 64 << 20),
-            ("64MB", 64 << 20),
-            ("1G", 1 << 30),
-            ("8kB", 8192),
-        ] {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("64 MiB", 64 << 20), ("64MB", 64 << 20), ("1G", 1 << 30), ("8kB", 8192)]
+        {
             let size: ByteSize = text.parse().expect("a valid size");
             assert_eq!(size.0, bytes, "{text}");
             assert_eq!(size.to_string().parse::<ByteSize>(), Ok(size));
@@ -194,13 +166,7 @@ mod tests {
 
     #[test]
     fn durations_parse_and_print() {
-        for (text, ms) in [
-            ("0", 0),
-            ("250ms", 250),
-            ("30s", 30_000),
-            ("5 min", 300_000),
-            ("1h", 3_600_000),
-        ] {
+        for (text, ms) in [("0", 0), ("250ms", 250), ("30s", 30_000), ("5 min", 300_000), ("1h", 3_600_000)] {
             let span: Span = text.parse().expect("a valid duration");
             assert_eq!(span.0.as_millis(), ms, "{text}");
             assert_eq!(span.to_string().parse::<Span>(), Ok(span));

@@ -19,11 +19,7 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
     let mut seconds = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for (i, server) in servers.iter().enumerate() {
-            term::say(format_args!(
-                "copy: round {} of {rounds}, {}",
-                round + 1,
-                server.name
-            ));
+            term::say(format_args!("copy: round {} of {rounds}, {}", round + 1, server.name));
             let mut client = server.target.connect().await?;
             client.query("DROP TABLE IF EXISTS reads").await?;
             client.query(TABLE).await?;
@@ -35,10 +31,7 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
             let loaded = client.copy_end().await?;
             seconds[i].push(began.elapsed().as_secs_f64());
             if loaded != scale.reads {
-                return Err(BenchError::Wrong(format!(
-                    "{} loaded {loaded} of {} rows",
-                    server.name, scale.reads
-                )));
+                return Err(BenchError::Wrong(format!("{} loaded {loaded} of {} rows", server.name, scale.reads)));
             }
             client.query("DROP TABLE reads").await?;
             client.close().await;
@@ -46,11 +39,7 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
     }
     let rate = |i: usize| scale.reads as f64 / median(&seconds[i]);
     let mut table = Table::new(
-        format!(
-            "COPY of {} readings ({:.0} MB of CSV)",
-            term::thousands(scale.reads),
-            bytes as f64 / 1e6
-        ),
+        format!("COPY of {} readings ({:.0} MB of CSV)", term::thousands(scale.reads), bytes as f64 / 1e6),
         &["run", "Atoll, rows/s", "PostgreSQL, rows/s", "ratio"],
     );
     table.row([
@@ -59,6 +48,8 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
         term::thousands(rate(1) as u64),
         ratio(rate(0), rate(1)),
     ]);
-    table.note(format!("Median of {rounds} rounds, the servers in turn, into an empty table; more rows a second are better."));
+    table.note(format!(
+        "Median of {rounds} rounds, the servers in turn, into an empty table; more rows a second are better."
+    ));
     Ok(table)
 }

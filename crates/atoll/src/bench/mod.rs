@@ -106,21 +106,14 @@ async fn measure(args: &BenchArgs) -> Result<bool, BenchError> {
     let idle = atoll.memory();
     let postgres = Server::postgres(args.pg_bin.as_deref()).await?;
     let mut client = postgres.target.connect().await?;
-    let version = client
-        .parameter("server_version")
-        .unwrap_or("of unknown version")
-        .to_owned();
+    let version = client.parameter("server_version").unwrap_or("of unknown version").to_owned();
     client.query("SELECT 1").await?;
     client.close().await;
     let both = [&atoll, &postgres];
 
     let mut out = io::stdout();
     writeln!(out, "Machine: {}.", report::machine())?;
-    writeln!(
-        out,
-        "Atoll {} beside PostgreSQL {version}, both with default settings.",
-        env!("CARGO_PKG_VERSION")
-    )?;
+    writeln!(out, "Atoll {} beside PostgreSQL {version}, both with default settings.", env!("CARGO_PKG_VERSION"))?;
     let command: Vec<String> = std::env::args().skip(1).collect();
     writeln!(out, "Command: `atoll {}`.", command.join(" "))?;
     if let Some(idle) = idle {
@@ -133,9 +126,7 @@ async fn measure(args: &BenchArgs) -> Result<bool, BenchError> {
             continue;
         }
         let table = match what {
-            What::Pgbench => {
-                pgbench::run(both, &bin, args.pgbench_scale, args.seconds, args.rounds).await
-            }
+            What::Pgbench => pgbench::run(both, &bin, args.pgbench_scale, args.seconds, args.rounds).await,
             What::Copy => copy::run(both, args.copy_scale, args.rounds).await,
             _ => tpch::run(both, args.tpch_scale, args.rounds).await,
         };

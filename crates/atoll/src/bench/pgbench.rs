@@ -20,18 +20,9 @@ const ACCOUNTS: u32 = 100_000;
 
 /// What is measured: a name, and pgbench's arguments for it.
 const RUNS: [(&str, &[&str]); 3] = [
-    (
-        "select only, prepared, 8 clients",
-        &["-S", "-M", "prepared", "-c", "8", "-j", "2"],
-    ),
-    (
-        "TPC-B, prepared, 8 clients",
-        &["-M", "prepared", "-c", "8", "-j", "2"],
-    ),
-    (
-        "TPC-B, prepared, 1 client",
-        &["-M", "prepared", "-c", "1", "-j", "1"],
-    ),
+    ("select only, prepared, 8 clients", &["-S", "-M", "prepared", "-c", "8", "-j", "2"]),
+    ("TPC-B, prepared, 8 clients", &["-M", "prepared", "-c", "8", "-j", "2"]),
+    ("TPC-B, prepared, 1 client", &["-M", "prepared", "-c", "1", "-j", "1"]),
 ];
 
 /// Runs it.
@@ -47,30 +38,17 @@ pub async fn run(
     }
     let mut table = Table::new(
         format!("pgbench, scale {scale}"),
-        &[
-            "run",
-            "Atoll, tps",
-            "PostgreSQL, tps",
-            "ratio",
-            "Atoll, latency",
-            "PostgreSQL, latency",
-        ],
+        &["run", "Atoll, tps", "PostgreSQL, tps", "ratio", "Atoll, latency", "PostgreSQL, latency"],
     );
     for (name, arguments) in RUNS {
         let mut measured = [Vec::new(), Vec::new()];
         for round in 0..rounds {
             for (i, server) in servers.iter().enumerate() {
-                term::say(format_args!(
-                    "pgbench {name}: round {} of {rounds}, {}",
-                    round + 1,
-                    server.name
-                ));
+                term::say(format_args!("pgbench {name}: round {} of {rounds}, {}", round + 1, server.name));
                 measured[i].push(once(server, bin, arguments, seconds)?);
             }
         }
-        let middle = |i: usize, pick: fn(&Figures) -> f64| {
-            median(&measured[i].iter().map(pick).collect::<Vec<_>>())
-        };
+        let middle = |i: usize, pick: fn(&Figures) -> f64| median(&measured[i].iter().map(pick).collect::<Vec<_>>());
         let [tps, latency] = [|f: &Figures| f.tps, |f: &Figures| f.latency_ms];
         table.row([
             name.to_owned(),
@@ -96,29 +74,18 @@ async fn fill(server: &Server, scale: u32) -> Result<(), BenchError> {
     }
     let filler = |n: usize| " ".repeat(n);
     let mut rows: Vec<(&str, Vec<u8>)> = Vec::new();
-    let of = |count: u32, line: &dyn Fn(u32) -> String| {
-        (1..=count).flat_map(|i| line(i).into_bytes()).collect()
-    };
-    rows.push((
-        "pgbench_branches",
-        of(scale, &|i| format!("{i},0,\"{}\"\n", filler(88))),
-    ));
+    let of = |count: u32, line: &dyn Fn(u32) -> String| (1..=count).flat_map(|i| line(i).into_bytes()).collect();
+    rows.push(("pgbench_branches", of(scale, &|i| format!("{i},0,\"{}\"\n", filler(88)))));
     rows.push((
         "pgbench_tellers",
-        of(scale * TELLERS, &|i| {
-            format!("{i},{},0,\"{}\"\n", (i - 1) / TELLERS + 1, filler(84))
-        }),
+        of(scale * TELLERS, &|i| format!("{i},{},0,\"{}\"\n", (i - 1) / TELLERS + 1, filler(84))),
     ));
     rows.push((
         "pgbench_accounts",
-        of(scale * ACCOUNTS, &|i| {
-            format!("{i},{},0,\"{}\"\n", (i - 1) / ACCOUNTS + 1, filler(84))
-        }),
+        of(scale * ACCOUNTS, &|i| format!("{i},{},0,\"{}\"\n", (i - 1) / ACCOUNTS + 1, filler(84))),
     ));
     for (table, data) in rows {
-        client
-            .copy_start(&format!("COPY {table} FROM STDIN WITH (FORMAT csv)"))
-            .await?;
+        client.copy_start(&format!("COPY {table} FROM STDIN WITH (FORMAT csv)")).await?;
         client.copy_data(&data).await?;
         client.copy_end().await?;
     }
@@ -147,48 +114,24 @@ struct Figures {
     latency_ms: f64,
 }
 
-fn once(
-    server: &Server,
-    bin: &Path,
-    arguments: &[&str],
-    seconds: u32,
-) -> Result<Figures, BenchError> {
+fn once(server: &Server, bin: &Path, arguments: &[&str], seconds: u32) -> Result<Figures, BenchError> {
     let output = Command::new(bin.join("pgbench"))
-        .args([
-            "-n",
-            "-T",
-            &seconds.to_string(),
-            "-h",
-            "127.0.0.1",
-            "-U",
-            "atoll",
-        ])
+        .args(["-n", "-T", &seconds.to_string(), "-h", "127.0.0.1", "-U", "atoll"])
         .args(["-p", &server.port.to_string()])
         .args(arguments)
         .arg(server.database())
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    parse(&text)
-        .filter(|_| output.status.success())
-        .ok_or_else(|| BenchError::Program {
-            program: format!("pgbench against {}", server.name),
-            output: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+    parse(&text).filter(|_| output.status.success()).ok_or_else(|| BenchError::Program {
+        program: format!("pgbench against {}", server.name),
+        output: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 fn parse(text: &str) -> Option<Figures> {
-    let value = |prefix: &str| {
-        text.lines()
-            .find_map(|l| l.strip_prefix(prefix))?
-            .split_ascii_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    };
-    Some(Figures {
-        tps: value("tps = ")?,
-        latency_ms: value("latency average = ")?,
-    })
+    let value =
+        |prefix: &str| text.lines().find_map(|l| l.strip_prefix(prefix))?.split_ascii_whitespace().next()?.parse().ok();
+    Some(Figures { tps: value("tps = ")?, latency_ms: value("latency average = ")? })
 }
 
 #[cfg(test)]
@@ -199,13 +142,7 @@ mod tests {
     fn the_figures_are_found() {
         let text = "number of failed transactions: 0 (0.000%)\nlatency average = 0.101 ms\n\
                     initial connection time = 9 ms\ntps = 78946.1 (without initial connection time)\n";
-        assert_eq!(
-            parse(text),
-            Some(Figures {
-                tps: 78946.1,
-                latency_ms: 0.101
-            })
-        );
+        assert_eq!(parse(text), Some(Figures { tps: 78946.1, latency_ms: 0.101 }));
         assert_eq!(parse("nothing"), None);
     }
 }

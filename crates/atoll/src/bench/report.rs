@@ -13,12 +13,7 @@ pub struct Table {
 impl Table {
     /// A table without rows.
     pub fn new(title: impl Into<String>, header: &[&'static str]) -> Self {
-        Self {
-            title: title.into(),
-            header: header.to_vec(),
-            rows: Vec::new(),
-            notes: Vec::new(),
-        }
+        Self { title: title.into(), header: header.to_vec(), rows: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a row.
@@ -33,11 +28,7 @@ impl Table {
 
     /// The table as Markdown: the first column to the left, figures to the right.
     pub fn markdown(&self) -> String {
-        let mut out = format!(
-            "## {}\n\n| {} |\n|---|",
-            self.title,
-            self.header.join(" | ")
-        );
+        let mut out = format!("## {}\n\n| {} |\n|---|", self.title, self.header.join(" | "));
         out.push_str(&"---:|".repeat(self.header.len().saturating_sub(1)));
         out.push('\n');
         for row in &self.rows {
@@ -64,11 +55,7 @@ pub fn median(values: &[f64]) -> f64 {
 
 /// A ratio, with two digits.
 pub fn ratio(a: f64, b: f64) -> String {
-    if b > 0.0 && a.is_finite() {
-        format!("{:.2}x", a / b)
-    } else {
-        "-".into()
-    }
+    if b > 0.0 && a.is_finite() { format!("{:.2}x", a / b) } else { "-".into() }
 }
 
 /// Processor, memory and system of this machine, in one line.
@@ -82,13 +69,7 @@ pub fn machine() -> String {
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = field(&read("/proc/meminfo"), "MemTotal");
-    let gib = memory
-        .split(' ')
-        .next()
-        .and_then(|kib| kib.parse::<f64>().ok())
-        .unwrap_or(f64::NAN)
-        / 1024.0
-        / 1024.0;
+    let gib = memory.split(' ').next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1024.0 / 1024.0;
     format!(
         "{}, {cores} cores, {gib:.0} GiB memory, Linux {}",
         field(&read("/proc/cpuinfo"), "model name"),
@@ -104,10 +85,7 @@ mod tests {
     fn tables_and_medians() {
         let mut table = Table::new("T", &["what", "a", "b"]);
         table.row(["x".into(), "1".into(), "2".into()]);
-        assert_eq!(
-            table.markdown(),
-            "## T\n\n| what | a | b |\n|---|---:|---:|\n| x | 1 | 2 |\n"
-        );
+        assert_eq!(table.markdown(), "## T\n\n| what | a | b |\n|---|---:|---:|\n| x | 1 | 2 |\n");
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[1.0, 2.0]), 1.5);
         assert!(median(&[]).is_nan());

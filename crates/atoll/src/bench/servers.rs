@@ -34,9 +34,7 @@ pub struct Server {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// No directory with PostgreSQL's programs.
-    #[error(
-        "PostgreSQL's programs were not found: install postgresql, or name their directory with --pg-bin"
-    )]
+    #[error("PostgreSQL's programs were not found: install postgresql, or name their directory with --pg-bin")]
     NoPostgres,
     /// PostgreSQL refuses to run as root, and there is no user `postgres` to run it as.
     #[error("PostgreSQL does not run as root, and there is no user `postgres` here")]
@@ -73,12 +71,7 @@ impl Server {
         let child = Command::new(std::env::current_exe()?)
             .arg("serve")
             .args(["--data".as_ref(), data.path().join("data").as_os_str()])
-            .args([
-                "--sql-addr",
-                &format!("127.0.0.1:{port}"),
-                "--http-addr",
-                "127.0.0.1:0",
-            ])
+            .args(["--sql-addr", &format!("127.0.0.1:{port}"), "--http-addr", "127.0.0.1:0"])
             .args(["--log-level", "warn"])
             .stdin(Stdio::null())
             .spawn()?;
@@ -88,9 +81,7 @@ impl Server {
     /// Starts a fresh PostgreSQL with default settings.
     pub async fn postgres(bin: Option<&Path>) -> Result<Self, ServerError> {
         let bin = postgres_bin(bin)?;
-        let data = tempfile::Builder::new()
-            .prefix("atoll-bench-pg-")
-            .tempdir()?;
+        let data = tempfile::Builder::new().prefix("atoll-bench-pg-").tempdir()?;
         let user = postgres_user(data.path())?;
         let as_user = |program: &str| {
             let mut command = Command::new(bin.join(program));
@@ -107,20 +98,12 @@ impl Server {
             .output()?;
         if !made.status.success() {
             let output = String::from_utf8_lossy(&made.stderr).into_owned();
-            return Err(ServerError::Program {
-                program: "initdb".into(),
-                output,
-            });
+            return Err(ServerError::Program { program: "initdb".into(), output });
         }
         let port = free_port()?;
         let log = std::fs::File::create(data.path().join("log"))?;
         let child = as_user("postgres")
-            .args([
-                "-D".as_ref(),
-                cluster.as_os_str(),
-                "-k".as_ref(),
-                data.path().as_os_str(),
-            ])
+            .args(["-D".as_ref(), cluster.as_os_str(), "-k".as_ref(), data.path().as_os_str()])
             .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -138,13 +121,7 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let target = Target::parse(&format!("postgres://atoll@127.0.0.1:{port}/{database}"))?;
         // From here on, dropping it stops the process.
-        let server = Self {
-            name,
-            target,
-            port,
-            child: Some(child),
-            _data: data,
-        };
+        let server = Self { name, target, port, child: Some(child), _data: data };
         let began = Instant::now();
         loop {
             match server.target.connect().await {
@@ -170,11 +147,7 @@ impl Server {
         let pid = self.child.as_ref()?.id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-        line.split_ascii_whitespace()
-            .next()?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib << 10)
+        line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
     }
 }
 
@@ -184,9 +157,7 @@ impl Drop for Server {
             return;
         };
         // SIGINT is a fast shutdown to PostgreSQL and a graceful one to Atoll.
-        let asked = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status();
+        let asked = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
         let began = Instant::now();
         while asked.is_ok() && began.elapsed() < STOP_TIMEOUT {
             if !matches!(child.try_wait(), Ok(None)) {
@@ -205,12 +176,7 @@ pub fn postgres_bin(given: Option<&Path>) -> Result<PathBuf, ServerError> {
         return Ok(given.to_owned());
     }
     let mut found: Vec<PathBuf> = glob::glob("/usr/lib/postgresql/*/bin/postgres")
-        .map(|paths| {
-            paths
-                .flatten()
-                .filter_map(|p| p.parent().map(Path::to_owned))
-                .collect()
-        })
+        .map(|paths| paths.flatten().filter_map(|p| p.parent().map(Path::to_owned)).collect())
         .unwrap_or_default();
     // 15 is the version that the figures are promised against.
     found.sort_by_key(|p| p.components().any(|c| c.as_os_str() == "15"));
@@ -220,18 +186,11 @@ pub fn postgres_bin(given: Option<&Path>) -> Result<PathBuf, ServerError> {
 /// For root: the user that PostgreSQL runs as, made the owner of `directory`.
 fn postgres_user(directory: &Path) -> Result<Option<(u32, u32)>, ServerError> {
     use std::os::unix::fs::{MetadataExt, chown};
-    if std::fs::metadata("/proc/self")
-        .map(|m| m.uid())
-        .unwrap_or(1)
-        != 0
-    {
+    if std::fs::metadata("/proc/self").map(|m| m.uid()).unwrap_or(1) != 0 {
         return Ok(None);
     }
     let passwd = std::fs::read_to_string("/etc/passwd")?;
-    let fields = passwd
-        .lines()
-        .find_map(|l| l.strip_prefix("postgres:"))
-        .ok_or(ServerError::NoUser)?;
+    let fields = passwd.lines().find_map(|l| l.strip_prefix("postgres:")).ok_or(ServerError::NoUser)?;
     let mut ids = fields.split(':').skip(1).map(str::parse::<u32>);
     match (ids.next(), ids.next()) {
         (Some(Ok(uid)), Some(Ok(gid))) => {

@@ -5,12 +5,10 @@
 use std::fmt::Display;
 use std::time::Instant;
 
-use tpchgen::csv::{
-    CustomerCsv, LineItemCsv, NationCsv, OrderCsv, PartCsv, PartSuppCsv, RegionCsv, SupplierCsv,
-};
+use tpchgen::csv::{CustomerCsv, LineItemCsv, NationCsv, OrderCsv, PartCsv, PartSuppCsv, RegionCsv, SupplierCsv};
 use tpchgen::generators::{
-    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator,
-    PartSuppGenerator, RegionGenerator, SupplierGenerator,
+    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator, PartSuppGenerator,
+    RegionGenerator, SupplierGenerator,
 };
 
 use super::BenchError;
@@ -32,21 +30,10 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
     for server in servers {
         load(server, scale).await?;
     }
-    let mut table = Table::new(
-        format!("TPC-H, scale {scale}"),
-        &[
-            "query",
-            "Atoll, ms",
-            "PostgreSQL, ms",
-            "time ratio",
-            "answers",
-        ],
-    );
+    let mut table =
+        Table::new(format!("TPC-H, scale {scale}"), &["query", "Atoll, ms", "PostgreSQL, ms", "time ratio", "answers"]);
     let (mut totals, mut differing) = ([0.0, 0.0], 0);
-    let mut clients = [
-        servers[0].target.connect().await?,
-        servers[1].target.connect().await?,
-    ];
+    let mut clients = [servers[0].target.connect().await?, servers[1].target.connect().await?];
     for (name, sql) in queries(scale) {
         let mut answers: [Option<QueryResult>; 2] = [None, None];
         let mut ms = [Vec::new(), Vec::new()];
@@ -75,13 +62,7 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
         let times = [median(&ms[0]), median(&ms[1])];
         totals[0] += times[0];
         totals[1] += times[1];
-        table.row([
-            name,
-            format!("{:.1}", times[0]),
-            format!("{:.1}", times[1]),
-            ratio(times[0], times[1]),
-            verdict,
-        ]);
+        table.row([name, format!("{:.1}", times[0]), format!("{:.1}", times[1]), ratio(times[0], times[1]), verdict]);
     }
     table.row([
         "all".to_owned(),
@@ -90,7 +71,9 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
         ratio(totals[0], totals[1]),
         format!("{} of 22 same", 22 - differing),
     ]);
-    table.note(format!("Median of {rounds} rounds, the servers in turn; less time is better. Warm caches, one connection."));
+    table.note(format!(
+        "Median of {rounds} rounds, the servers in turn; less time is better. Warm caches, one connection."
+    ));
     Ok(table)
 }
 
@@ -100,10 +83,7 @@ fn queries(scale: f64) -> Vec<(String, String)> {
         .skip(1)
         .filter_map(|part| part.split_once('\n'))
         .map(|(number, sql)| {
-            let sql = sql
-                .trim()
-                .trim_end_matches(';')
-                .replace(":scale", &scale.to_string());
+            let sql = sql.trim().trim_end_matches(';').replace(":scale", &scale.to_string());
             (format!("Q{}", number.trim()), sql)
         })
         .collect()
@@ -116,75 +96,21 @@ async fn load(server: &Server, scale: f64) -> Result<(), BenchError> {
     }
     term::say(format_args!("TPC-H: loading {}", server.name));
     let c = &mut client;
-    copy(
-        c,
-        "region",
-        RegionGenerator::new(scale, 1, 1).iter().map(RegionCsv::new),
-    )
-    .await?;
-    copy(
-        c,
-        "nation",
-        NationGenerator::new(scale, 1, 1).iter().map(NationCsv::new),
-    )
-    .await?;
-    copy(
-        c,
-        "supplier",
-        SupplierGenerator::new(scale, 1, 1)
-            .iter()
-            .map(SupplierCsv::new),
-    )
-    .await?;
-    copy(
-        c,
-        "part",
-        PartGenerator::new(scale, 1, 1).iter().map(PartCsv::new),
-    )
-    .await?;
-    copy(
-        c,
-        "partsupp",
-        PartSuppGenerator::new(scale, 1, 1)
-            .iter()
-            .map(PartSuppCsv::new),
-    )
-    .await?;
-    copy(
-        c,
-        "customer",
-        CustomerGenerator::new(scale, 1, 1)
-            .iter()
-            .map(CustomerCsv::new),
-    )
-    .await?;
-    copy(
-        c,
-        "orders",
-        OrderGenerator::new(scale, 1, 1).iter().map(OrderCsv::new),
-    )
-    .await?;
-    copy(
-        c,
-        "lineitem",
-        LineItemGenerator::new(scale, 1, 1)
-            .iter()
-            .map(LineItemCsv::new),
-    )
-    .await?;
+    copy(c, "region", RegionGenerator::new(scale, 1, 1).iter().map(RegionCsv::new)).await?;
+    copy(c, "nation", NationGenerator::new(scale, 1, 1).iter().map(NationCsv::new)).await?;
+    copy(c, "supplier", SupplierGenerator::new(scale, 1, 1).iter().map(SupplierCsv::new)).await?;
+    copy(c, "part", PartGenerator::new(scale, 1, 1).iter().map(PartCsv::new)).await?;
+    copy(c, "partsupp", PartSuppGenerator::new(scale, 1, 1).iter().map(PartSuppCsv::new)).await?;
+    copy(c, "customer", CustomerGenerator::new(scale, 1, 1).iter().map(CustomerCsv::new)).await?;
+    copy(c, "orders", OrderGenerator::new(scale, 1, 1).iter().map(OrderCsv::new)).await?;
+    copy(c, "lineitem", LineItemGenerator::new(scale, 1, 1).iter().map(LineItemCsv::new)).await?;
     client.close().await;
     settle(server).await
 }
 
-async fn copy(
-    client: &mut Client,
-    table: &str,
-    rows: impl Iterator<Item = impl Display>,
-) -> Result<(), BenchError> {
+async fn copy(client: &mut Client, table: &str, rows: impl Iterator<Item = impl Display>) -> Result<(), BenchError> {
     use std::io::Write;
-    client
-        .copy_start(&format!("COPY {table} FROM STDIN WITH (FORMAT csv)"))
-        .await?;
+    client.copy_start(&format!("COPY {table} FROM STDIN WITH (FORMAT csv)")).await?;
     let (mut chunk, mut sent) = (Vec::with_capacity(CHUNK + 4096), 0u64);
     for row in rows {
         writeln!(chunk, "{row}")?;
@@ -197,9 +123,7 @@ async fn copy(
     client.copy_data(&chunk).await?;
     let loaded = client.copy_end().await?;
     if loaded != sent {
-        return Err(BenchError::Wrong(format!(
-            "{table}: {loaded} of {sent} rows were loaded"
-        )));
+        return Err(BenchError::Wrong(format!("{table}: {loaded} of {sent} rows were loaded")));
     }
     Ok(())
 }
@@ -217,12 +141,7 @@ fn difference(a: &QueryResult, b: &QueryResult) -> Option<String> {
             let (x, y) = (x.get(column), y.get(column));
             if !same(x.as_deref(), y.as_deref()) {
                 let show = |v: Option<&str>| v.unwrap_or("NULL").to_owned();
-                return Some(format!(
-                    "row {}: {}, not {}",
-                    n + 1,
-                    show(x.as_deref()),
-                    show(y.as_deref())
-                ));
+                return Some(format!("row {}: {}, not {}", n + 1, show(x.as_deref()), show(y.as_deref())));
             }
         }
     }
@@ -247,28 +166,15 @@ mod tests {
     fn there_are_22_queries() {
         let queries = queries(0.1);
         assert_eq!(queries.len(), 22);
-        assert!(
-            queries
-                .iter()
-                .enumerate()
-                .all(|(i, (name, _))| *name == format!("Q{}", i + 1))
-        );
+        assert!(queries.iter().enumerate().all(|(i, (name, _))| *name == format!("Q{}", i + 1)));
         assert!(queries[10].1.contains("0.0001 / 0.1"));
-        assert!(
-            queries
-                .iter()
-                .all(|(_, sql)| sql.starts_with("SELECT") || sql.starts_with("WITH"))
-        );
+        assert!(queries.iter().all(|(_, sql)| sql.starts_with("SELECT") || sql.starts_with("WITH")));
     }
 
     #[test]
     fn numbers_may_differ_in_their_last_digits_only() {
         assert!(same(Some("25.5193"), Some("25.51930000000001")));
         assert!(same(None, None) && same(Some("a"), Some("a")));
-        assert!(
-            !same(Some("1"), None)
-                && !same(Some("100"), Some("101"))
-                && !same(Some("a"), Some("b"))
-        );
+        assert!(!same(Some("1"), None) && !same(Some("100"), Some("101")) && !same(Some("a"), Some("b")));
     }
 }

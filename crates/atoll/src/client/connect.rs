@@ -49,14 +49,9 @@ impl Target {
     /// Reads a connection string: a URL or `key=value` pairs, as libpq takes them. What it leaves out is
     /// `postgres://atoll@127.0.0.1:5433/atoll`; a password may also come from `PGPASSWORD`.
     pub fn parse(url: &str) -> Result<Self, ClientError> {
-        let refuse = |reason: String| ClientError::Url {
-            url: hide_password(url),
-            reason,
-        };
+        let refuse = |reason: String| ClientError::Url { url: hide_password(url), reason };
         let (tls, rest) = tls::Options::take(url).map_err(refuse)?;
-        let mut config: tokio_postgres::Config = rest
-            .parse()
-            .map_err(|e: tokio_postgres::Error| refuse(cause(&e)))?;
+        let mut config: tokio_postgres::Config = rest.parse().map_err(|e: tokio_postgres::Error| refuse(cause(&e)))?;
         if config.get_user().is_none() {
             config.user("atoll");
         }
@@ -76,12 +71,7 @@ impl Target {
             .get_password()
             .map(<[u8]>::to_vec)
             .or_else(|| std::env::var_os("PGPASSWORD").map(|p| p.into_encoded_bytes()));
-        Ok(Self {
-            config,
-            address,
-            password,
-            tls,
-        })
+        Ok(Self { config, address, password, tls })
     }
 
     /// The name of the database.
@@ -100,10 +90,7 @@ impl Target {
     }
 
     async fn open(&self) -> Result<Box<dyn Stream>, ClientError> {
-        let refuse = |reason: String| ClientError::Connect {
-            address: self.address.to_string(),
-            reason,
-        };
+        let refuse = |reason: String| ClientError::Connect { address: self.address.to_string(), reason };
         let opening = async {
             Ok::<Box<dyn Stream>, io::Error>(match &self.address {
                 Address::Tcp(host, port) => {
@@ -114,11 +101,7 @@ impl Target {
                 Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
             })
         };
-        let timeout = self
-            .config
-            .get_connect_timeout()
-            .copied()
-            .unwrap_or(CONNECT_TIMEOUT);
+        let timeout = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
         match tokio::time::timeout(timeout, opening).await {
             Ok(opened) => opened.map_err(|e| refuse(e.to_string())),
             Err(_) => Err(refuse(format!("no answer in {} s", timeout.as_secs()))),
@@ -142,9 +125,9 @@ impl Target {
                 let connector = TlsConnector::from(Arc::new(config));
                 Ok(Box::new(connector.connect(name, stream).await?))
             }
-            _ if mode == SslMode::Require => Err(io::Error::other(
-                "the server does not encrypt, and sslmode requires it",
-            )),
+            _ if mode == SslMode::Require => {
+                Err(io::Error::other("the server does not encrypt, and sslmode requires it"))
+            }
             _ => Ok(Box::new(stream)),
         }
     }
@@ -175,9 +158,7 @@ impl Target {
                     });
                 }
                 Message::ParameterStatus(body) => {
-                    client
-                        .parameters
-                        .insert(body.name()?.to_owned(), body.value()?.to_owned());
+                    client.parameters.insert(body.name()?.to_owned(), body.value()?.to_owned());
                 }
                 Message::ErrorResponse(body) => {
                     return Err(self.refused(ServerError::read(body.fields())?));
@@ -189,10 +170,7 @@ impl Target {
     }
 
     fn refused(&self, error: ServerError) -> ClientError {
-        ClientError::Connect {
-            address: self.address.to_string(),
-            reason: error.to_string(),
-        }
+        ClientError::Connect { address: self.address.to_string(), reason: error.to_string() }
     }
 
     async fn authenticate(&self, client: &mut Client) -> Result<(), ClientError> {
@@ -206,8 +184,7 @@ impl Target {
             })
         };
         let mut scram: Option<sasl::ScramSha256> = None;
-        let no_dialogue =
-            || ClientError::Unexpected("an answer to an authentication that was not begun");
+        let no_dialogue = || ClientError::Unexpected("an answer to an authentication that was not begun");
         loop {
             match client.message().await? {
                 Message::AuthenticationOk => return Ok(()),
@@ -220,17 +197,10 @@ impl Target {
                 }
                 Message::AuthenticationSasl(body) => {
                     if !body.mechanisms().any(|m| Ok(m == sasl::SCRAM_SHA_256))? {
-                        return Err(ClientError::Unexpected(
-                            "no SASL mechanism that this client knows",
-                        ));
+                        return Err(ClientError::Unexpected("no SASL mechanism that this client knows"));
                     }
-                    let dialogue =
-                        sasl::ScramSha256::new(need()?, sasl::ChannelBinding::unsupported());
-                    frontend::sasl_initial_response(
-                        sasl::SCRAM_SHA_256,
-                        dialogue.message(),
-                        &mut client.output,
-                    )?;
+                    let dialogue = sasl::ScramSha256::new(need()?, sasl::ChannelBinding::unsupported());
+                    frontend::sasl_initial_response(sasl::SCRAM_SHA_256, dialogue.message(), &mut client.output)?;
                     scram = Some(dialogue);
                 }
                 Message::AuthenticationSaslContinue(body) => {
@@ -239,19 +209,14 @@ impl Target {
                     frontend::sasl_response(dialogue.message(), &mut client.output)?;
                 }
                 Message::AuthenticationSaslFinal(body) => {
-                    scram
-                        .as_mut()
-                        .ok_or_else(no_dialogue)?
-                        .finish(body.data())?;
+                    scram.as_mut().ok_or_else(no_dialogue)?.finish(body.data())?;
                 }
                 Message::ErrorResponse(body) => {
                     return Err(self.refused(ServerError::read(body.fields())?));
                 }
                 Message::NoticeResponse(_) => {}
                 _ => {
-                    return Err(ClientError::Unexpected(
-                        "an authentication method that this client does not know",
-                    ));
+                    return Err(ClientError::Unexpected("an authentication method that this client does not know"));
                 }
             }
             client.flush().await?;
@@ -281,9 +246,7 @@ impl CancelToken {
 }
 
 fn cause(error: &dyn std::error::Error) -> String {
-    error
-        .source()
-        .map_or_else(|| error.to_string(), ToString::to_string)
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn hide_password(url: &str) -> String {
@@ -292,10 +255,7 @@ fn hide_password(url: &str) -> String {
     };
     match tail.split_once('@') {
         Some((user, host)) if user.contains(':') => {
-            format!(
-                "{head}://{}:***@{host}",
-                user.split(':').next().unwrap_or_default()
-            )
+            format!("{head}://{}:***@{host}", user.split(':').next().unwrap_or_default())
         }
         _ => url.to_owned(),
     }
@@ -308,24 +268,16 @@ mod tests {
     #[test]
     fn what_a_url_leaves_out_is_atoll_on_this_machine() {
         let target = Target::parse("postgres://").expect("an empty URL");
-        assert_eq!(
-            (target.user(), target.database(), target.address().as_str()),
-            ("atoll", "atoll", "127.0.0.1:5433")
-        );
+        assert_eq!((target.user(), target.database(), target.address().as_str()), ("atoll", "atoll", "127.0.0.1:5433"));
         let target = Target::parse("postgres://ada@[::1]:77/news").expect("a full URL");
-        assert_eq!(
-            (target.user(), target.database(), target.address().as_str()),
-            ("ada", "news", "[::1]:77")
-        );
+        assert_eq!((target.user(), target.database(), target.address().as_str()), ("ada", "news", "[::1]:77"));
         assert!(Target::parse("http://x").is_err());
         assert!(Target::parse("postgres://a,b/").is_err());
     }
 
     #[test]
     fn a_refused_url_does_not_show_its_password() {
-        let error = Target::parse("postgres://ada:secret@h/db?nonsense=1")
-            .expect_err("an unknown option")
-            .to_string();
+        let error = Target::parse("postgres://ada:secret@h/db?nonsense=1").expect_err("an unknown option").to_string();
         assert!(!error.contains("secret"), "{error}");
     }
 }

@@ -96,21 +96,10 @@ impl ServerError {
         if let Some((number, line, column)) = self.position.and_then(|p| locate(statement, p)) {
             let head = format!("LINE {number}: ");
             // Tabs are kept, so that the caret stands below its character in any terminal.
-            let indent: String = line
-                .chars()
-                .take(column)
-                .map(|c| if c == '\t' { '\t' } else { ' ' })
-                .collect();
-            out.push_str(&format!(
-                "{head}{line}\n{}{indent}^\n",
-                " ".repeat(head.len())
-            ));
+            let indent: String = line.chars().take(column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            out.push_str(&format!("{head}{line}\n{}{indent}^\n", " ".repeat(head.len())));
         }
-        for (name, value) in [
-            ("DETAIL", &self.detail),
-            ("HINT", &self.hint),
-            ("CONTEXT", &self.context),
-        ] {
+        for (name, value) in [("DETAIL", &self.detail), ("HINT", &self.hint), ("CONTEXT", &self.context)] {
             if let Some(value) = value {
                 out.push_str(&format!("{name}:  {value}\n"));
             }

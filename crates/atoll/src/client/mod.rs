@@ -56,18 +56,12 @@ impl Row {
         let truncated = || io::Error::new(io::ErrorKind::InvalidData, "a row that is cut off");
         let (mut at, mut fields) = (0usize, Vec::new());
         while at < buffer.len() {
-            let length = buffer
-                .get(at..at + 4)
-                .and_then(|b| b.try_into().ok())
-                .ok_or_else(truncated)?;
+            let length = buffer.get(at..at + 4).and_then(|b| b.try_into().ok()).ok_or_else(truncated)?;
             at += 4;
             match usize::try_from(i32::from_be_bytes(length)) {
                 Err(_) => fields.push(None),
                 Ok(length) => {
-                    let end = at
-                        .checked_add(length)
-                        .filter(|end| *end <= buffer.len())
-                        .ok_or_else(truncated)?;
+                    let end = at.checked_add(length).filter(|end| *end <= buffer.len()).ok_or_else(truncated)?;
                     // Offsets fit: a message is shorter than 4 GiB by its own length field.
                     fields.push(Some((at as u32, end as u32)));
                     at = end;
@@ -85,9 +79,7 @@ impl Row {
     /// The value of a column, `None` for NULL; what is not UTF-8 is shown with replacement characters.
     pub fn get(&self, column: usize) -> Option<std::borrow::Cow<'_, str>> {
         let (start, end) = (*self.fields.get(column)?)?;
-        Some(String::from_utf8_lossy(
-            &self.buffer[start as usize..end as usize],
-        ))
+        Some(String::from_utf8_lossy(&self.buffer[start as usize..end as usize]))
     }
 }
 
@@ -132,11 +124,7 @@ pub struct QueryResult {
 impl QueryResult {
     /// The number in the command tag: rows inserted, copied, selected.
     pub fn affected(&self) -> u64 {
-        self.tag
-            .rsplit(' ')
-            .next()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0)
+        self.tag.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
 }
 
@@ -189,12 +177,7 @@ impl Client {
             return Ok(match self.message().await? {
                 Message::RowDescription(body) => Event::Columns(
                     body.fields()
-                        .map(|f| {
-                            Ok(Column {
-                                name: f.name().to_owned(),
-                                type_oid: f.type_oid(),
-                            })
-                        })
+                        .map(|f| Ok(Column { name: f.name().to_owned(), type_oid: f.type_oid() }))
                         .collect()?,
                 ),
                 Message::DataRow(body) => Event::Row(Row::decode(body.buffer_bytes().clone())?),
@@ -211,8 +194,7 @@ impl Client {
                     Event::Ready
                 }
                 Message::ParameterStatus(body) => {
-                    self.parameters
-                        .insert(body.name()?.to_owned(), body.value()?.to_owned());
+                    self.parameters.insert(body.name()?.to_owned(), body.value()?.to_owned());
                     continue;
                 }
                 _ => continue,
@@ -291,10 +273,7 @@ impl Client {
                 Event::Row(row) => result.rows.push(row),
                 Event::Complete(tag) => result.tag = tag,
                 Event::Error(error) => failed = Some(error),
-                Event::CopyIn => {
-                    self.copy_fail("this statement is not expected to copy")
-                        .await?
-                }
+                Event::CopyIn => self.copy_fail("this statement is not expected to copy").await?,
                 Event::Ready => return failed.map_or(Ok(result), |error| Err(error.into())),
                 _ => {}
             }
@@ -317,11 +296,7 @@ impl Client {
                 self.input.reserve(16 << 10);
             }
             if self.stream.read_buf(&mut self.input).await? == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the server closed the connection",
-                )
-                .into());
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection").into());
             }
         }
     }
@@ -330,14 +305,8 @@ impl Client {
 /// `name` as an SQL identifier, quoted where it must be.
 pub fn quote_ident(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain && !RESERVED.contains(&name) {
-        name.to_owned()
-    } else {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain && !RESERVED.contains(&name) { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 /// `text` as an SQL string literal.
@@ -431,8 +400,7 @@ mod tests {
 
     #[test]
     fn rows_decode_and_refuse_what_is_cut_off() {
-        let row = Row::decode(Bytes::from_static(b"\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0"))
-            .expect("a whole row");
+        let row = Row::decode(Bytes::from_static(b"\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\0")).expect("a whole row");
         assert_eq!(row.len(), 3);
         assert_eq!(row.get(0).as_deref(), Some("ab"));
         assert_eq!(row.get(1), None);

@@ -6,17 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::danger::{
-    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
-};
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// What a connection string says about certificates, beyond what the driver's parser knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,9 +55,7 @@ impl Options {
             .with_safe_default_protocol_versions()
             .map_err(|e| e.to_string())?;
         Ok(match &self.root {
-            Some(file) if self.verify => builder
-                .with_root_certificates(roots(Path::new(file))?)
-                .with_no_client_auth(),
+            Some(file) if self.verify => builder.with_root_certificates(roots(Path::new(file))?).with_no_client_auth(),
             _ => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
@@ -76,9 +68,7 @@ fn roots(file: &Path) -> Result<RootCertStore, String> {
     let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|e| fail(&e))? {
-        store
-            .add(certificate.map_err(|e| fail(&e))?)
-            .map_err(|e| fail(&e))?;
+        store.add(certificate.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
     }
     if store.is_empty() {
         return Err(fail(&"no certificate in it"));
@@ -134,20 +124,11 @@ mod tests {
     #[test]
     fn options_are_taken_out_of_the_url() {
         let take = |url: &str| Options::take(url);
-        assert_eq!(
-            take("postgres://h/d"),
-            Ok((Options::default(), "postgres://h/d".into()))
-        );
-        let strict = Options {
-            root: Some("ca.pem".into()),
-            verify: true,
-        };
+        assert_eq!(take("postgres://h/d"), Ok((Options::default(), "postgres://h/d".into())));
+        let strict = Options { root: Some("ca.pem".into()), verify: true };
         assert_eq!(
             take("postgres://h/d?sslmode=verify-full&sslrootcert=ca.pem&connect_timeout=3"),
-            Ok((
-                strict,
-                "postgres://h/d?sslmode=require&connect_timeout=3".into()
-            ))
+            Ok((strict, "postgres://h/d?sslmode=require&connect_timeout=3".into()))
         );
         assert!(take("postgres://h/d?sslmode=verify-full").is_err());
         assert!(take("postgres://h/d?sslmode=verify-ca").is_err());

@@ -76,13 +76,8 @@ enum DemoError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("loading {table}: {source}")]
-    Load {
-        table: &'static str,
-        source: LoadError,
-    },
-    #[error(
-        "{0} holds a demo that was not loaded to the end: remove the directory and start again"
-    )]
+    Load { table: &'static str, source: LoadError },
+    #[error("{0} holds a demo that was not loaded to the end: remove the directory and start again")]
     HalfLoaded(String),
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -114,16 +109,9 @@ async fn demo(args: DemoArgs) -> Result<(), DemoError> {
     let defaults = ServeConfig::default();
     let config = ServeConfig {
         data,
-        sql_addr: args
-            .sql_addr
-            .unwrap_or_else(|| free_or_any("PostgreSQL clients", defaults.sql_addr)),
-        http_addr: args
-            .http_addr
-            .unwrap_or_else(|| free_or_any("HTTP clients", defaults.http_addr)),
-        log: LogConfig {
-            level: args.log_level.clone(),
-            ..LogConfig::default()
-        },
+        sql_addr: args.sql_addr.unwrap_or_else(|| free_or_any("PostgreSQL clients", defaults.sql_addr)),
+        http_addr: args.http_addr.unwrap_or_else(|| free_or_any("HTTP clients", defaults.http_addr)),
+        log: LogConfig { level: args.log_level.clone(), ..LogConfig::default() },
         ..defaults
     };
     config.validate()?;
@@ -151,9 +139,7 @@ fn free_or_any(whose: &str, wanted: SocketAddr) -> SocketAddr {
     match TcpListener::bind(wanted) {
         Ok(_) => wanted,
         Err(error) => {
-            term::say(format_args!(
-                "{wanted} is not free ({error}): {whose} get another port, shown below"
-            ));
+            term::say(format_args!("{wanted} is not free ({error}): {whose} get another port, shown below"));
             SocketAddr::new(wanted.ip(), 0)
         }
     }
@@ -174,21 +160,15 @@ async fn show(args: &DemoArgs, server: &RunningServer) -> Result<(), DemoError> 
 }
 
 async fn is_loaded(args: &DemoArgs, client: &mut Client) -> Result<bool, DemoError> {
-    let tables = client
-        .query("SELECT table_name FROM information_schema.tables WHERE table_name = 'popular_rank'")
-        .await?;
+    let tables =
+        client.query("SELECT table_name FROM information_schema.tables WHERE table_name = 'popular_rank'").await?;
     if tables.rows.is_empty() {
         return Ok(false);
     }
     // Monthly ranks come last of all.
-    let last = client
-        .query("SELECT rank FROM popular_rank WHERE granularity = 'monthly' LIMIT 1")
-        .await?;
+    let last = client.query("SELECT rank FROM popular_rank WHERE granularity = 'monthly' LIMIT 1").await?;
     if last.rows.is_empty() {
-        let data = args
-            .data
-            .as_ref()
-            .map_or_else(String::new, |d| d.display().to_string());
+        let data = args.data.as_ref().map_or_else(String::new, |d| d.display().to_string());
         return Err(DemoError::HalfLoaded(data));
     }
     Ok(true)
@@ -197,19 +177,10 @@ async fn is_loaded(args: &DemoArgs, client: &mut Client) -> Result<bool, DemoErr
 async fn load(args: &DemoArgs, target: &Target, client: &mut Client) -> Result<(), DemoError> {
     let began = Instant::now();
     let scale = Scale::of(args.scale);
-    term::say(
-        "Making the sites beijing and hongkong beside main, and the tables of a news platform.",
-    );
+    term::say("Making the sites beijing and hongkong beside main, and the tables of a news platform.");
     for (title, sql) in statements(SCHEMA) {
-        let doing = if title.is_empty() {
-            sql.lines().next().unwrap_or_default().to_owned()
-        } else {
-            title
-        };
-        client
-            .query(&sql)
-            .await
-            .map_err(|source| DemoError::Statement { doing, source })?;
+        let doing = if title.is_empty() { sql.lines().next().unwrap_or_default().to_owned() } else { title };
+        client.query(&sql).await.map_err(|source| DemoError::Statement { doing, source })?;
     }
     for table in Table::ALL {
         load_table(table, scale, target).await?;
@@ -217,13 +188,8 @@ async fn load(args: &DemoArgs, target: &Target, client: &mut Client) -> Result<(
     for (title, sql) in statements(DERIVE) {
         let (label, _) = title.split_once(':').unwrap_or((title.as_str(), ""));
         let start = Instant::now();
-        let result = client
-            .query(&sql)
-            .await
-            .map_err(|source| DemoError::Statement {
-                doing: label.to_owned(),
-                source,
-            })?;
+        let result =
+            client.query(&sql).await.map_err(|source| DemoError::Statement { doing: label.to_owned(), source })?;
         report(label, &rows_in(result.affected(), start.elapsed()));
     }
     report("in all", &format!("{:.1} s", began.elapsed().as_secs_f64()));
@@ -252,17 +218,11 @@ pub async fn copy_table(
     let sink: Arc<RejectSink> = {
         let refused = refused.clone();
         Arc::new(move |r: &Reject<'_>| {
-            refused.lock().get_or_insert_with(|| {
-                format!("row {}: {} (SQLSTATE {})", r.line, r.reason, r.sqlstate)
-            });
+            refused.lock().get_or_insert_with(|| format!("row {}: {} (SQLSTATE {})", r.line, r.reason, r.sqlstate));
             Ok(())
         })
     };
-    let loader = Loader {
-        target: target.clone(),
-        jobs,
-        max_errors: 0,
-    };
+    let loader = Loader { target: target.clone(), jobs, max_errors: 0 };
     let outcome = loader.run(receiver, counters, sink).await;
     // A generator cannot fail, and it ends once the loader does.
     let _ = generator.await;
@@ -277,17 +237,10 @@ pub async fn copy_table(
 
 async fn load_table(table: Table, scale: Scale, target: &Target) -> Result<(), DemoError> {
     let counters = Arc::new(Counters::default());
-    let progress = Progress::start(
-        table.name(),
-        Measure::Rows(table.rows(scale)),
-        counters.clone(),
-    );
+    let progress = Progress::start(table.name(), Measure::Rows(table.rows(scale)), counters.clone());
     let copied = copy_table(table, scale, target, JOBS, counters).await;
     let summary = progress.finish();
-    copied.map_err(|source| DemoError::Load {
-        table: table.name(),
-        source,
-    })?;
+    copied.map_err(|source| DemoError::Load { table: table.name(), source })?;
     report(table.name(), &summary);
     Ok(())
 }
@@ -297,28 +250,16 @@ fn report(label: &str, text: &str) {
 }
 
 fn rows_in(rows: u64, elapsed: Duration) -> String {
-    format!(
-        "{} rows in {:.2} s",
-        term::thousands(rows),
-        elapsed.as_secs_f64()
-    )
+    format!("{} rows in {:.2} s", term::thousands(rows), elapsed.as_secs_f64())
 }
 
 /// Runs the example's queries, each with its result, its time, and what each site was asked for.
 async fn ask(client: &mut Client) -> Result<(), DemoError> {
     let colour = term::colours(&io::stdout());
-    let style = Style {
-        format: Format::Aligned,
-        expanded: false,
-        tuples_only: false,
-        null: String::new(),
-    };
+    let style = Style { format: Format::Aligned, expanded: false, tuples_only: false, null: String::new() };
     let mut out = io::stdout().lock();
     for (title, sql) in statements(QUERIES) {
-        let fail = |source| DemoError::Statement {
-            doing: title.clone(),
-            source,
-        };
+        let fail = |source| DemoError::Statement { doing: title.clone(), source };
         writeln!(out, "\n{}", term::bold(&title, colour))?;
         for line in sql.lines() {
             writeln!(out, "  {line}")?;
@@ -331,15 +272,8 @@ async fn ask(client: &mut Client) -> Result<(), DemoError> {
             printer.row(row, &mut out)?;
         }
         printer.end(&mut out)?;
-        writeln!(
-            out,
-            "{:.1} ms, {:.1} ms when asked again. Which sites were asked for what:",
-            first, again
-        )?;
-        let plan = client
-            .query(&format!("EXPLAIN {sql}"))
-            .await
-            .map_err(fail)?;
+        writeln!(out, "{:.1} ms, {:.1} ms when asked again. Which sites were asked for what:", first, again)?;
+        let plan = client.query(&format!("EXPLAIN {sql}")).await.map_err(fail)?;
         for line in plan.rows.iter().filter_map(|r| r.get(0)) {
             writeln!(out, "{}", term::dim(format_args!("    {line}"), colour))?;
         }
@@ -359,23 +293,11 @@ fn tell_how_to_connect(args: &DemoArgs, server: &RunningServer) -> io::Result<()
     let (sql, http) = (server.sql_addr(), server.http_addr());
     let mut out = io::stdout().lock();
     writeln!(out, "Atoll is ready. From another terminal:")?;
-    writeln!(
-        out,
-        "  psql -h {} -p {} -U atoll atoll",
-        sql.ip(),
-        sql.port()
-    )?;
+    writeln!(out, "  psql -h {} -p {} -U atoll atoll", sql.ip(), sql.port())?;
     writeln!(out, "  atoll sql postgres://atoll@{sql}/atoll")?;
-    writeln!(
-        out,
-        "  curl -s http://{http}/query -d '{{\"query\": \"SELECT count(*) FROM users\"}}'"
-    )?;
+    writeln!(out, "  curl -s http://{http}/query -d '{{\"query\": \"SELECT count(*) FROM users\"}}'")?;
     match &args.data {
-        Some(data) => writeln!(
-            out,
-            "Ctrl-C stops it; the data stays in {}.",
-            data.display()
-        )?,
+        Some(data) => writeln!(out, "Ctrl-C stops it; the data stays in {}.", data.display())?,
         None => writeln!(out, "Ctrl-C stops it and removes the data.")?,
     }
     out.flush()
@@ -410,25 +332,14 @@ mod tests {
     #[test]
     fn scripts_are_cut_into_titled_statements() {
         let found = statements("-- Head\n\n-- One\n-- two\nSELECT 1\n-- inside\n;\nSELECT 2;\n");
-        assert_eq!(
-            found,
-            [
-                ("One two".into(), "SELECT 1\n-- inside\n".into()),
-                (String::new(), "SELECT 2".to_owned())
-            ]
-        );
+        assert_eq!(found, [("One two".into(), "SELECT 1\n-- inside\n".into()), (String::new(), "SELECT 2".to_owned())]);
     }
 
     #[test]
     fn every_query_of_the_example_has_a_title() {
         let queries = statements(QUERIES);
         assert_eq!(queries.len(), 8);
-        assert!(
-            queries
-                .iter()
-                .chain(&statements(DERIVE))
-                .all(|(title, _)| !title.is_empty())
-        );
+        assert!(queries.iter().chain(&statements(DERIVE)).all(|(title, _)| !title.is_empty()));
         assert_eq!(statements(SCHEMA).len(), 13);
     }
 }

@@ -32,11 +32,7 @@ impl Scale {
     /// Scale 1 is 10,000 users, 10,000 articles and 1,000,000 readings; fractions are allowed.
     pub fn of(scale: f64) -> Self {
         let rows = |n: f64| (n * scale).round().max(10.0) as u64;
-        Self {
-            users: rows(10_000.0),
-            articles: rows(10_000.0),
-            reads: rows(1_000_000.0),
-        }
+        Self { users: rows(10_000.0), articles: rows(10_000.0), reads: rows(1_000_000.0) }
     }
 }
 
@@ -80,26 +76,17 @@ impl Table {
                 "uid, name, gender, email, phone, dept, grade, language, region, role, prefer_tags, \
                  obtained_credits, created"
             }
-            Self::Articles => {
-                "aid, title, category, abstract, tags, authors, language, text, image, video, created"
-            }
+            Self::Articles => "aid, title, category, abstract, tags, authors, language, text, image, video, created",
             Self::Reads => "rid, uid, aid, read_at, read_time_s, agree, comment, share",
         };
-        format!(
-            "COPY {} ({columns}) FROM STDIN WITH (FORMAT csv)",
-            self.name()
-        )
-        .into()
+        format!("COPY {} ({columns}) FROM STDIN WITH (FORMAT csv)", self.name()).into()
     }
 
     /// Its rows, in batches.
     pub fn batches(self, scale: Scale) -> impl Iterator<Item = Batch> {
         let (rows, statement) = (self.rows(scale), self.copy_statement());
         (0..rows).step_by(BATCH_ROWS as usize).map(move |first| {
-            let mut batch = Batch {
-                statement: statement.clone(),
-                ..Batch::default()
-            };
+            let mut batch = Batch { statement: statement.clone(), ..Batch::default() };
             for row in first..rows.min(first + BATCH_ROWS) {
                 // Writing to memory does not fail.
                 let _ = self.write_row(row, scale, &mut batch.data);
@@ -129,11 +116,7 @@ fn user(n: u64, random: &mut Random, out: &mut Vec<u8>) -> std::io::Result<()> {
         random.below(100_000_000),
         random.below(20),
         random.below(4) + 1,
-        if beijing == random.chance(80) {
-            "zh"
-        } else {
-            "en"
-        },
+        if beijing == random.chance(80) { "zh" } else { "en" },
         if beijing { "Beijing" } else { "Hong Kong" },
         random.below(3),
         random.pick(&TOPICS),
@@ -145,11 +128,7 @@ fn user(n: u64, random: &mut Random, out: &mut Vec<u8>) -> std::io::Result<()> {
 
 fn article(n: u64, random: &mut Random, out: &mut Vec<u8>) -> std::io::Result<()> {
     let science = random.chance(45);
-    let (verb, topic, place) = (
-        random.pick(&VERBS),
-        random.pick(&TOPICS),
-        random.pick(&PLACES),
-    );
+    let (verb, topic, place) = (random.pick(&VERBS), random.pick(&TOPICS), random.pick(&PLACES));
     let author = random.pick(&FAMILY);
     writeln!(
         out,
@@ -160,11 +139,7 @@ fn article(n: u64, random: &mut Random, out: &mut Vec<u8>) -> std::io::Result<()
         random.pick(&TOPICS),
         random.pick(&FAMILY),
         if random.chance(50) { "en" } else { "zh" },
-        if random.chance(5) {
-            format!("news/a{n}/video.mp4")
-        } else {
-            String::new()
-        },
+        if random.chance(5) { format!("news/a{n}/video.mp4") } else { String::new() },
         timestamp(random.below(DAYS * SECONDS_A_DAY), -90),
     )
 }
@@ -193,17 +168,9 @@ fn flag(on: bool) -> char {
 
 /// `YYYY-MM-DD HH:MM:SS`, `seconds` after the first day moved by `days`.
 fn timestamp(seconds: u64, days: i64) -> String {
-    let (day, second) = (
-        FIRST_DAY + days + (seconds / SECONDS_A_DAY) as i64,
-        seconds % SECONDS_A_DAY,
-    );
+    let (day, second) = (FIRST_DAY + days + (seconds / SECONDS_A_DAY) as i64, seconds % SECONDS_A_DAY);
     let (year, month, date) = civil(day);
-    format!(
-        "{year}-{month:02}-{date:02} {:02}:{:02}:{:02}",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year}-{month:02}-{date:02} {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
 /// Year, month and day of a number of days since 1970-01-01, for days after it
@@ -216,11 +183,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (
-        yoe + era * 400 + i64::from(month <= 2),
-        month,
-        doy - (153 * mp + 2) / 5 + 1,
-    )
+    (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
 }
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), begun anew for each row.
@@ -262,23 +225,15 @@ impl Random {
 }
 
 const GIVEN: [&str; 16] = [
-    "Ada", "Bo", "Chen", "Dan", "Elena", "Fang", "Grace", "Hao", "Iris", "Jun", "Kai", "Lin",
-    "Mei", "Noor", "Tao", "Yan",
+    "Ada", "Bo", "Chen", "Dan", "Elena", "Fang", "Grace", "Hao", "Iris", "Jun", "Kai", "Lin", "Mei", "Noor", "Tao",
+    "Yan",
 ];
 const FAMILY: [&str; 16] = [
-    "Wang", "Li", "Zhang", "Liu", "Chen", "Yang", "Huang", "Zhao", "Wu", "Zhou", "Chan", "Wong",
-    "Lam", "Cheung", "Ho", "Ng",
+    "Wang", "Li", "Zhang", "Liu", "Chen", "Yang", "Huang", "Zhao", "Wu", "Zhou", "Chan", "Wong", "Lam", "Cheung", "Ho",
+    "Ng",
 ];
-const VERBS: [&str; 8] = [
-    "Measuring",
-    "Building",
-    "Understanding",
-    "Predicting",
-    "Repairing",
-    "Mapping",
-    "Growing",
-    "Teaching",
-];
+const VERBS: [&str; 8] =
+    ["Measuring", "Building", "Understanding", "Predicting", "Repairing", "Mapping", "Growing", "Teaching"];
 const TOPICS: [&str; 16] = [
     "batteries",
     "bridges",
@@ -297,18 +252,8 @@ const TOPICS: [&str; 16] = [
     "storms",
     "vaccines",
 ];
-const PLACES: [&str; 10] = [
-    "Beijing",
-    "Hong Kong",
-    "Shenzhen",
-    "Singapore",
-    "Nairobi",
-    "Lima",
-    "Oslo",
-    "Toronto",
-    "Mumbai",
-    "Tokyo",
-];
+const PLACES: [&str; 10] =
+    ["Beijing", "Hong Kong", "Shenzhen", "Singapore", "Nairobi", "Lima", "Oslo", "Toronto", "Mumbai", "Tokyo"];
 
 #[cfg(test)]
 mod tests {
@@ -317,27 +262,14 @@ mod tests {
     #[test]
     fn the_same_rows_every_time_and_everywhere() {
         let scale = Scale::of(0.001);
-        assert_eq!(
-            scale,
-            Scale {
-                users: 10,
-                articles: 10,
-                reads: 1000
-            }
-        );
+        assert_eq!(scale, Scale { users: 10, articles: 10, reads: 1000 });
         for table in Table::ALL {
-            let twice: Vec<Vec<u8>> = (0..2)
-                .map(|_| table.batches(scale).flat_map(|b| b.data).collect())
-                .collect();
+            let twice: Vec<Vec<u8>> = (0..2).map(|_| table.batches(scale).flat_map(|b| b.data).collect()).collect();
             assert_eq!(twice[0], twice[1]);
             let text = String::from_utf8(twice[0].clone()).expect("UTF-8");
             assert_eq!(text.lines().count() as u64, table.rows(scale));
             let fields = table.copy_statement().matches(", ").count() + 1;
-            assert!(
-                text.lines().all(|l| l.split(',').count() == fields),
-                "{}",
-                table.name()
-            );
+            assert!(text.lines().all(|l| l.split(',').count() == fields), "{}", table.name());
         }
     }
 
@@ -357,10 +289,7 @@ mod tests {
             for line in String::from_utf8(batch.data).expect("UTF-8").lines() {
                 let fields: Vec<&str> = line.split(',').collect();
                 let number = |field: &str| field[1..].parse::<u64>().expect("a number");
-                assert!(
-                    number(fields[1]) < scale.users && number(fields[2]) < scale.articles,
-                    "{line}"
-                );
+                assert!(number(fields[1]) < scale.users && number(fields[2]) < scale.articles, "{line}");
                 assert!(fields[3] < "2026-04-01", "{line}");
             }
         }

@@ -108,10 +108,8 @@ pub async fn run(args: LoadArgs) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(refusal) => {
             term::fail(&refusal);
-            let no_connection = matches!(
-                refusal,
-                Refusal::Client(ClientError::Connect { .. } | ClientError::Url { .. })
-            );
+            let no_connection =
+                matches!(refusal, Refusal::Client(ClientError::Connect { .. } | ClientError::Url { .. }));
             ExitCode::from(if no_connection { 2 } else { 1 })
         }
     }
@@ -125,9 +123,7 @@ async fn load(args: &LoadArgs) -> Result<bool, Refusal> {
         return Err(Refusal::Wrong("--from-line takes one file".into()));
     }
     if args.rejects.is_some() && files.len() > 1 {
-        return Err(Refusal::Wrong(
-            "--rejects takes one file; without it each file has its own".into(),
-        ));
+        return Err(Refusal::Wrong("--rejects takes one file; without it each file has its own".into()));
     }
     for file in &files {
         if !load_file(args, &target, &columns, file).await? {
@@ -163,10 +159,7 @@ async fn table_columns(target: &Target, table: &str) -> Result<Vec<TableColumn>,
         None => name.to_lowercase(),
     };
     let (schema, name) = match table.split_once('.') {
-        Some((schema, name)) => (
-            format!(" AND table_schema = {}", quote_literal(&part(schema))),
-            part(name),
-        ),
+        Some((schema, name)) => (format!(" AND table_schema = {}", quote_literal(&part(schema))), part(name)),
         None => (String::new(), part(table)),
     };
     let mut client = target.connect().await?;
@@ -179,46 +172,21 @@ async fn table_columns(target: &Target, table: &str) -> Result<Vec<TableColumn>,
         .await?;
     client.close().await;
     if result.rows.is_empty() {
-        return Err(Refusal::Wrong(format!(
-            "there is no table {table} in {}",
-            target.database()
-        )));
+        return Err(Refusal::Wrong(format!("there is no table {table} in {}", target.database())));
     }
     let text = |row: &crate::client::Row, i| row.get(i).unwrap_or_default().into_owned();
-    Ok(result
-        .rows
-        .iter()
-        .map(|r| TableColumn {
-            name: text(r, 0),
-            data_type: text(r, 1),
-        })
-        .collect())
+    Ok(result.rows.iter().map(|r| TableColumn { name: text(r, 0), data_type: text(r, 1) }).collect())
 }
 
 /// Loads one file, and says what came of it; false if it stopped.
-async fn load_file(
-    args: &LoadArgs,
-    target: &Target,
-    columns: &[TableColumn],
-    file: &Path,
-) -> Result<bool, Refusal> {
-    let shown = if file.as_os_str() == "-" {
-        "stdin".to_owned()
-    } else {
-        file.display().to_string()
-    };
+async fn load_file(args: &LoadArgs, target: &Target, columns: &[TableColumn], file: &Path) -> Result<bool, Refusal> {
+    let shown = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
     let refuse = |e| Refusal::File(shown.clone(), e);
     let read = Arc::new(AtomicU64::new(0));
     let input = source::open(file, read.clone()).map_err(refuse)?;
-    let size = std::fs::metadata(file)
-        .ok()
-        .filter(std::fs::Metadata::is_file)
-        .map(|m| m.len());
-    let rejects = Arc::new(RejectFile::new(
-        args.rejects
-            .clone()
-            .unwrap_or_else(|| PathBuf::from(format!("{shown}.rej"))),
-    ));
+    let size = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
+    let rejects =
+        Arc::new(RejectFile::new(args.rejects.clone().unwrap_or_else(|| PathBuf::from(format!("{shown}.rej")))));
     let counters = Arc::new(Counters::default());
     let mut reader = Reader {
         args,
@@ -235,11 +203,7 @@ async fn load_file(
 
     let progress = Progress::start(&shown, Measure::Bytes(read, size), counters.clone());
     let (sender, receiver) = mpsc::channel(usize::from(args.jobs));
-    let loader = Loader {
-        target: target.clone(),
-        jobs: usize::from(args.jobs),
-        max_errors: args.max_errors,
-    };
+    let loader = Loader { target: target.clone(), jobs: usize::from(args.jobs), max_errors: args.max_errors };
     let sink: Arc<RejectSink> = {
         let rejects = rejects.clone();
         Arc::new(move |reject: &Reject<'_>| rejects.write(reject))
@@ -248,25 +212,15 @@ async fn load_file(
     // Reading blocks; the other threads of the runtime go on meanwhile.
     let ended = tokio::task::block_in_place(|| reader.pump(json, &sender));
     drop(sender);
-    let outcome = work
-        .await
-        .map_err(|e| Refusal::Wrong(format!("a loader ended: {e}")))?;
+    let outcome = work.await.map_err(|e| Refusal::Wrong(format!("a loader ended: {e}")))?;
     let counters = &reader.counters;
     let rejected = counters.rejected.load(Ordering::Acquire);
     let untried = counters.untried.load(Ordering::Acquire);
     let summary = progress.finish();
-    term::say(format_args!(
-        "{shown}: {summary}, {} rejected",
-        term::thousands(rejected)
-    ));
-    rejects
-        .close()
-        .map_err(|e| Refusal::File(rejects.path().display().to_string(), e))?;
+    term::say(format_args!("{shown}: {summary}, {} rejected", term::thousands(rejected)));
+    rejects.close().map_err(|e| Refusal::File(rejects.path().display().to_string(), e))?;
     if rejected > 0 {
-        term::say(format_args!(
-            "{shown}: rejected rows are in {}",
-            rejects.path().display()
-        ));
+        term::say(format_args!("{shown}: rejected rows are in {}", rejects.path().display()));
     }
     if let Some(failure) = &outcome.failure {
         term::fail(format_args!("{shown}: {failure}"));
@@ -276,21 +230,16 @@ async fn load_file(
     }
     let stopped = rejected > args.max_errors;
     if stopped {
-        term::fail(format_args!(
-            "{shown}: stopped after {rejected} rejected rows (--max-errors {})",
-            args.max_errors
-        ));
+        term::fail(format_args!("{shown}: stopped after {rejected} rejected rows (--max-errors {})", args.max_errors));
         if untried > 0 {
-            term::say(format_args!(
-                "{untried} rows of the same batches were not tried; they are in the reject file"
-            ));
+            term::say(format_args!("{untried} rows of the same batches were not tried; they are in the reject file"));
         }
     }
     if stopped || outcome.failure.is_some() {
         match outcome.resume.or(ended.as_ref().ok().copied().flatten()) {
-            Some(line) => term::say(format_args!(
-                "nothing from line {line} on was loaded: continue with --from-line {line}"
-            )),
+            Some(line) => {
+                term::say(format_args!("nothing from line {line} on was loaded: continue with --from-line {line}"))
+            }
             None => term::say("every line before the end of the file was dealt with"),
         }
     }
@@ -300,9 +249,7 @@ async fn load_file(
 fn guess(file: &Path) -> Format {
     let name = file.to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
-    let json = [".json", ".jsonl", ".ndjson"]
-        .iter()
-        .any(|suffix| name.ends_with(suffix));
+    let json = [".json", ".jsonl", ".ndjson"].iter().any(|suffix| name.ends_with(suffix));
     if json { Format::Json } else { Format::Csv }
 }
 
@@ -327,11 +274,7 @@ impl Reader<'_> {
             self.columns.iter().map(|c| c.name.clone()).collect()
         } else {
             self.records.set_quote(Some(b'"'));
-            let header = if args.no_header {
-                Vec::new()
-            } else {
-                self.header(shown)?
-            };
+            let header = if args.no_header { Vec::new() } else { self.header(shown)? };
             match (args.columns.is_empty(), args.no_header) {
                 (false, _) => args.columns.clone(),
                 (true, true) => self.columns.iter().map(|c| c.name.clone()).collect(),
@@ -341,11 +284,7 @@ impl Reader<'_> {
         let mut mapped = Vec::new();
         for name in &names {
             let exact = self.columns.iter().find(|c| c.name == *name);
-            let found = exact.or_else(|| {
-                self.columns
-                    .iter()
-                    .find(|c| c.name.eq_ignore_ascii_case(name.trim()))
-            });
+            let found = exact.or_else(|| self.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name.trim())));
             match found {
                 Some(column) => mapped.push(quote_ident(&column.name)),
                 None => {
@@ -359,11 +298,7 @@ impl Reader<'_> {
             }
         }
         self.single = mapped.len() == 1;
-        let (delimiter, null) = if json {
-            (',', "")
-        } else {
-            (args.delimiter, args.null.as_str())
-        };
+        let (delimiter, null) = if json { (',', "") } else { (args.delimiter, args.null.as_str()) };
         self.statement = format!(
             "COPY {} ({}) FROM STDIN WITH (FORMAT csv, DELIMITER {}, NULL {})",
             args.table,
@@ -377,14 +312,9 @@ impl Reader<'_> {
 
     fn header(&mut self, shown: &str) -> Result<Vec<String>, Refusal> {
         let mut record = Vec::new();
-        let read = self
-            .records
-            .next(&mut record)
-            .map_err(|e| Refusal::File(shown.to_owned(), e))?;
+        let read = self.records.next(&mut record).map_err(|e| Refusal::File(shown.to_owned(), e))?;
         if read.is_none() {
-            return Err(Refusal::Wrong(format!(
-                "{shown}: the file is empty; a header was expected"
-            )));
+            return Err(Refusal::Wrong(format!("{shown}: the file is empty; a header was expected")));
         }
         // The delimiter is ASCII: checked when the flag was read.
         let mut parser = csv::ReaderBuilder::new()
@@ -403,13 +333,7 @@ impl Reader<'_> {
         loop {
             if self.counters.stop.load(Ordering::Acquire) {
                 // What was read but not sent counts as not read.
-                return Ok(Some(
-                    self.batch
-                        .lines
-                        .first()
-                        .copied()
-                        .unwrap_or(self.records.line),
-                ));
+                return Ok(Some(self.batch.lines.first().copied().unwrap_or(self.records.line)));
             }
             record.clear();
             let Some(line) = self.records.next(&mut record)? else {
@@ -432,11 +356,7 @@ impl Reader<'_> {
         if !json {
             if record == b"\\.\n" {
                 // Servers before PostgreSQL 18 would take it for the end of the data.
-                return self.refuse(
-                    line,
-                    record,
-                    "a line that is only \\. ends a COPY; quote it",
-                );
+                return self.refuse(line, record, "a line that is only \\. ends a COPY; quote it");
             }
             self.batch.data.extend_from_slice(record);
             self.batch.end_row(line);
@@ -455,12 +375,7 @@ impl Reader<'_> {
     }
 
     fn refuse(&self, line: u64, row: &[u8], reason: &str) -> io::Result<()> {
-        self.rejects.write(&Reject {
-            line,
-            sqlstate: "22P04",
-            reason,
-            row,
-        })?;
+        self.rejects.write(&Reject { line, sqlstate: "22P04", reason, row })?;
         if self.counters.rejected.fetch_add(1, Ordering::AcqRel) >= self.args.max_errors {
             self.counters.stop.store(true, Ordering::Release);
         }

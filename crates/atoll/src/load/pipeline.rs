@@ -66,10 +66,7 @@ impl Batch {
 }
 
 fn cut<'a>(data: &'a [u8], ends: &[usize], rows: Range<usize>) -> &'a [u8] {
-    let start = rows
-        .start
-        .checked_sub(1)
-        .map_or(0, |previous| ends[previous]);
+    let start = rows.start.checked_sub(1).map_or(0, |previous| ends[previous]);
     let end = rows.end.checked_sub(1).map_or(0, |last| ends[last]);
     &data[start..end]
 }
@@ -136,9 +133,7 @@ pub enum LoadError {
         source: ClientError,
     },
     /// The server took another number of rows than it was given.
-    #[error(
-        "the server loaded {loaded} of the {sent} rows of lines {first} to {last} without an error"
-    )]
+    #[error("the server loaded {loaded} of the {sent} rows of lines {first} to {last} without an error")]
     Miscounted {
         /// Rows loaded.
         loaded: u64,
@@ -265,12 +260,7 @@ impl Shared {
                 self.counters.stop.store(true, Ordering::Release);
                 for row in rows {
                     self.counters.untried.fetch_add(1, Ordering::AcqRel);
-                    self.reject(
-                        batch,
-                        row,
-                        "",
-                        "not tried: too many rows before it were refused",
-                    )?;
+                    self.reject(batch, row, "", "not tried: too many rows before it were refused")?;
                 }
                 continue;
             }
@@ -290,18 +280,10 @@ impl Shared {
                     },
                     other => other.to_string(),
                 };
-                self.reject(
-                    batch,
-                    rows.start,
-                    error.sqlstate().unwrap_or_default(),
-                    &reason,
-                )?;
+                self.reject(batch, rows.start, error.sqlstate().unwrap_or_default(), &reason)?;
                 continue;
             }
-            match named_row(&error)
-                .map(|n| rows.start + n)
-                .filter(|bad| rows.contains(bad))
-            {
+            match named_row(&error).map(|n| rows.start + n).filter(|bad| rows.contains(bad)) {
                 Some(bad) => ranges.extend([bad + 1..rows.end, bad..bad + 1, rows.start..bad]),
                 None => {
                     let middle = rows.start + rows.len() / 2;
@@ -315,19 +297,8 @@ impl Shared {
         Ok(())
     }
 
-    fn reject(
-        &self,
-        batch: &Batch,
-        row: usize,
-        sqlstate: &str,
-        reason: &str,
-    ) -> Result<(), LoadError> {
-        let reject = Reject {
-            line: batch.lines[row],
-            sqlstate,
-            reason,
-            row: batch.source_row(row),
-        };
+    fn reject(&self, batch: &Batch, row: usize, sqlstate: &str, reason: &str) -> Result<(), LoadError> {
+        let reject = Reject { line: batch.lines[row], sqlstate, reason, row: batch.source_row(row) };
         (self.rejects)(&reject).map_err(LoadError::Sink)
     }
 
@@ -348,12 +319,7 @@ impl Shared {
                 client.copy_end().await
             };
             return match copied.await {
-                Ok(loaded) if loaded != sent => Err(LoadError::Miscounted {
-                    loaded,
-                    sent,
-                    first,
-                    last,
-                }),
+                Ok(loaded) if loaded != sent => Err(LoadError::Miscounted { loaded, sent, first, last }),
                 Ok(loaded) => Ok(Ok(loaded)),
                 Err(error) if error.sqlstate().is_some_and(is_conflict) && attempt < RETRIES => {
                     tokio::time::sleep(pause).await;
@@ -361,16 +327,8 @@ impl Shared {
                     continue;
                 }
                 Err(error) if error.sqlstate().is_some_and(is_about_a_row) => Ok(Err(error)),
-                Err(source @ ClientError::Server(_)) => Err(LoadError::Refused {
-                    first,
-                    last,
-                    source,
-                }),
-                Err(source) => Err(LoadError::Unknown {
-                    first,
-                    last,
-                    source,
-                }),
+                Err(source @ ClientError::Server(_)) => Err(LoadError::Refused { first, last, source }),
+                Err(source) => Err(LoadError::Unknown { first, last, source }),
             };
         }
         unreachable!("the loop returns or goes on")
@@ -395,9 +353,7 @@ fn named_row(error: &ClientError) -> Option<usize> {
     };
     let context = error.context.as_deref()?;
     let digits = context.split_once(", line ")?.1;
-    let end = digits
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(digits.len());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse::<usize>().ok()?.checked_sub(1)
 }
 
@@ -421,16 +377,9 @@ mod tests {
 
     #[test]
     fn the_line_that_an_error_names_is_found() {
-        let error = |context: &str| {
-            ClientError::from(ServerError {
-                context: Some(context.into()),
-                ..ServerError::default()
-            })
-        };
-        assert_eq!(
-            named_row(&error("COPY t, line 5, column a: \"x\"")),
-            Some(4)
-        );
+        let error =
+            |context: &str| ClientError::from(ServerError { context: Some(context.into()), ..ServerError::default() });
+        assert_eq!(named_row(&error("COPY t, line 5, column a: \"x\"")), Some(4));
         assert_eq!(named_row(&error("COPY t, line 1")), Some(0));
         assert_eq!(named_row(&error("SQL function \"f\"")), None);
     }

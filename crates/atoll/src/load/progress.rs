@@ -47,12 +47,7 @@ impl Progress {
             bar.set_style(style.progress_chars("━╸─"));
         }
         bar.set_prefix(label.to_owned());
-        let (began, shown, counted, label) = (
-            Instant::now(),
-            bar.clone(),
-            counters.clone(),
-            label.to_owned(),
-        );
+        let (began, shown, counted, label) = (Instant::now(), bar.clone(), counters.clone(), label.to_owned());
         let task = tokio::spawn(async move {
             let hidden = shown.is_hidden();
             let mut ticks = tokio::time::interval(if hidden { LINE } else { TICK });
@@ -60,11 +55,7 @@ impl Progress {
             loop {
                 ticks.tick().await;
                 let rows = counted.loaded.load(Ordering::Relaxed);
-                let message = format!(
-                    "{} rows, {}/s",
-                    term::thousands(rows),
-                    rate(rows, began.elapsed())
-                );
+                let message = format!("{} rows, {}/s", term::thousands(rows), rate(rows, began.elapsed()));
                 if hidden {
                     term::say(format_args!("{label}: {message}"));
                     continue;
@@ -76,12 +67,7 @@ impl Progress {
                 shown.set_message(message);
             }
         });
-        Self {
-            bar,
-            counters,
-            began,
-            task,
-        }
+        Self { bar, counters, began, task }
     }
 
     /// Takes the bar away; what was done, for a last line.
@@ -90,12 +76,7 @@ impl Progress {
         self.bar.finish_and_clear();
         let elapsed = self.began.elapsed();
         let rows = self.counters.loaded.load(Ordering::Acquire);
-        format!(
-            "{} rows in {:.2} s ({} rows/s)",
-            term::thousands(rows),
-            elapsed.as_secs_f64(),
-            rate(rows, elapsed)
-        )
+        format!("{} rows in {:.2} s ({} rows/s)", term::thousands(rows), elapsed.as_secs_f64(), rate(rows, elapsed))
     }
 }
 

@@ -19,10 +19,7 @@ pub struct RejectFile {
 impl RejectFile {
     /// Nothing is written before the first reject.
     pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            writer: Mutex::new(None),
-        }
+        Self { path, writer: Mutex::new(None) }
     }
 
     /// Where the rows go.
@@ -37,9 +34,7 @@ impl RejectFile {
             Some(writer) => writer,
             none => {
                 let mut created = csv::Writer::from_path(&self.path).map_err(io::Error::other)?;
-                created
-                    .write_record(["line", "sqlstate", "reason", "row"])
-                    .map_err(io::Error::other)?;
+                created.write_record(["line", "sqlstate", "reason", "row"]).map_err(io::Error::other)?;
                 none.insert(created)
             }
         };

@@ -33,21 +33,11 @@ impl<R: Read> Read for Counted<R> {
 
 /// Opens a file, or standard input for `-`; gzip is known by its first bytes. `count` follows the bytes of the file.
 pub fn open(path: &Path, count: Arc<AtomicU64>) -> io::Result<Box<dyn BufRead + Send>> {
-    let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(path)?)
-    };
+    let file: Box<dyn Read + Send> =
+        if path.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
     let mut input = BufReader::with_capacity(256 << 10, Counted { inner: file, count });
     let gzip = input.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    Ok(if gzip {
-        Box::new(BufReader::with_capacity(
-            256 << 10,
-            MultiGzDecoder::new(input),
-        ))
-    } else {
-        Box::new(input)
-    })
+    Ok(if gzip { Box::new(BufReader::with_capacity(256 << 10, MultiGzDecoder::new(input))) } else { Box::new(input) })
 }
 
 /// Lines, or CSV records, which may span lines.
@@ -61,11 +51,7 @@ pub struct Records<R> {
 impl<R: BufRead> Records<R> {
     /// Reads records whose fields may be quoted with `quote`; without it, plain lines.
     pub fn new(input: R, quote: Option<u8>) -> Self {
-        Self {
-            input,
-            quote,
-            line: 1,
-        }
+        Self { input, quote, line: 1 }
     }
 
     /// Sets what quotes fields, from the next record on.
@@ -129,8 +115,7 @@ pub fn json_row(line: &[u8], columns: &[TableColumn], out: &mut Vec<u8>) -> Resu
     use serde_json::value::RawValue;
     type Object<'a> = std::collections::BTreeMap<String, &'a RawValue>;
     let text = std::str::from_utf8(line).map_err(|e| BadLine(format!("not UTF-8: {e}")))?;
-    let mut object: Object<'_> =
-        serde_json::from_str(text).map_err(|e| BadLine(format!("not a JSON object: {e}")))?;
+    let mut object: Object<'_> = serde_json::from_str(text).map_err(|e| BadLine(format!("not a JSON object: {e}")))?;
     for (i, column) in columns.iter().enumerate() {
         if i > 0 {
             out.push(b',');
@@ -162,8 +147,7 @@ fn unquoted(raw: &str) -> Result<String, BadLine> {
 
 /// A JSON array as PostgreSQL's array literal.
 fn array_literal(raw: &str) -> Result<String, BadLine> {
-    let items: Vec<&serde_json::value::RawValue> =
-        serde_json::from_str(raw).map_err(|e| BadLine(e.to_string()))?;
+    let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(raw).map_err(|e| BadLine(e.to_string()))?;
     let mut out = String::from("{");
     for (i, item) in items.iter().map(|i| i.get()).enumerate() {
         if i > 0 {
@@ -174,10 +158,7 @@ fn array_literal(raw: &str) -> Result<String, BadLine> {
             Some(b'[') => out.push_str(&array_literal(item)?),
             Some(b'"') => {
                 let text = unquoted(item)?;
-                out.push_str(&format!(
-                    "\"{}\"",
-                    text.replace('\\', "\\\\").replace('"', "\\\"")
-                ));
+                out.push_str(&format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")));
             }
             _ => out.push_str(item),
         }
@@ -210,55 +191,30 @@ mod tests {
     fn records_may_span_lines_and_keep_their_numbers() {
         let of = |text| records(text, Some(b'"'));
         assert_eq!(of("a,b\r\n1,2"), [(1, "a,b\n".into()), (2, "1,2\n".into())]);
-        assert_eq!(
-            of("1,\"x\ny\"\n2,z\n"),
-            [(1, "1,\"x\ny\"\n".into()), (3, "2,z\n".into())]
-        );
-        assert_eq!(
-            of("\"a\"\"\nb\"\nc\n"),
-            [(1, "\"a\"\"\nb\"\n".into()), (3, "c\n".into())]
-        );
+        assert_eq!(of("1,\"x\ny\"\n2,z\n"), [(1, "1,\"x\ny\"\n".into()), (3, "2,z\n".into())]);
+        assert_eq!(of("\"a\"\"\nb\"\nc\n"), [(1, "\"a\"\"\nb\"\n".into()), (3, "c\n".into())]);
         assert_eq!(of("\u{feff}a\n"), [(1, "a\n".into())]);
         assert_eq!(of(""), []);
-        assert_eq!(
-            records("it's\n\"\n", None),
-            [(1, "it's\n".into()), (2, "\"\n".into())]
-        );
+        assert_eq!(records("it's\n\"\n", None), [(1, "it's\n".into()), (2, "\"\n".into())]);
     }
 
     #[test]
     fn json_becomes_csv_without_losing_anything() {
-        let column = |name: &str, data_type: &str| TableColumn {
-            name: name.into(),
-            data_type: data_type.into(),
-        };
-        let columns = [
-            column("a", "numeric"),
-            column("b", "text"),
-            column("c", "jsonb"),
-            column("d", "ARRAY"),
-        ];
+        let column = |name: &str, data_type: &str| TableColumn { name: name.into(), data_type: data_type.into() };
+        let columns = [column("a", "numeric"), column("b", "text"), column("c", "jsonb"), column("d", "ARRAY")];
         let row = |line: &str| {
             let mut out = Vec::new();
-            json_row(line.as_bytes(), &columns, &mut out)
-                .map(|()| String::from_utf8(out).expect("UTF-8"))
+            json_row(line.as_bytes(), &columns, &mut out).map(|()| String::from_utf8(out).expect("UTF-8"))
         };
         assert_eq!(
-            row(
-                r#"{"b":"x\"y\n","a":12345678901234567890.123,"c":{"k":[1]},"d":["p,q",null,"\"",[1]]}"#
-            ),
-            Ok(
-                "\"12345678901234567890.123\",\"x\"\"y\n\",\"{\"\"k\"\":[1]}\",\
+            row(r#"{"b":"x\"y\n","a":12345678901234567890.123,"c":{"k":[1]},"d":["p,q",null,"\"",[1]]}"#),
+            Ok("\"12345678901234567890.123\",\"x\"\"y\n\",\"{\"\"k\"\":[1]}\",\
                 \"{\"\"p,q\"\",NULL,\"\"\\\"\"\"\",{1}}\"\n"
-                    .into()
-            )
+                .into())
         );
         assert_eq!(row(r#"{"b":null}"#), Ok(",,,\n".into()));
         assert_eq!(row(r#"{"b":""}"#), Ok(",\"\",,\n".into()));
-        assert_eq!(
-            row(r#"{"e":1}"#),
-            Err(BadLine("the table has no column \"e\"".into()))
-        );
+        assert_eq!(row(r#"{"e":1}"#), Err(BadLine("the table has no column \"e\"".into())));
         assert!(row("[1]").is_err() && row("{").is_err());
     }
 }

@@ -46,14 +46,8 @@ fn parse(text: &str) -> Option<Command> {
             None => file.split_once(char::is_whitespace).unwrap_or((file, "")),
         };
         let stream = if from { "FROM STDIN" } else { "TO STDOUT" };
-        let sql = format!("COPY {} {stream} {}", text[..i].trim(), options.trim())
-            .trim_end()
-            .to_owned();
-        return (!path.is_empty()).then(|| Command {
-            sql,
-            path: path.to_owned(),
-            from,
-        });
+        let sql = format!("COPY {} {stream} {}", text[..i].trim(), options.trim()).trim_end().to_owned();
+        return (!path.is_empty()).then(|| Command { sql, path: path.to_owned(), from });
     }
     None
 }
@@ -65,11 +59,7 @@ impl Shell {
             self.complain("\\copy: write \\copy TABLE from 'FILE' [OPTIONS] or \\copy TABLE to 'FILE' [OPTIONS]");
             return Ok(false);
         };
-        let opened = if command.from {
-            File::open(&command.path)
-        } else {
-            File::create(&command.path)
-        };
+        let opened = if command.from { File::open(&command.path) } else { File::create(&command.path) };
         let mut file = match opened {
             Ok(file) => file,
             Err(error) => {

@@ -9,7 +9,7 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
-use rustyline::{Config, Context, Editor, Helper};
+use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use super::run::Shell;
 use super::split::{Piece, Splitter};
@@ -33,36 +33,27 @@ const META: &str = "\\? \\copy \\d \\di \\dt \\dv \\i \\l \\q \\timing \\x";
 #[derive(Default)]
 struct Words {
     names: Vec<String>,
+    /// Rows are typed, in which a tab is a tab.
+    rows: bool,
 }
 
 impl Completer for Words {
     type Candidate = Pair;
 
-    fn complete(
-        &self,
-        line: &str,
-        at: usize,
-        _: &Context<'_>,
-    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        if self.rows {
+            let tab = String::from("\t");
+            return Ok((at, vec![Pair { display: tab.clone(), replacement: tab }]));
+        }
         let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '\\';
-        let start = line[..at]
-            .char_indices()
-            .rev()
-            .find(|(_, c)| !is_part(*c))
-            .map_or(0, |(i, c)| i + c.len_utf8());
+        let start = line[..at].char_indices().rev().find(|(_, c)| !is_part(*c)).map_or(0, |(i, c)| i + c.len_utf8());
         let typed = &line[start..at];
         if typed.is_empty() {
             return Ok((at, Vec::new()));
         }
         let lower = typed.to_lowercase();
         let upper = typed.chars().all(|c| !c.is_lowercase());
-        let keywords = KEYWORDS.split_ascii_whitespace().map(|k| {
-            if upper {
-                k.to_owned()
-            } else {
-                k.to_lowercase()
-            }
-        });
+        let keywords = KEYWORDS.split_ascii_whitespace().map(|k| if upper { k.to_owned() } else { k.to_lowercase() });
         let mut found: Vec<String> = self
             .names
             .iter()
@@ -73,16 +64,7 @@ impl Completer for Words {
             .collect();
         found.sort();
         found.dedup();
-        Ok((
-            start,
-            found
-                .into_iter()
-                .map(|w| Pair {
-                    display: w.clone(),
-                    replacement: w,
-                })
-                .collect(),
-        ))
+        Ok((start, found.into_iter().map(|w| Pair { display: w.clone(), replacement: w }).collect()))
     }
 }
 
@@ -100,9 +82,9 @@ pub async fn interact(shell: &mut Shell, quiet: bool) -> Result<End, ShellError>
         .map_err(io::Error::other)?
         .history_ignore_space(true)
         .auto_add_history(false)
+        .completion_type(CompletionType::List)
         .build();
-    let mut editor: Editor<Words, FileHistory> =
-        Editor::with_config(config).map_err(io::Error::other)?;
+    let mut editor: Editor<Words, FileHistory> = Editor::with_config(config).map_err(io::Error::other)?;
     editor.set_helper(Some(Words::default()));
     let history = history_file();
     if let Some(path) = &history {
@@ -110,10 +92,7 @@ pub async fn interact(shell: &mut Shell, quiet: bool) -> Result<End, ShellError>
         let _ = editor.load_history(path);
     }
     if !quiet {
-        let version = shell
-            .client
-            .parameter("server_version")
-            .unwrap_or("unknown");
+        let version = shell.client.parameter("server_version").unwrap_or("unknown");
         term::say(format_args!(
             "atoll {} at {}, server {version}. \\? for help, \\q to leave.",
             env!("CARGO_PKG_VERSION"),
@@ -135,11 +114,7 @@ pub async fn interact(shell: &mut Shell, quiet: bool) -> Result<End, ShellError>
             'E' => "!",
             _ => "",
         };
-        let prompt = format!(
-            "{}{}{transaction}> ",
-            shell.target.database(),
-            splitter.prompt_char()
-        );
+        let prompt = format!("{}{}{transaction}> ", shell.target.database(), splitter.prompt_char());
         let line = match tokio::task::block_in_place(|| editor.readline(&prompt)) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => {
@@ -160,11 +135,7 @@ pub async fn interact(shell: &mut Shell, quiet: bool) -> Result<End, ShellError>
         for piece in pieces {
             match piece {
                 Piece::Statement(sql, _) => {
-                    let mut rows = TypedRows {
-                        editor: &mut editor,
-                        line: Vec::new(),
-                        at: 0,
-                    };
+                    let mut rows = TypedRows { editor: &mut editor, line: Vec::new(), at: 0 };
                     shell.execute(&sql, &mut rows).await?;
                 }
                 Piece::Meta(command, _) => {
@@ -181,10 +152,7 @@ pub async fn interact(shell: &mut Shell, quiet: bool) -> Result<End, ShellError>
             let _ = std::fs::create_dir_all(dir);
         }
         if let Err(error) = editor.save_history(path) {
-            term::fail(format_args!(
-                "history was not saved to {}: {error}",
-                path.display()
-            ));
+            term::fail(format_args!("history was not saved to {}: {error}", path.display()));
         }
     }
     Ok(End::Done)
@@ -193,9 +161,7 @@ pub async fn interact(shell: &mut Shell, quiet: bool) -> Result<End, ShellError>
 /// Where history is kept: `ATOLL_HISTORY`, or the place that XDG gives it.
 fn history_file() -> Option<PathBuf> {
     let under = |variable: &str, rest: &str| {
-        std::env::var_os(variable)
-            .filter(|v| !v.is_empty())
-            .map(|v| PathBuf::from(v).join(rest))
+        std::env::var_os(variable).filter(|v| !v.is_empty()).map(|v| PathBuf::from(v).join(rest))
     };
     under("ATOLL_HISTORY", "")
         .map(|p| p.components().collect())
@@ -210,13 +176,7 @@ async fn names(shell: &mut Shell) -> Result<Vec<String>, ShellError> {
          WHERE table_schema NOT IN ('information_schema', 'pg_catalog') LIMIT {MAX_NAMES}"
     );
     let mut names: Vec<String> = match shell.client.query(&sql).await {
-        Ok(result) => result
-            .rows
-            .iter()
-            .flat_map(|r| [r.get(0), r.get(1)])
-            .flatten()
-            .map(|n| n.into_owned())
-            .collect(),
+        Ok(result) => result.rows.iter().flat_map(|r| [r.get(0), r.get(1)]).flatten().map(|n| n.into_owned()).collect(),
         Err(crate::client::ClientError::Server(_)) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
@@ -247,7 +207,15 @@ impl BufRead for TypedRows<'_> {
         if self.at == self.line.len() {
             self.at = 0;
             let editor = &mut *self.editor;
-            self.line = match tokio::task::block_in_place(|| editor.readline(">> ")) {
+            let rows = |editor: &mut Editor<Words, FileHistory>, on| {
+                if let Some(helper) = editor.helper_mut() {
+                    helper.rows = on;
+                }
+            };
+            rows(editor, true);
+            let line = tokio::task::block_in_place(|| editor.readline(">> "));
+            rows(editor, false);
+            self.line = match line {
                 Ok(line) => format!("{line}\n").into_bytes(),
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => Vec::new(),
                 Err(error) => return Err(io::Error::other(error)),

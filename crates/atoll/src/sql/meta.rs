@@ -20,42 +20,30 @@ const HELP: &str = "\
 \\x              print each field on a line of its own, or stop it
 Statements end with a semicolon and may span lines. Ctrl-C cancels, Tab completes.";
 
-const USER_SCHEMAS: &str = "n.nspname NOT IN ('pg_catalog', 'information_schema', 'atoll') AND n.nspname NOT LIKE 'pg_toast%'";
+const USER_SCHEMAS: &str =
+    "n.nspname NOT IN ('pg_catalog', 'information_schema', 'atoll') AND n.nspname NOT LIKE 'pg_toast%'";
 
 impl Shell {
     /// Runs a backslash command; false if it failed.
     pub async fn meta(&mut self, command: &str) -> Result<bool, ShellError> {
-        let (name, rest) = command
-            .split_once(char::is_whitespace)
-            .unwrap_or((command, ""));
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         let argument = rest.trim().trim_end_matches(';').trim();
         match name {
             "\\q" | "\\quit" => self.quit = true,
             "\\?" | "\\h" => writeln!(self.out, "{HELP}")?,
             "\\timing" => {
                 self.timing = !self.timing;
-                writeln!(
-                    self.out,
-                    "Timing is {}.",
-                    if self.timing { "on" } else { "off" }
-                )?;
+                writeln!(self.out, "Timing is {}.", if self.timing { "on" } else { "off" })?;
             }
             "\\x" => {
                 self.style.expanded = !self.style.expanded;
-                writeln!(
-                    self.out,
-                    "Expanded display is {}.",
-                    if self.style.expanded { "on" } else { "off" }
-                )?;
+                writeln!(self.out, "Expanded display is {}.", if self.style.expanded { "on" } else { "off" })?;
             }
             "\\copy" => return self.copy(rest).await,
             "\\i" => return self.include(argument.trim_matches('\'')).await,
             "\\l" => {
                 return self
-                    .show(
-                        "Databases",
-                        "SELECT datname AS \"Name\" FROM pg_catalog.pg_database ORDER BY 1",
-                    )
+                    .show("Databases", "SELECT datname AS \"Name\" FROM pg_catalog.pg_database ORDER BY 1")
                     .await;
             }
             "\\d" if !argument.is_empty() => return self.describe(argument).await,
@@ -80,10 +68,7 @@ impl Shell {
                 return Ok(false);
             }
         };
-        let (outer, place) = (
-            self.script.replace(path.to_owned()),
-            (self.line, self.copy_lines),
-        );
+        let (outer, place) = (self.script.replace(path.to_owned()), (self.line, self.copy_lines));
         self.copy_lines = 0;
         let ok = Box::pin(script(self, &mut io::BufReader::new(file))).await;
         (self.script, (self.line, self.copy_lines)) = (outer, place);
@@ -119,9 +104,7 @@ impl Shell {
             Some((schema, table)) => (Some(unquote(schema)), unquote(table)),
             None => (None, unquote(name)),
         };
-        let in_schema = schema
-            .map(|s| format!(" AND table_schema = {}", quote_literal(&s)))
-            .unwrap_or_default();
+        let in_schema = schema.map(|s| format!(" AND table_schema = {}", quote_literal(&s))).unwrap_or_default();
         let table = quote_literal(&table);
         let columns = format!(
             "SELECT column_name AS \"Column\", data_type AS \"Type\", \
@@ -149,9 +132,7 @@ impl Shell {
         self.list("Indexes:", &indexes, |row| {
             let text = |i| row.get(i).unwrap_or_default().into_owned();
             let definition = text(3);
-            let columns = definition
-                .split_once(" USING ")
-                .map_or(definition.as_str(), |(_, rest)| rest);
+            let columns = definition.split_once(" USING ").map_or(definition.as_str(), |(_, rest)| rest);
             let kind = match (text(1) == "t", text(2) == "t") {
                 (true, _) => "PRIMARY KEY, ",
                 (_, true) => "UNIQUE, ",
@@ -165,11 +146,7 @@ impl Shell {
              JOIN pg_catalog.pg_class t ON t.oid = k.conrelid WHERE t.relname = {table} AND k.contype IN ('c', 'f') ORDER BY 1"
         );
         self.list("Constraints:", &constraints, |row| {
-            format!(
-                "\"{}\" {}",
-                row.get(0).unwrap_or_default(),
-                row.get(1).unwrap_or_default()
-            )
+            format!("\"{}\" {}", row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default())
         })
         .await?;
         writeln!(self.out)?;
@@ -219,11 +196,7 @@ impl Shell {
     /// Prints a catalog result in the shell's form, under a centred title where that is a table.
     fn print_table(&mut self, title: &str, result: &crate::client::QueryResult) -> io::Result<()> {
         let aligned = self.style.format == Format::Aligned;
-        let style = Style {
-            expanded: false,
-            tuples_only: false,
-            ..self.style.clone()
-        };
+        let style = Style { expanded: false, tuples_only: false, ..self.style.clone() };
         let mut text = Vec::new();
         let mut printer = Printer::begin(&style, result.columns.clone(), &mut text)?;
         for row in &result.rows {
@@ -234,10 +207,7 @@ impl Shell {
             return self.out.write_all(&text);
         }
         let text = String::from_utf8_lossy(&text);
-        let table = text
-            .trim_end()
-            .rsplit_once('\n')
-            .map_or("", |(table, _count)| table);
+        let table = text.trim_end().rsplit_once('\n').map_or("", |(table, _count)| table);
         let width = table.lines().map(|l| l.chars().count()).max().unwrap_or(0);
         let indent = width.saturating_sub(title.chars().count()) / 2;
         writeln!(self.out, "{}{title}\n{table}", " ".repeat(indent))
@@ -257,11 +227,6 @@ fn matching(pattern: &str) -> String {
     if pattern.is_empty() {
         return String::new();
     }
-    let like = pattern
-        .to_lowercase()
-        .replace('_', "\\_")
-        .replace('%', "\\%")
-        .replace('*', "%")
-        .replace('?', "_");
+    let like = pattern.to_lowercase().replace('_', "\\_").replace('%', "\\%").replace('*', "%").replace('?', "_");
     format!(" AND c.relname LIKE {}", quote_literal(&like))
 }

@@ -104,21 +104,14 @@ pub async fn run(args: SqlArgs) -> ExitCode {
             return End::NoConnection.into();
         }
     };
-    let style = Style {
-        format: args.format,
-        expanded: args.expanded,
-        tuples_only: args.tuples_only,
-        null: args.null.clone(),
-    };
+    let style =
+        Style { format: args.format, expanded: args.expanded, tuples_only: args.tuples_only, null: args.null.clone() };
     let interactive = args.command.is_empty() && args.file.is_empty() && io::stdin().is_terminal();
     let mut shell = Shell::new(target, client, style, args.timing);
     shell.tags = !args.quiet && args.format != Format::Json && args.format != Format::Csv;
     shell.keep_going = args.keep_going;
-    let ended = if interactive {
-        editor::interact(&mut shell, args.quiet).await
-    } else {
-        batch(&mut shell, &args).await
-    };
+    let ended =
+        if interactive { editor::interact(&mut shell, args.quiet).await } else { batch(&mut shell, &args).await };
     let flushed = shell.out.flush();
     match ended {
         Ok(end) if flushed.is_ok() => end.into(),
@@ -170,10 +163,7 @@ async fn batch(shell: &mut Shell, args: &SqlArgs) -> Result<End, ShellError> {
             }
         }
     }
-    if args.command.is_empty()
-        && args.file.is_empty()
-        && !script(shell, &mut io::stdin().lock()).await?
-    {
+    if args.command.is_empty() && args.file.is_empty() && !script(shell, &mut io::stdin().lock()).await? {
         end = End::ScriptFailed;
     }
     Ok(end)

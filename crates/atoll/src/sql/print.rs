@@ -51,9 +51,7 @@ impl<'a> Printer<'a> {
     /// Begins a result.
     pub fn begin(style: &'a Style, columns: Vec<Column>, out: &mut dyn Write) -> io::Result<Self> {
         match style.format {
-            Format::Csv if !style.tuples_only => {
-                csv_line(out, columns.iter().map(|c| c.name.as_str()))?
-            }
+            Format::Csv if !style.tuples_only => csv_line(out, columns.iter().map(|c| c.name.as_str()))?,
             Format::Unaligned if !style.tuples_only && !style.expanded => {
                 let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
                 writeln!(out, "{}", names.join("|"))?;
@@ -61,13 +59,7 @@ impl<'a> Printer<'a> {
             Format::Json => out.write_all(b"[")?,
             _ => {}
         }
-        Ok(Self {
-            style,
-            columns,
-            waiting: Vec::new(),
-            widths: None,
-            rows: 0,
-        })
+        Ok(Self { style, columns, waiting: Vec::new(), widths: None, rows: 0 })
     }
 
     /// Takes one row.
@@ -76,38 +68,23 @@ impl<'a> Printer<'a> {
         if self.style.format == Format::Json {
             return self.json_row(row, out);
         }
-        let null = if self.style.format == Format::Csv {
-            ""
-        } else {
-            self.style.null.as_str()
-        };
-        let cells: Vec<String> = (0..row.len())
-            .map(|i| {
-                row.get(i)
-                    .map_or_else(|| null.to_owned(), |v| v.into_owned())
-            })
-            .collect();
+        let null = if self.style.format == Format::Csv { "" } else { self.style.null.as_str() };
+        let cells: Vec<String> =
+            (0..row.len()).map(|i| row.get(i).map_or_else(|| null.to_owned(), |v| v.into_owned())).collect();
         match self.style.format {
             Format::Csv => csv_line(out, cells.iter().map(String::as_str)),
             Format::Unaligned if self.style.expanded => {
                 if self.rows > 1 {
                     writeln!(out)?;
                 }
-                self.columns
-                    .iter()
-                    .zip(&cells)
-                    .try_for_each(|(c, v)| writeln!(out, "{}|{v}", c.name))
+                self.columns.iter().zip(&cells).try_for_each(|(c, v)| writeln!(out, "{}|{v}", c.name))
             }
             Format::Unaligned => writeln!(out, "{}", cells.join("|")),
             _ if self.style.expanded => self.expanded_row(&cells, out),
             _ if self.widths.is_some() => self.aligned_row(&cells, out),
             _ => {
                 self.waiting.push(cells);
-                if self.waiting.len() >= MEASURED {
-                    self.release(out)
-                } else {
-                    Ok(())
-                }
+                if self.waiting.len() >= MEASURED { self.release(out) } else { Ok(()) }
             }
         }
     }
@@ -116,29 +93,18 @@ impl<'a> Printer<'a> {
     pub fn end(mut self, out: &mut dyn Write) -> io::Result<()> {
         match self.style.format {
             Format::Json => return writeln!(out, "{}]", if self.rows > 0 { "\n" } else { "" }),
-            Format::Aligned if !self.style.expanded && self.widths.is_none() => {
-                self.release(out)?
-            }
+            Format::Aligned if !self.style.expanded && self.widths.is_none() => self.release(out)?,
             _ => {}
         }
         if self.style.tuples_only || self.style.format == Format::Csv {
             return Ok(());
         }
         if !self.style.expanded {
-            writeln!(
-                out,
-                "({} row{})",
-                self.rows,
-                if self.rows == 1 { "" } else { "s" }
-            )?;
+            writeln!(out, "({} row{})", self.rows, if self.rows == 1 { "" } else { "s" })?;
         } else if self.rows == 0 {
             writeln!(out, "(0 rows)")?;
         }
-        if self.style.format == Format::Aligned {
-            writeln!(out)
-        } else {
-            Ok(())
-        }
+        if self.style.format == Format::Aligned { writeln!(out) } else { Ok(()) }
     }
 
     /// Fixes the widths, and prints the header and the rows that have waited for it.
@@ -146,12 +112,7 @@ impl<'a> Printer<'a> {
         let mut widths: Vec<usize> = self.columns.iter().map(|c| c.name.width()).collect();
         for cells in &self.waiting {
             for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = cell
-                    .split('\n')
-                    .map(|l| shown(l).width())
-                    .max()
-                    .unwrap_or(0)
-                    .max(*width);
+                *width = cell.split('\n').map(|l| shown(l).width()).max().unwrap_or(0).max(*width);
             }
         }
         if !self.style.tuples_only {
@@ -159,12 +120,7 @@ impl<'a> Printer<'a> {
             for (i, (column, width)) in self.columns.iter().zip(&widths).enumerate() {
                 line.push_str(if i > 0 { "|" } else { "" });
                 let room = width - column.name.width();
-                line.push_str(&format!(
-                    " {}{}{} ",
-                    " ".repeat(room / 2),
-                    column.name,
-                    " ".repeat(room - room / 2)
-                ));
+                line.push_str(&format!(" {}{}{} ", " ".repeat(room / 2), column.name, " ".repeat(room - room / 2)));
             }
             writeln!(out, "{line}")?;
             let rules: Vec<String> = widths.iter().map(|w| "-".repeat(w + 2)).collect();
@@ -186,13 +142,7 @@ impl<'a> Printer<'a> {
             for (i, cell) in lines.iter().enumerate() {
                 let piece = shown(cell.get(y).copied().unwrap_or(""));
                 let more = y + 1 < cell.len();
-                let pad = " ".repeat(
-                    widths
-                        .get(i)
-                        .copied()
-                        .unwrap_or(0)
-                        .saturating_sub(piece.width()),
-                );
+                let pad = " ".repeat(widths.get(i).copied().unwrap_or(0).saturating_sub(piece.width()));
                 text.push_str(if i > 0 { "| " } else { " " });
                 if self.columns.get(i).is_some_and(Column::is_numeric) {
                     text.push_str(&pad);
@@ -209,19 +159,8 @@ impl<'a> Printer<'a> {
     }
 
     fn expanded_row(&self, cells: &[String], out: &mut dyn Write) -> io::Result<()> {
-        let name = self
-            .columns
-            .iter()
-            .map(|c| c.name.width())
-            .max()
-            .unwrap_or(0);
-        let value = cells
-            .iter()
-            .flat_map(|c| c.split('\n'))
-            .map(|l| shown(l).width())
-            .max()
-            .unwrap_or(0)
-            .min(100);
+        let name = self.columns.iter().map(|c| c.name.width()).max().unwrap_or(0);
+        let value = cells.iter().flat_map(|c| c.split('\n')).map(|l| shown(l).width()).max().unwrap_or(0).min(100);
         if !self.style.tuples_only {
             let title = format!("-[ RECORD {} ]", self.rows);
             let rule = (name + 3 + value).saturating_sub(title.width());
@@ -232,11 +171,7 @@ impl<'a> Printer<'a> {
         for (column, cell) in self.columns.iter().zip(cells) {
             for (y, piece) in cell.split('\n').enumerate() {
                 let head = if y == 0 { column.name.as_str() } else { "" };
-                let line = format!(
-                    "{head}{} | {}",
-                    " ".repeat(name - head.width()),
-                    shown(piece)
-                );
+                let line = format!("{head}{} | {}", " ".repeat(name - head.width()), shown(piece));
                 writeln!(out, "{}", line.trim_end())?;
             }
         }
@@ -265,21 +200,13 @@ impl<'a> Printer<'a> {
 fn json_value(column: &Column, text: &str) -> String {
     let as_is = match column.type_oid {
         16 => {
-            return if text == "t" || text == "true" {
-                "true".into()
-            } else {
-                "false".into()
-            };
+            return if text == "t" || text == "true" { "true".into() } else { "false".into() };
         }
         114 | 3802 => serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(),
         // NaN and Infinity are numbers to PostgreSQL, but not to JSON.
         _ => column.is_numeric() && serde_json::from_str::<serde_json::Number>(text).is_ok(),
     };
-    if as_is {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
-    }
+    if as_is { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
 fn csv_line<'b>(out: &mut dyn Write, cells: impl Iterator<Item = &'b str>) -> io::Result<()> {

@@ -61,11 +61,7 @@ impl Shell {
         self.client.send(sql).await?;
         let ok = self.answers(sql, copy).await?;
         if self.timing {
-            writeln!(
-                self.out,
-                "Time: {:.3} ms",
-                began.elapsed().as_secs_f64() * 1e3
-            )?;
+            writeln!(self.out, "Time: {:.3} ms", began.elapsed().as_secs_f64() * 1e3)?;
         }
         self.out.flush()?;
         Ok(ok)
@@ -76,27 +72,19 @@ impl Shell {
         let (mut printer, mut ok): (Option<Printer<'_>>, bool) = (None, true);
         loop {
             match next_or_cancel(&mut self.client).await? {
-                Event::Columns(columns) => {
-                    printer = Some(Printer::begin(&style, columns, &mut self.out)?)
-                }
+                Event::Columns(columns) => printer = Some(Printer::begin(&style, columns, &mut self.out)?),
                 Event::Row(row) => {
                     if let Some(printer) = &mut printer {
                         printer.row(&row, &mut self.out)?;
                     }
                 }
                 Event::Complete(tag) => {
-                    self.schema_changed |= ["CREATE", "DROP", "ALTER"]
-                        .iter()
-                        .any(|verb| tag.starts_with(verb));
+                    self.schema_changed |= ["CREATE", "DROP", "ALTER"].iter().any(|verb| tag.starts_with(verb));
                     match printer.take() {
                         Some(printer) => {
                             printer.end(&mut self.out)?;
                             // RETURNING: the rows, then the tag.
-                            if self.tags
-                                && !["SELECT", "SHOW", "EXPLAIN", "FETCH"]
-                                    .iter()
-                                    .any(|t| tag.starts_with(t))
-                            {
+                            if self.tags && !["SELECT", "SHOW", "EXPLAIN", "FETCH"].iter().any(|t| tag.starts_with(t)) {
                                 writeln!(self.out, "{tag}")?;
                             }
                         }

@@ -34,13 +34,7 @@ pub struct Splitter {
 
 impl Default for Splitter {
     fn default() -> Self {
-        Self {
-            text: String::new(),
-            first_line: 1,
-            line: 0,
-            mode: Mode::Plain,
-            parens: 0,
-        }
+        Self { text: String::new(), first_line: 1, line: 0, mode: Mode::Plain, parens: 0 }
     }
 }
 
@@ -68,15 +62,11 @@ impl Splitter {
                 self.first_line = self.line;
             }
             let taken = self.step(&chars[i..]);
-            let ends =
-                self.mode == Mode::Plain && self.parens == 0 && chars[i] == ';' && taken == 1;
+            let ends = self.mode == Mode::Plain && self.parens == 0 && chars[i] == ';' && taken == 1;
             self.text.extend(&chars[i..i + taken]);
             i += taken;
             if ends {
-                pieces.push(Piece::Statement(
-                    std::mem::take(&mut self.text),
-                    self.first_line,
-                ));
+                pieces.push(Piece::Statement(std::mem::take(&mut self.text), self.first_line));
             }
         }
         pieces
@@ -89,12 +79,7 @@ impl Splitter {
             Mode::Plain => match (c, next) {
                 ('\'', _) => {
                     let escapes = self.text.ends_with(['e', 'E'])
-                        && !self
-                            .text
-                            .chars()
-                            .rev()
-                            .nth(1)
-                            .is_some_and(|c| c.is_alphanumeric() || c == '_');
+                        && !self.text.chars().rev().nth(1).is_some_and(|c| c.is_alphanumeric() || c == '_');
                     self.mode = Mode::Quote { escapes };
                 }
                 ('"', _) => self.mode = Mode::Ident,
@@ -103,11 +88,7 @@ impl Splitter {
                     self.mode = Mode::BlockComment(1);
                     return 2;
                 }
-                ('$', _)
-                    if !self
-                        .text
-                        .ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') =>
-                {
+                ('$', _) if !self.text.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') => {
                     if let Some(tag) = dollar_tag(ahead) {
                         let length = tag.chars().count();
                         self.mode = Mode::Dollar(tag);
@@ -167,9 +148,7 @@ impl Splitter {
     pub fn finish(&mut self) -> Option<Piece> {
         let text = std::mem::take(&mut self.text);
         self.clear();
-        let only_comments = text
-            .lines()
-            .all(|l| l.trim().is_empty() || l.trim_start().starts_with("--"));
+        let only_comments = text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with("--"));
         (!only_comments).then(|| Piece::Statement(text.trim_end().to_owned(), self.first_line))
     }
 
@@ -190,8 +169,7 @@ impl Splitter {
 fn dollar_tag(ahead: &[char]) -> Option<String> {
     let end = ahead.iter().skip(1).position(|c| *c == '$')? + 1;
     let name = &ahead[1..end];
-    let valid = name.iter().all(|c| c.is_alphanumeric() || *c == '_')
-        && !name.first().is_some_and(|c| c.is_numeric());
+    let valid = name.iter().all(|c| c.is_alphanumeric() || *c == '_') && !name.first().is_some_and(|c| c.is_numeric());
     valid.then(|| ahead[..=end].iter().collect())
 }
 
@@ -215,48 +193,23 @@ mod tests {
     #[test]
     fn semicolons_end_statements_only_in_the_open() {
         assert_eq!(split("SELECT 1; SELECT 2;"), ["1:SELECT 1;", "1:SELECT 2;"]);
-        assert_eq!(
-            split("SELECT ';', \";\" -- ;\n;"),
-            ["1:SELECT ';', \";\" -- ;\n;"]
-        );
-        assert_eq!(
-            split("SELECT E'\\';', 'a\\';"),
-            ["1:SELECT E'\\';', 'a\\';"]
-        );
-        assert_eq!(
-            split("/* ; /* ; */ ; */ SELECT 1;"),
-            ["1:/* ; /* ; */ ; */ SELECT 1;"]
-        );
-        assert_eq!(
-            split("DO $x$ a; $y$ b; $x$; SELECT $1;"),
-            ["1:DO $x$ a; $y$ b; $x$;", "1:SELECT $1;"]
-        );
-        assert_eq!(
-            split("CREATE RULE r AS (a; b);"),
-            ["1:CREATE RULE r AS (a; b);"]
-        );
+        assert_eq!(split("SELECT ';', \";\" -- ;\n;"), ["1:SELECT ';', \";\" -- ;\n;"]);
+        assert_eq!(split("SELECT E'\\';', 'a\\';"), ["1:SELECT E'\\';', 'a\\';"]);
+        assert_eq!(split("/* ; /* ; */ ; */ SELECT 1;"), ["1:/* ; /* ; */ ; */ SELECT 1;"]);
+        assert_eq!(split("DO $x$ a; $y$ b; $x$; SELECT $1;"), ["1:DO $x$ a; $y$ b; $x$;", "1:SELECT $1;"]);
+        assert_eq!(split("CREATE RULE r AS (a; b);"), ["1:CREATE RULE r AS (a; b);"]);
         assert_eq!(split("SELECT 'it''s; one';"), ["1:SELECT 'it''s; one';"]);
     }
 
     #[test]
     fn lines_are_counted_and_the_rest_is_kept() {
-        assert_eq!(
-            split("\n\nSELECT\n1;\n\\dt\nSELECT 2"),
-            ["3:SELECT\n1;", "5:\\dt", "6:SELECT 2"]
-        );
+        assert_eq!(split("\n\nSELECT\n1;\n\\dt\nSELECT 2"), ["3:SELECT\n1;", "5:\\dt", "6:SELECT 2"]);
         assert_eq!(split("-- nothing\n\n"), Vec::<String>::new());
     }
 
     #[test]
     fn the_prompt_shows_what_is_open() {
-        for (text, c) in [
-            ("", '='),
-            ("SELECT", '-'),
-            ("SELECT 'a", '\''),
-            ("f(", '('),
-            ("$$ x", '$'),
-            ("/* a", '*'),
-        ] {
+        for (text, c) in [("", '='), ("SELECT", '-'), ("SELECT 'a", '\''), ("f(", '('), ("$$ x", '$'), ("/* a", '*')] {
             let mut splitter = Splitter::default();
             splitter.push(text);
             assert_eq!(splitter.prompt_char(), c, "{text}");
