@@ -1,0 +1,169 @@
+//! Statements pinned to a key: `SELECT columns`, `UPDATE` and `DELETE` of one table `WHERE` every key column equals a literal or
+//! parameter. They run straight against storage: no planner, no optimizer.
+//!
+//! Invariant: the answer is the one that the general path would give. Whatever is not surely of this form is not taken. The row's
+//! newest version under its lock is what READ COMMITTED may change, since the key alone decides whether it qualifies.
+
+mod bind;
+
+use crate::dml::{self, assign};
+use crate::rows;
+use atoll_model::{Catalog, Error, Result, Row, SqlType, Table, Value};
+use atoll_ports::cluster::{FragmentRef, TableLock, Transaction};
+use atoll_ports::session::{Execution, ResultColumn};
+use atoll_ports::site::{LockMode, LockWait, RowChange};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use std::sync::Arc;
+
+/// A keyed statement.
+pub(crate) struct Plan {
+    /// The catalog that it holds for.
+    catalog: Arc<Catalog>,
+    table: Arc<Table>,
+    /// One for each key column, in key order.
+    key: Vec<Source>,
+    /// Positions, within the key, of the columns that fragmentation looks at; `None`: the key does not tell the fragment.
+    placement: Option<Vec<usize>>,
+    action: Action,
+}
+
+enum Source {
+    Parameter(usize),
+    Literal(SqlType, Value),
+}
+
+enum Action {
+    Select { positions: Vec<usize>, columns: Vec<ResultColumn> },
+    Update(Update),
+    Delete,
+}
+
+/// Expressions over the row, followed by the parameters.
+struct Update {
+    positions: Vec<usize>,
+    values: Vec<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+    types: Vec<SqlType>,
+    /// Types of the parameters in `types`, which those given are converted to.
+    parameters: Vec<SqlType>,
+}
+
+/// Runs a keyed statement; `None`: the catalog has changed since it was bound.
+///
+/// # Errors
+/// Those of storage, locks, constraints, and of converting parameters.
+pub(crate) async fn run(
+    plan: &Plan,
+    txn: &Arc<dyn Transaction>,
+    param_types: &[SqlType],
+    params: &[Value],
+) -> Result<Option<Execution>> {
+    if !Arc::ptr_eq(&txn.catalog(), &plan.catalog) {
+        return Ok(None);
+    }
+    let key = plan.key(param_types, params)?;
+    let rows = match key {
+        // Nothing equals NULL.
+        None => 0..0,
+        Some(ref key) => plan.candidates(key),
+    };
+    let key = key.unwrap_or_default();
+    match &plan.action {
+        Action::Select { positions, columns } => {
+            let mut out = vec![];
+            for at in rows {
+                if let Some(mut row) = txn.get(&plan.fragment(at), &key).await? {
+                    out.push(positions.iter().map(|p| std::mem::replace(&mut row[*p], Value::Null)).collect());
+                    break;
+                }
+            }
+            Ok(Some(Execution::Rows { columns: columns.clone(), rows: out, tag: "SELECT" }))
+        }
+        Action::Update(update) => {
+            txn.lock_table(&plan.table, TableLock::Write).await?;
+            let Some(old) = plan.lock(txn, rows, key).await? else { return Ok(Some(done("UPDATE", 0))) };
+            let new = update.apply(&plan.table, &old, param_types, params)?;
+            dml::check_not_null(&plan.table, std::slice::from_ref(&new))?;
+            txn.write(&plan.table, vec![RowChange::Update { old, new }]).await?;
+            Ok(Some(done("UPDATE", 1)))
+        }
+        Action::Delete => {
+            txn.lock_table(&plan.table, TableLock::Write).await?;
+            let Some(old) = plan.lock(txn, rows, key).await? else { return Ok(Some(done("DELETE", 0))) };
+            txn.write(&plan.table, vec![RowChange::Delete(old)]).await?;
+            Ok(Some(done("DELETE", 1)))
+        }
+    }
+}
+
+fn done(tag: &'static str, rows: u64) -> Execution {
+    Execution::Done { tag, rows: Some(rows) }
+}
+
+impl Plan {
+    fn fragment(&self, at: usize) -> FragmentRef {
+        FragmentRef { table: self.table.clone(), at }
+    }
+
+    /// The key's values; `None`: one of them is NULL.
+    fn key(&self, types: &[SqlType], params: &[Value]) -> Result<Option<Vec<Value>>> {
+        let mut key = Vec::with_capacity(self.key.len());
+        for (source, id) in self.key.iter().zip(&self.table.key) {
+            let column = self.table.position(*id).map(|p| &self.table.columns[p]);
+            let column = column.ok_or_else(|| Error::internal("a key column is missing"))?;
+            let (ty, value) = match source {
+                Source::Parameter(at) => (types.get(*at), params.get(*at)),
+                Source::Literal(ty, value) => (Some(ty), Some(value)),
+            };
+            let (Some(ty), Some(value)) = (ty, value) else { return Err(dml::params::undefined(0)) };
+            if value.is_null() {
+                return Ok(None);
+            }
+            key.push(assign::convert(value.clone(), ty, &column.ty)?);
+        }
+        Ok(Some(key))
+    }
+
+    fn candidates(&self, key: &[Value]) -> std::ops::Range<usize> {
+        match &self.placement {
+            Some(positions) => {
+                let values: Vec<&Value> = positions.iter().map(|p| &key[*p]).collect();
+                self.table.place_key(&values).map_or(0..0, |at| at..at + 1)
+            }
+            None => 0..self.table.fragments.len(),
+        }
+    }
+
+    async fn lock(&self, txn: &Arc<dyn Transaction>, candidates: std::ops::Range<usize>, key: Vec<Value>) -> Result<Option<Row>> {
+        let keys = [key];
+        for at in candidates {
+            let mut locked = txn.lock(&self.fragment(at), &keys, LockMode::Exclusive, LockWait::Wait).await?;
+            if let Some(row) = locked.pop().and_then(|l| l.row) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Update {
+    fn apply(&self, table: &Table, old: &Row, param_types: &[SqlType], params: &[Value]) -> Result<Row> {
+        let mut input = old.clone();
+        for ((value, from), to) in params.iter().zip(param_types).zip(&self.parameters) {
+            input.push(assign::convert(value.clone(), from, to)?);
+        }
+        let batch = rows::to_batch(&self.schema, &self.types, std::slice::from_ref(&input))?;
+        let mut new = old.clone();
+        for (at, expr) in self.positions.iter().zip(&self.values) {
+            let column = &table.columns[*at];
+            let field = expr.return_field(&self.schema).map_err(crate::read::map_error)?;
+            let ty = SqlType::of_field(&field)
+                .ok_or_else(|| Error::unsupported(format!("values of Arrow type {}", field.data_type())))?;
+            let array = expr.evaluate(&batch).and_then(|v| v.into_array(1)).map_err(crate::read::map_error)?;
+            let value = rows::value_at(&array, 0, &ty)?;
+            new[*at] = assign::assign(value, &ty, column)?;
+        }
+        Ok(new)
+    }
+}

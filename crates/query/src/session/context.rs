@@ -1,0 +1,164 @@
+//! What a running statement has at hand: its transaction, its catalog's planner states, its parameters.
+
+use crate::dml::params;
+use crate::read::{self, Engine};
+use crate::rows;
+use atoll_model::{Error, ErrorKind, RelationId, Result, Row, SqlType, Value};
+use atoll_ports::cluster::{Cluster, Transaction};
+use atoll_ports::session::Canceller;
+use datafusion::common::DFSchema;
+use datafusion::execution::SessionState;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::sql::parser::Statement as PlannedStatement;
+use datafusion::sql::sqlparser::ast::{Expr, Statement as Ast};
+use futures::TryStreamExt;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Last values that a session drew from sequences.
+#[derive(Debug, Default)]
+pub(crate) struct SequenceValues {
+    /// By sequence.
+    pub(crate) by_sequence: HashMap<RelationId, i64>,
+    /// The last of all.
+    pub(crate) last: Option<i64>,
+}
+
+/// A running statement.
+#[derive(Clone)]
+pub(crate) struct StatementContext {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) txn: Arc<dyn Transaction>,
+    /// Planner state over the transaction's catalog.
+    pub(crate) state: Arc<SessionState>,
+    /// The same with hidden columns to be seen.
+    pub(crate) hidden: Arc<SessionState>,
+    pub(crate) param_types: Arc<[SqlType]>,
+    pub(crate) params: Arc<[Value]>,
+    pub(crate) canceller: Arc<Canceller>,
+    pub(crate) sequences: Arc<Mutex<SequenceValues>>,
+}
+
+impl StatementContext {
+    /// The parameter that an expression is, with its type; `None`: it is something else.
+    ///
+    /// # Errors
+    /// `UndefinedParameter`.
+    pub(crate) fn parameter(&self, expr: &Expr) -> Result<Option<(SqlType, Value)>> {
+        let Some(at) = params::placeholder(expr) else { return Ok(None) };
+        match (self.param_types.get(at), self.params.get(at)) {
+            (Some(ty), Some(value)) => Ok(Some((ty.clone(), value.clone()))),
+            _ => Err(params::undefined(at)),
+        }
+    }
+
+    /// Compiles an SQL expression over rows of a schema.
+    ///
+    /// # Errors
+    /// Those of binding; `NotSupported` for subqueries.
+    pub(crate) fn compile(&self, sql: &str, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        compile(&self.state, sql, schema)
+    }
+
+    /// Evaluates an expression without columns `count` times (volatile functions anew each time).
+    ///
+    /// # Errors
+    /// What the expression meets.
+    pub(crate) async fn evaluate_constant(&self, sql: &str, count: usize) -> Result<(Vec<SqlType>, Vec<Row>)> {
+        if count == 1 {
+            return self.query_rows(&format!("SELECT {sql}")).await;
+        }
+        let (types, schema) = (vec![SqlType::Int8], rows::schema_of([("n", &SqlType::Int8)]));
+        let df_schema = DFSchema::try_from(schema.clone()).map_err(read::map_error)?;
+        let expr = self.compile(sql, &df_schema)?;
+        let numbers: Vec<Row> = (0..count as i64).map(|n| vec![Value::Int8(n)]).collect();
+        crate::dml::evaluate(&[expr], &schema, &types, &numbers)
+    }
+
+    /// Runs a query and keeps its rows.
+    ///
+    /// # Errors
+    /// What the query meets.
+    pub(crate) async fn query_rows(&self, sql: &str) -> Result<(Vec<SqlType>, Vec<Row>)> {
+        self.rows_of(&self.state, sql).await
+    }
+
+    /// The same, with hidden columns to be seen.
+    ///
+    /// # Errors
+    /// What the query meets.
+    pub(crate) async fn query_rows_with_hidden(&self, sql: &str) -> Result<(Vec<SqlType>, Vec<Row>)> {
+        self.rows_of(&self.hidden, sql).await
+    }
+
+    async fn rows_of(&self, state: &Arc<SessionState>, sql: &str) -> Result<(Vec<SqlType>, Vec<Row>)> {
+        let mut ast = crate::session::sql::parse_one(sql)?;
+        params::substitute(&mut ast, &self.param_types, &self.params)?;
+        let plan = plan(state, ast).await?;
+        let plan = self.engine.optimize(state, &plan)?;
+        let (schema, mut stream) = self.engine.execute(state, &plan, self.txn.clone()).await?;
+        let types = types_of(&schema)?;
+        let mut rows = vec![];
+        while let Some(batch) = stream.try_next().await? {
+            self.check_cancelled()?;
+            rows.append(&mut rows::from_batch(&batch, &types)?);
+        }
+        Ok((types, rows))
+    }
+
+    /// Remembers a sequence's value for `currval` and `lastval`.
+    pub(crate) fn note_sequence(&self, sequence: RelationId, value: i64) {
+        let mut sequences = self.sequences.lock();
+        sequences.by_sequence.insert(sequence, value);
+        sequences.last = Some(value);
+    }
+
+    /// Ends a long loop when the user asked for it.
+    ///
+    /// # Errors
+    /// `QueryCanceled`.
+    pub(crate) fn check_cancelled(&self) -> Result<()> {
+        if self.canceller.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+    }
+}
+
+/// Plans a statement's syntax tree.
+///
+/// # Errors
+/// Those of binding.
+pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<datafusion::logical_expr::LogicalPlan> {
+    state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await.map_err(read::map_error)
+}
+
+/// Compiles an SQL expression over rows of a schema.
+///
+/// # Errors
+/// Those of binding; `NotSupported` for subqueries.
+pub(crate) fn compile(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    let expr = crate::pg::parse::parse_expression(sql)?;
+    let expr = state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)?;
+    state.create_physical_expr(expr, schema).map_err(read::map_error)
+}
+
+/// SQL types of a result's columns.
+///
+/// # Errors
+/// `NotSupported` for Arrow types that no SQL type is carried in.
+pub(crate) fn types_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<SqlType>> {
+    schema
+        .fields()
+        .iter()
+        .map(|f| {
+            SqlType::of_field(f).ok_or_else(|| {
+                Error::unsupported(format!("column \"{}\" is of Arrow type {}, which SQL has no name for", f.name(), f.data_type()))
+            })
+        })
+        .collect()
+}
+
+/// The error of a cancelled statement.
+pub(crate) fn cancelled() -> Error {
+    Error::new(ErrorKind::QueryCanceled, "canceling statement due to user request")
+}

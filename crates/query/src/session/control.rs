@@ -1,0 +1,398 @@
+//! Statements that never reach a planner: transactions, settings, prepared statements.
+
+use super::bound::Bound;
+use super::{SqlSession, settings, text_rows, transaction};
+use crate::dml::params::{self, fold};
+use crate::pg::parse::Statement;
+use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
+use atoll_ports::session::{Execution, ResultColumn};
+use datafusion::sql::sqlparser::ast::{
+    ContextModifier, DiscardObject, Expr, Ident, Reset, Set, Statement as Ast, TransactionAccessMode,
+    TransactionIsolationLevel, TransactionMode, Value as Literal,
+};
+use std::sync::Arc;
+
+/// Prepared statements that one session may hold by PREPARE.
+const MAX_NAMED: usize = 4096;
+
+/// Whether a statement of sqlparser's is run here.
+pub(crate) fn is_control(ast: &Ast) -> bool {
+    matches!(
+        ast,
+        Ast::StartTransaction { .. }
+            | Ast::Commit { .. }
+            | Ast::Rollback { .. }
+            | Ast::Savepoint { .. }
+            | Ast::ReleaseSavepoint { .. }
+            | Ast::Set(_)
+            | Ast::Reset(_)
+            | Ast::ShowVariable { .. }
+            | Ast::Discard { .. }
+            | Ast::Prepare { .. }
+            | Ast::Execute { .. }
+            | Ast::Deallocate { .. }
+            | Ast::Declare { .. }
+            | Ast::Fetch { .. }
+            | Ast::Close { .. }
+            | Ast::LISTEN { .. }
+            | Ast::UNLISTEN { .. }
+            | Ast::NOTIFY { .. }
+    )
+}
+
+/// Whether a statement of Atoll's own grammar is run here.
+pub(crate) fn is_own_control(statement: &Statement) -> bool {
+    matches!(statement, Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint)
+}
+
+/// The result columns of SHOW.
+pub(crate) fn show_columns(variable: &[Ident]) -> Vec<ResultColumn> {
+    let text = |name: &str| ResultColumn { name: name.into(), ty: SqlType::Text };
+    match setting_name(variable).as_str() {
+        "all" => vec![text("name"), text("setting"), text("description")],
+        name => vec![text(name)],
+    }
+}
+
+/// `SHOW TRANSACTION ISOLATION LEVEL` and `SHOW TIME ZONE` have names of their own.
+fn setting_name(variable: &[Ident]) -> String {
+    let words: Vec<String> = variable.iter().map(|i| i.value.to_lowercase()).collect();
+    match words.join(" ").as_str() {
+        "transaction isolation level" => "transaction_isolation".into(),
+        "time zone" => "TimeZone".into(),
+        "session authorization" => "session_authorization".into(),
+        _ => words.join("."),
+    }
+}
+
+impl SqlSession {
+    /// Runs a control statement; `None`: it is none.
+    pub(super) async fn control(&mut self, bound: &Bound, values: &[Value]) -> Result<Option<Execution>> {
+        let done = |tag| Ok(Some(Execution::Done { tag, rows: None }));
+        let ast = match bound.statement.as_ref() {
+            Statement::Sql(ast) => ast.as_ref(),
+            other if is_own_control(other) => {
+                if self.current.is_failed() {
+                    return Err(transaction::failed());
+                }
+                // Old versions are collected by the store as it goes, statistics are kept with every commit, and every commit
+                // is durable: nothing is left to be done, and the answer says so.
+                return match other {
+                    Statement::Vacuum { .. } => done("VACUUM"),
+                    Statement::Analyze { .. } => done("ANALYZE"),
+                    _ => done("CHECKPOINT"),
+                };
+            }
+            _ => return Ok(None),
+        };
+        if !is_control(ast) {
+            return Ok(None);
+        }
+        if self.current.is_failed() && !matches!(ast, Ast::Commit { .. } | Ast::Rollback { .. }) {
+            return Err(transaction::failed());
+        }
+        match ast {
+            Ast::StartTransaction { modes, begin, .. } => {
+                self.begin_block(modes)?;
+                done(if *begin { "BEGIN" } else { "START TRANSACTION" })
+            }
+            Ast::Commit { chain: false, .. } => {
+                if !self.current.is_explicit() {
+                    self.notice("WARNING", "25P01", "there is no transaction in progress");
+                }
+                self.block_options = None;
+                let before = self.settings_before.take();
+                let committed = self.current.commit().await?;
+                if !committed && let Some(before) = before {
+                    self.settings = before;
+                }
+                done(if committed { "COMMIT" } else { "ROLLBACK" })
+            }
+            Ast::Rollback { chain: false, savepoint: None } => {
+                if !self.current.rollback() {
+                    self.notice("WARNING", "25P01", "there is no transaction in progress");
+                }
+                self.block_options = None;
+                if let Some(before) = self.settings_before.take() {
+                    self.settings = before;
+                }
+                done("ROLLBACK")
+            }
+            Ast::Commit { .. } | Ast::Rollback { savepoint: None, .. } => {
+                Err(Error::unsupported("AND CHAIN").hint("Begin the next transaction with BEGIN."))
+            }
+            Ast::Rollback { savepoint: Some(name), .. } => {
+                self.current.rollback_to(&fold(name))?;
+                done("ROLLBACK")
+            }
+            Ast::Savepoint { name } => {
+                self.current.savepoint(fold(name))?;
+                done("SAVEPOINT")
+            }
+            Ast::ReleaseSavepoint { name } => {
+                self.current.release(&fold(name))?;
+                done("RELEASE")
+            }
+            Ast::Set(set) => {
+                self.set(set)?;
+                done("SET")
+            }
+            Ast::Reset(reset) => {
+                match &reset.reset {
+                    Reset::ALL => self.settings.reset(),
+                    Reset::ConfigurationParameter(name) => self.settings.set(&name.to_string(), None)?,
+                    other => return Err(Error::unsupported(format!("RESET {other:?}"))),
+                }
+                done("RESET")
+            }
+            Ast::ShowVariable { variable } => self.show(variable).map(Some),
+            Ast::Discard { object_type } => {
+                if self.current.is_explicit() && matches!(object_type, DiscardObject::ALL) {
+                    return Err(Error::new(
+                        ErrorKind::ActiveTransaction,
+                        "DISCARD ALL cannot run inside a transaction block",
+                    ));
+                }
+                if matches!(object_type, DiscardObject::ALL) {
+                    self.settings.reset();
+                    self.named.clear();
+                    *self.sequences.lock() = super::SequenceValues::default();
+                }
+                done("DISCARD ALL")
+            }
+            Ast::Prepare { name, data_types, statement } => {
+                let name = fold(name);
+                if self.named.contains_key(&name) {
+                    return Err(Error::new(
+                        ErrorKind::DuplicatePrepared,
+                        format!("prepared statement \"{name}\" already exists"),
+                    ));
+                }
+                if self.named.len() >= MAX_NAMED {
+                    return Err(Error::new(ErrorKind::ProgramLimit, format!("more than {MAX_NAMED} prepared statements"))
+                        .hint("DEALLOCATE those that are no longer used."));
+                }
+                let declared: Vec<Option<SqlType>> =
+                    data_types.iter().map(|t| SqlType::parse(&t.to_string())).collect();
+                let inner = Arc::new(Statement::Sql(statement.clone()));
+                let prepared = self.bind(statement.to_string().into(), inner, &declared).await?;
+                self.named.insert(name, prepared);
+                done("PREPARE")
+            }
+            Ast::Execute { name: Some(name), parameters, .. } => {
+                let name = name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+                let Some(prepared) = self.named.get(&name).cloned() else {
+                    return Err(Error::new(
+                        ErrorKind::InvalidStatementName,
+                        format!("prepared statement \"{name}\" does not exist"),
+                    ));
+                };
+                let params = self.execute_params(&prepared.param_types, parameters, bound, values).await?;
+                Box::pin(self.run(&prepared, params)).await.map(Some)
+            }
+            Ast::Deallocate { name, .. } => {
+                let name = fold(name);
+                if name == "all" {
+                    self.named.clear();
+                } else if self.named.remove(&name).is_none() {
+                    return Err(Error::new(
+                        ErrorKind::InvalidStatementName,
+                        format!("prepared statement \"{name}\" does not exist"),
+                    ));
+                }
+                done("DEALLOCATE")
+            }
+            other => Err(Error::unsupported(format!("{}", first_words(other)))
+                .hint("Cursors and notifications are not there yet: let the driver fetch in portions instead.")),
+        }
+    }
+
+    async fn execute_params(
+        &mut self,
+        types: &[SqlType],
+        given: &[Expr],
+        bound: &Bound,
+        values: &[Value],
+    ) -> Result<Vec<Value>> {
+        if given.len() != types.len() {
+            return Err(Error::new(
+                ErrorKind::Syntax,
+                format!("wrong number of parameters: {} are needed, {} were given", types.len(), given.len()),
+            ));
+        }
+        let mut params = Vec::with_capacity(given.len());
+        for (expr, ty) in given.iter().zip(types) {
+            let (from, value) = match params::plain_literal(expr) {
+                Some(typed) => typed,
+                None => {
+                    let txn = self.transaction()?;
+                    let cx = self.context(&txn, bound, values.to_vec())?;
+                    let (mut from, mut rows) = cx.evaluate_constant(&expr.to_string(), 1).await?;
+                    (
+                        from.pop().unwrap_or(SqlType::Text),
+                        rows.pop().and_then(|mut r| r.pop()).unwrap_or(Value::Null),
+                    )
+                }
+            };
+            params.push(crate::dml::assign::convert(value, &from, ty)?);
+        }
+        Ok(params)
+    }
+
+    fn begin_block(&mut self, modes: &[TransactionMode]) -> Result<()> {
+        if self.current.is_explicit() {
+            self.notice("WARNING", "25001", "there is already a transaction in progress");
+            return Ok(());
+        }
+        let mut options = self.options();
+        apply_modes(&mut options, modes)?;
+        self.settings_before = Some(self.settings.clone());
+        self.block_options = Some(options);
+        let cluster = self.engine.cluster.clone();
+        self.current.begin_block(|| cluster.begin(options));
+        Ok(())
+    }
+
+    fn set(&mut self, set: &Set) -> Result<()> {
+        match set {
+            Set::SingleAssignment { variable, values, scope, .. } => {
+                let name = variable.to_string().replace('"', "");
+                let value = match values.as_slice() {
+                    [one] if is_default(one) => None,
+                    many => Some(many.iter().map(setting_value).collect::<Vec<_>>().join(", ")),
+                };
+                if name.eq_ignore_ascii_case("transaction_isolation") && self.current.is_explicit() {
+                    let level = value.as_deref().and_then(|v| settings::isolation(&v.to_lowercase()));
+                    let Some(level) = level else {
+                        return Err(Error::new(ErrorKind::InvalidParameterValue, "unknown isolation level"));
+                    };
+                    return self.change_block(|o| o.isolation = level);
+                }
+                let _ = matches!(scope, Some(ContextModifier::Local));
+                self.settings.set(&name, value.as_deref())
+            }
+            Set::SetTimeZone { value, .. } => {
+                if is_default(value) {
+                    return self.settings.set("TimeZone", None);
+                }
+                self.settings.set("TimeZone", Some(&setting_value(value)))
+            }
+            Set::SetNames { charset_name, .. } => self.settings.set("client_encoding", Some(&charset_name.value)),
+            Set::SetNamesDefault {} => self.settings.set("client_encoding", None),
+            Set::SetTransaction { modes, session: true, .. } => {
+                for mode in modes {
+                    match mode {
+                        TransactionMode::IsolationLevel(level) => {
+                            let level = level.to_string().to_lowercase();
+                            self.settings.set("default_transaction_isolation", Some(&level))?;
+                        }
+                        TransactionMode::AccessMode(access) => {
+                            let on = matches!(access, TransactionAccessMode::ReadOnly);
+                            self.settings
+                                .set("default_transaction_read_only", Some(if on { "on" } else { "off" }))?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Set::SetTransaction { modes, .. } => {
+                if !self.current.is_explicit() {
+                    self.notice("WARNING", "25P01", "SET TRANSACTION can only be used in transaction blocks");
+                    return Ok(());
+                }
+                let modes = modes.clone();
+                let mut options = self.block_options.unwrap_or_else(|| self.options());
+                apply_modes(&mut options, &modes)?;
+                self.change_block(|o| *o = options)
+            }
+            Set::SetSessionAuthorization(_) | Set::SetRole { .. } => {
+                Err(Error::unsupported("SET ROLE and SET SESSION AUTHORIZATION").hint("Connect as that user."))
+            }
+            other => Err(Error::unsupported(format!("{other}"))),
+        }
+    }
+
+    /// Changes the options of a transaction block that has not run a statement yet.
+    fn change_block(&mut self, change: impl FnOnce(&mut atoll_ports::site::BranchOptions)) -> Result<()> {
+        let used = self.current.txn().is_some_and(|t| t.has_writes());
+        if used {
+            return Err(Error::new(
+                ErrorKind::ActiveTransaction,
+                "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+            ));
+        }
+        let mut options = self.block_options.unwrap_or_else(|| self.options());
+        change(&mut options);
+        self.block_options = Some(options);
+        self.current.rollback();
+        let cluster = self.engine.cluster.clone();
+        self.current.begin_block(|| cluster.begin(options));
+        Ok(())
+    }
+
+    fn show(&self, variable: &[Ident]) -> Result<Execution> {
+        let name = setting_name(variable);
+        if name == "all" {
+            let rows = self
+                .settings
+                .all()
+                .map(|(k, v)| vec![Value::Text(k.into()), Value::Text(v.into()), Value::Text(String::new())])
+                .collect();
+            return Ok(Execution::Rows { columns: show_columns(variable), rows, tag: "SHOW" });
+        }
+        if name == "transaction_isolation" {
+            let isolation = self.current.txn().map_or_else(|| self.options().isolation, |t| t.options().isolation);
+            let text = match isolation {
+                atoll_ports::site::Isolation::ReadCommitted => "read committed",
+                atoll_ports::site::Isolation::RepeatableRead => "repeatable read",
+                atoll_ports::site::Isolation::Serializable => "serializable",
+            };
+            return Ok(text_rows(&name, vec![text.into()], "SHOW"));
+        }
+        Ok(text_rows(&name, vec![self.settings.get(&name)?.to_owned()], "SHOW"))
+    }
+}
+
+fn apply_modes(options: &mut atoll_ports::site::BranchOptions, modes: &[TransactionMode]) -> Result<()> {
+    use atoll_ports::site::Isolation;
+    for mode in modes {
+        match mode {
+            TransactionMode::AccessMode(access) => {
+                options.read_only = matches!(access, TransactionAccessMode::ReadOnly);
+            }
+            TransactionMode::IsolationLevel(level) => {
+                options.isolation = match level {
+                    TransactionIsolationLevel::ReadUncommitted | TransactionIsolationLevel::ReadCommitted => {
+                        Isolation::ReadCommitted
+                    }
+                    TransactionIsolationLevel::RepeatableRead => Isolation::RepeatableRead,
+                    TransactionIsolationLevel::Serializable => Isolation::Serializable,
+                    TransactionIsolationLevel::Snapshot => {
+                        return Err(Error::new(ErrorKind::Syntax, "isolation level SNAPSHOT")
+                            .hint("PostgreSQL's name for it is REPEATABLE READ."));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_default(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(i) if i.value.eq_ignore_ascii_case("default"))
+}
+
+fn setting_value(expr: &Expr) -> String {
+    match expr {
+        Expr::Value(v) => match &v.value {
+            Literal::SingleQuotedString(s) | Literal::DoubleQuotedString(s) => s.clone(),
+            other => other.to_string(),
+        },
+        Expr::Identifier(i) => i.value.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn first_words(ast: &Ast) -> String {
+    ast.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,319 @@
+//! Sessions: what a client's statements mean in their order.
+//!
+//! A statement is parsed once, bound to a [`bound::Bound`] when it is prepared, and run as often as asked. Whatever fails inside a
+//! transaction block marks the block as failed.
+
+pub(crate) mod bound;
+pub(crate) mod context;
+mod control;
+mod copy;
+mod engine;
+pub(crate) mod names;
+pub(crate) mod settings;
+pub(crate) mod sql;
+mod transaction;
+mod utility;
+
+pub use engine::{EngineOptions, SqlEngine};
+
+use crate::dml;
+use crate::keyed;
+use crate::pg::parse::{self, Statement};
+use crate::read;
+use async_trait::async_trait;
+use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Value};
+use atoll_ports::cluster::Transaction;
+use atoll_ports::session::{
+    BatchStream, Canceller, Execution, Notice, Parsed, Prepared, ResultColumn, Session, TransactionStatus,
+};
+use atoll_ports::site::BranchOptions;
+use bound::{Bound, Kind};
+use context::{SequenceValues, StatementContext};
+use datafusion::sql::sqlparser::ast::Statement as Ast;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use settings::Settings;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use transaction::Current;
+
+/// One client's session.
+pub(crate) struct SqlSession {
+    engine: Arc<engine::Shared>,
+    user: String,
+    process_id: i32,
+    settings: Settings,
+    /// Settings as they were when the transaction block began, to return to when it is rolled back.
+    settings_before: Option<Settings>,
+    current: Current,
+    /// Options of the transaction block, until its first statement fixes them.
+    block_options: Option<BranchOptions>,
+    named: HashMap<String, Arc<Prepared>>,
+    sequences: Arc<Mutex<SequenceValues>>,
+    canceller: Arc<Canceller>,
+    notices: Vec<Notice>,
+}
+
+impl SqlSession {
+    fn options(&self) -> BranchOptions {
+        BranchOptions {
+            isolation: self.settings.isolation(),
+            read_only: self.settings.read_only(),
+            lock_timeout: self.settings.lock_timeout(),
+            synchronous_commit: self.settings.synchronous_commit(),
+        }
+    }
+
+    /// The transaction in which the next statement runs.
+    fn transaction(&mut self) -> Result<Arc<dyn Transaction>> {
+        let options = self.block_options.unwrap_or_else(|| self.options());
+        let cluster = self.engine.cluster.clone();
+        self.current.get_or_begin(|| cluster.begin(options)).cloned()
+    }
+
+    /// The catalog that names are resolved in when a statement is prepared.
+    fn catalog(&self) -> Arc<Catalog> {
+        self.current.txn().map_or_else(|| self.engine.cluster.catalog(), |txn| txn.catalog())
+    }
+
+    fn state(&self, catalog: &Arc<Catalog>, show_hidden: bool) -> Result<Arc<datafusion::execution::SessionState>> {
+        self.engine.state(catalog, show_hidden, self)
+    }
+
+    fn context(&self, txn: &Arc<dyn Transaction>, bound: &Bound, params: Vec<Value>) -> Result<StatementContext> {
+        let catalog = txn.catalog();
+        Ok(StatementContext {
+            engine: self.engine.read.clone(),
+            cluster: self.engine.cluster.clone(),
+            txn: txn.clone(),
+            state: self.state(&catalog, false)?,
+            hidden: self.state(&catalog, true)?,
+            param_types: bound.param_types.clone(),
+            params: params.into(),
+            canceller: self.canceller.clone(),
+            sequences: self.sequences.clone(),
+        })
+    }
+
+    fn notice(&mut self, severity: &'static str, sqlstate: &'static str, message: impl Into<String>) {
+        self.notices.push(Notice { severity, sqlstate, message: message.into() });
+    }
+
+    async fn run(&mut self, prepared: &Arc<Prepared>, params: Vec<Value>) -> Result<Execution> {
+        let bound = prepared.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a plan of another engine"))?;
+        if let Some(done) = self.control(&bound, &params).await? {
+            return Ok(done);
+        }
+        let txn = self.transaction()?;
+        txn.begin_statement().await?;
+        match &bound.kind {
+            Kind::Query => self.query(&txn, &bound, prepared, params).await,
+            Kind::Keyed(plan) => match keyed::run(plan, &txn, &bound.param_types, &params).await? {
+                Some(done) => Ok(done),
+                // The catalog has moved on: bind again.
+                None => {
+                    let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(&bound)).await?;
+                    let again = again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
+                    match &again.kind {
+                        Kind::Keyed(plan) => keyed::run(plan, &txn, &again.param_types, &params)
+                            .await?
+                            .ok_or_else(|| Error::new(ErrorKind::SerializationFailure, "the table's definition keeps changing")),
+                        Kind::Query => self.query(&txn, &again, prepared, params).await,
+                        _ => self.change(&txn, &again, params).await,
+                    }
+                }
+            },
+            Kind::Change => self.change(&txn, &bound, params).await,
+            Kind::Explain { .. } => self.explain(&txn, &bound, params).await,
+            Kind::Copy => self.copy(&txn, &bound, params).await,
+            Kind::Ddl => self.define(&txn, &bound, params).await,
+            Kind::Control => Err(Error::internal("a control statement was not run")),
+        }
+    }
+
+    async fn query(
+        &mut self,
+        txn: &Arc<dyn Transaction>,
+        bound: &Arc<Bound>,
+        prepared: &Arc<Prepared>,
+        params: Vec<Value>,
+    ) -> Result<Execution> {
+        let cx = self.context(txn, bound, params)?;
+        if let Some(keys) = &bound.lock_rows {
+            keys.lock(&cx).await?;
+        }
+        let plan = bound.plan(&cx).await?;
+        let (schema, stream) = cx.engine.execute(&cx.state, &plan, txn.clone()).await?;
+        let columns = if prepared.columns.len() == schema.fields().len() {
+            prepared.columns.clone()
+        } else {
+            bound::columns_of(&schema)?
+        };
+        Ok(Execution::Batches { columns, schema, stream: self.guard(stream), tag: "SELECT" })
+    }
+
+    /// Ends a stream when the user cancels or `statement_timeout` passes.
+    fn guard(&self, stream: BatchStream) -> BatchStream {
+        let canceller = self.canceller.clone();
+        let timeout = self.settings.statement_timeout();
+        let stop = async move {
+            tokio::select! {
+                () = canceller.cancelled() => context::cancelled(),
+                () = deadline(timeout) => timed_out(),
+            }
+        };
+        futures::stream::unfold((stream, Box::pin(stop), false), |(mut stream, mut stop, ended)| async move {
+            if ended {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                error = &mut stop => Some((Err(error), (stream, stop, true))),
+                item = stream.next() => item.map(|i| { let ended = i.is_err(); (i, (stream, stop, ended)) }),
+            }
+        })
+        .boxed()
+    }
+
+    async fn change(&mut self, txn: &Arc<dyn Transaction>, bound: &Arc<Bound>, params: Vec<Value>) -> Result<Execution> {
+        let cx = self.context(txn, bound, params)?;
+        let Statement::Sql(ast) = bound.statement.as_ref() else {
+            return Err(Error::internal("not a statement that changes rows"));
+        };
+        let mut ast = ast.as_ref().clone();
+        // VALUES lists take parameters as values; everything else sees them as literals.
+        if !matches!(&ast, Ast::Insert(_)) {
+            dml::params::substitute(&mut ast, &cx.param_types, &cx.params)?;
+        }
+        let (tag, changed) = match &ast {
+            Ast::Insert(insert) => ("INSERT 0", dml::insert(&cx, insert).await?),
+            Ast::Update(update) => ("UPDATE", dml::update(&cx, update).await?),
+            Ast::Delete(delete) => ("DELETE", dml::delete(&cx, delete).await?),
+            other => return Err(Error::unsupported(format!("{other}"))),
+        };
+        Ok(match changed.returned {
+            Some((columns, rows)) => Execution::Rows { columns, rows, tag },
+            None => Execution::Done { tag, rows: Some(changed.rows) },
+        })
+    }
+
+    async fn bind(&mut self, sql: Arc<str>, statement: Arc<Statement>, declared: &[Option<SqlType>]) -> Result<Arc<Prepared>> {
+        let catalog = self.catalog();
+        let state = self.state(&catalog, false)?;
+        let binder = bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog };
+        let (bound, columns) = binder.bind(statement, declared).await?;
+        Ok(Arc::new(Prepared { sql, param_types: bound.param_types.to_vec(), columns, plan: Arc::new(bound) }))
+    }
+}
+
+fn declared(bound: &Bound) -> Vec<Option<SqlType>> {
+    bound.param_types.iter().cloned().map(Some).collect()
+}
+
+async fn deadline(timeout: Duration) {
+    if timeout.is_zero() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(timeout).await;
+}
+
+fn timed_out() -> Error {
+    Error::new(ErrorKind::QueryCanceled, "canceling statement due to statement timeout")
+}
+
+#[async_trait]
+impl Session for SqlSession {
+    fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>> {
+        let parsed = parse::parse(sql);
+        if parsed.is_err() {
+            self.current.fail();
+        }
+        Ok(parsed?
+            .into_iter()
+            .map(|item| Parsed { sql: sql[item.text].into(), tree: Arc::new(item.statement) })
+            .collect())
+    }
+
+    async fn prepare(&mut self, statement: Parsed, param_types: &[Option<SqlType>]) -> Result<Arc<Prepared>> {
+        let tree = statement.tree.downcast::<Statement>().map_err(|_| Error::internal("a syntax tree of another engine"))?;
+        let result = if self.current.is_failed() && !bound::ends_transaction(&tree) {
+            Err(transaction::failed())
+        } else {
+            self.bind(statement.sql, tree, param_types).await
+        };
+        if result.is_err() {
+            self.current.fail();
+        }
+        result
+    }
+
+    async fn execute(&mut self, prepared: &Arc<Prepared>, params: Vec<Value>) -> Result<Execution> {
+        let canceller = self.canceller.clone();
+        let timeout = self.settings.statement_timeout();
+        let result = tokio::select! {
+            biased;
+            () = canceller.cancelled() => Err(context::cancelled()),
+            () = deadline(timeout), if !timeout.is_zero() => Err(timed_out()),
+            result = self.run(prepared, params) => result,
+        };
+        if let Err(error) = &result {
+            tracing::debug!(sqlstate = error.kind().sqlstate(), error = %error, "statement failed");
+            self.current.fail();
+        }
+        result
+    }
+
+    async fn sync(&mut self, failed: bool) -> Result<()> {
+        if self.current.is_explicit() {
+            return Ok(());
+        }
+        if failed {
+            self.current.rollback();
+            return Ok(());
+        }
+        self.current.commit().await.map(|_| ())
+    }
+
+    fn fail(&mut self) {
+        self.current.fail();
+    }
+
+    fn status(&self) -> TransactionStatus {
+        self.current.status()
+    }
+
+    fn reported_settings(&self) -> Vec<(String, String)> {
+        self.settings.reported()
+    }
+
+    fn changed_settings(&mut self) -> Vec<(String, String)> {
+        self.settings.take_changed()
+    }
+
+    fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    fn canceller(&self) -> Arc<Canceller> {
+        self.canceller.clone()
+    }
+}
+
+/// A result of one text column.
+fn text_rows(name: &str, lines: Vec<String>, tag: &'static str) -> Execution {
+    let columns = vec![ResultColumn { name: name.into(), ty: SqlType::Text }];
+    Execution::Rows { columns, rows: lines.into_iter().map(|l| vec![Value::Text(l)]).collect(), tag }
+}
+
+impl read::SessionFacts for SqlSession {
+    fn user(&self) -> &str {
+        &self.user
+    }
+    fn process_id(&self) -> i32 {
+        self.process_id
+    }
+    fn settings(&self) -> Vec<(String, String)> {
+        self.settings.all().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    }
+}

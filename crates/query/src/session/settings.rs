@@ -1,0 +1,277 @@
+//! A session's settings: what SET takes and SHOW gives.
+//!
+//! Invariant: a setting that would change answers is honoured or refused; those that tools send by habit and that change nothing
+//! here (`extra_float_digits`, `client_min_messages` …) are kept and shown.
+
+use atoll_model::{Error, ErrorKind, Result};
+use atoll_ports::site::Isolation;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// PostgreSQL's version that clients are told: the dialect that Atoll follows.
+pub(crate) const SERVER_VERSION: &str = "15.0 (Atoll 0.1.0)";
+
+/// Settings that clients are told of when they change.
+const REPORTED: [&str; 12] = [
+    "server_version",
+    "server_encoding",
+    "client_encoding",
+    "application_name",
+    "default_transaction_read_only",
+    "in_hot_standby",
+    "is_superuser",
+    "session_authorization",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+];
+
+/// (name, default): what may be set and changes nothing, or is looked at by this module.
+const KNOWN: [(&str, &str); 46] = [
+    ("application_name", ""),
+    ("atoll.read_consistency", "cluster"),
+    ("bytea_output", "hex"),
+    ("check_function_bodies", "on"),
+    ("client_encoding", "UTF8"),
+    ("client_min_messages", "notice"),
+    ("DateStyle", "ISO, MDY"),
+    ("default_table_access_method", "heap"),
+    ("default_tablespace", ""),
+    ("default_transaction_deferrable", "off"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("default_with_oids", "off"),
+    ("enable_seqscan", "on"),
+    ("enable_hashjoin", "on"),
+    ("enable_mergejoin", "on"),
+    ("enable_nestloop", "on"),
+    ("extra_float_digits", "1"),
+    ("geqo", "on"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("in_hot_standby", "off"),
+    ("integer_datetimes", "on"),
+    ("IntervalStyle", "postgres"),
+    ("is_superuser", "on"),
+    ("jit", "off"),
+    ("lc_collate", "C"),
+    ("lc_ctype", "C"),
+    ("lc_messages", "C"),
+    ("lc_monetary", "C"),
+    ("lock_timeout", "30s"),
+    ("max_identifier_length", "63"),
+    ("row_security", "on"),
+    ("search_path", "\"$user\", public"),
+    ("server_encoding", "UTF8"),
+    ("server_version", SERVER_VERSION),
+    ("server_version_num", "150000"),
+    ("session_authorization", "atoll"),
+    ("standard_conforming_strings", "on"),
+    ("statement_timeout", "0"),
+    ("synchronize_seqscans", "on"),
+    ("synchronous_commit", "on"),
+    ("TimeZone", "UTC"),
+    ("transaction_isolation", "read committed"),
+    ("transaction_read_only", "off"),
+    ("work_mem", "64MB"),
+    ("xmloption", "content"),
+];
+
+/// The settings of one session.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    values: BTreeMap<&'static str, String>,
+    defaults: BTreeMap<&'static str, String>,
+    changed: Vec<&'static str>,
+}
+
+impl Settings {
+    /// Every setting at its default.
+    pub(crate) fn new(lock_timeout: Duration, synchronous_commit: bool) -> Self {
+        let mut values: BTreeMap<&'static str, String> = KNOWN.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        values.insert("lock_timeout", format!("{}ms", lock_timeout.as_millis()));
+        values.insert("synchronous_commit", if synchronous_commit { "on" } else { "off" }.into());
+        Settings { defaults: values.clone(), values, changed: vec![] }
+    }
+
+    fn canonical(name: &str) -> Result<&'static str> {
+        KNOWN.iter().map(|(k, _)| *k).find(|k| k.eq_ignore_ascii_case(name)).ok_or_else(|| {
+            Error::new(ErrorKind::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
+        })
+    }
+
+    /// The value of a setting.
+    ///
+    /// # Errors
+    /// `UndefinedObject`.
+    pub(crate) fn get(&self, name: &str) -> Result<&str> {
+        Ok(&self.values[Self::canonical(name)?])
+    }
+
+    /// All settings by name.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.values.iter().map(|(k, v)| (*k, v.as_str()))
+    }
+
+    /// Sets a setting; `None` sets it back to its default.
+    ///
+    /// # Errors
+    /// `UndefinedObject`; `InvalidParameterValue` for a value that Atoll cannot honour.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        let name = Self::canonical(name)?;
+        let value = match value {
+            None => self.defaults[name].clone(),
+            Some(v) => Self::checked(name, v)?,
+        };
+        if self.values.insert(name, value.clone()).as_ref() != Some(&value) {
+            self.changed.push(name);
+        }
+        Ok(())
+    }
+
+    /// RESET ALL
+    pub(crate) fn reset(&mut self) {
+        for (name, value) in self.defaults.clone() {
+            if self.values.insert(name, value.clone()).as_ref() != Some(&value) {
+                self.changed.push(name);
+            }
+        }
+    }
+
+    fn checked(name: &'static str, value: &str) -> Result<String> {
+        let invalid = || {
+            Error::new(ErrorKind::InvalidParameterValue, format!("invalid value for parameter \"{name}\": \"{value}\""))
+        };
+        let lower = value.to_ascii_lowercase();
+        let only = |allowed: &[&str]| allowed.contains(&lower.as_str()).then(|| value.to_owned()).ok_or_else(invalid);
+        match name {
+            "client_encoding" => match lower.replace(['-', '_'], "").as_str() {
+                "utf8" | "unicode" => Ok("UTF8".into()),
+                _ => Err(invalid().hint("Atoll speaks UTF8 with its clients.")),
+            },
+            "TimeZone" => match lower.as_str() {
+                "utc" | "gmt" | "etc/utc" | "zulu" | "0" | "+00:00" | "uct" => Ok("UTC".into()),
+                _ => Err(invalid().hint("Atoll shows times in UTC only; let the client convert them.")),
+            },
+            "DateStyle" if lower.starts_with("iso") => Ok("ISO, MDY".into()),
+            "DateStyle" => Err(invalid().hint("Atoll writes dates in the ISO style only.")),
+            "IntervalStyle" => only(&["postgres"]),
+            "bytea_output" => only(&["hex"]),
+            "standard_conforming_strings" => only(&["on", "true", "1", "yes"]).map(|_| "on".into()),
+            "atoll.read_consistency" => only(&["site", "cluster"]),
+            "default_transaction_isolation" | "transaction_isolation" => {
+                isolation(&lower).map(|_| lower.clone()).ok_or_else(invalid)
+            }
+            "lock_timeout" | "statement_timeout" | "idle_in_transaction_session_timeout" => {
+                duration(&lower).map(|_| value.to_owned()).ok_or_else(invalid)
+            }
+            "synchronous_commit" => match lower.as_str() {
+                "on" | "off" | "local" | "remote_write" | "remote_apply" => Ok(lower),
+                "true" | "yes" | "1" => Ok("on".into()),
+                "false" | "no" | "0" => Ok("off".into()),
+                _ => Err(invalid()),
+            },
+            "default_transaction_read_only" | "transaction_read_only" => match lower.as_str() {
+                "on" | "true" | "yes" | "1" => Ok("on".into()),
+                "off" | "false" | "no" | "0" => Ok("off".into()),
+                _ => Err(invalid()),
+            },
+            "server_version" | "server_version_num" | "server_encoding" | "is_superuser" | "integer_datetimes"
+            | "lc_collate" | "lc_ctype" | "max_identifier_length" | "in_hot_standby" => Err(Error::new(
+                ErrorKind::CantChangeParameter,
+                format!("parameter \"{name}\" cannot be changed"),
+            )),
+            _ => Ok(value.to_owned()),
+        }
+    }
+
+    /// Sets without a check: facts about the session.
+    pub(crate) fn state(&mut self, name: &'static str, value: &str) {
+        self.values.insert(name, value.to_owned());
+        self.defaults.insert(name, value.to_owned());
+    }
+
+    /// What clients must be told after connecting.
+    pub(crate) fn reported(&self) -> Vec<(String, String)> {
+        REPORTED.iter().map(|k| ((*k).to_owned(), self.values[k].clone())).collect()
+    }
+
+    /// What clients must be told since the last call.
+    pub(crate) fn take_changed(&mut self) -> Vec<(String, String)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().filter(|k| REPORTED.contains(k)).map(|k| (k.to_owned(), self.values[k].clone())).collect()
+    }
+
+    /// `lock_timeout`.
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        duration(&self.values["lock_timeout"].to_ascii_lowercase()).unwrap_or_default()
+    }
+
+    /// `statement_timeout`; zero: none.
+    pub(crate) fn statement_timeout(&self) -> Duration {
+        duration(&self.values["statement_timeout"].to_ascii_lowercase()).unwrap_or_default()
+    }
+
+    /// Isolation of new transactions.
+    pub(crate) fn isolation(&self) -> Isolation {
+        isolation(&self.values["default_transaction_isolation"]).unwrap_or_default()
+    }
+
+    /// Whether new transactions are read-only.
+    pub(crate) fn read_only(&self) -> bool {
+        self.values["default_transaction_read_only"] == "on"
+    }
+
+    /// Whether commits wait for the disk.
+    pub(crate) fn synchronous_commit(&self) -> bool {
+        self.values["synchronous_commit"] != "off"
+    }
+}
+
+/// Reads an isolation level's name.
+pub(crate) fn isolation(name: &str) -> Option<Isolation> {
+    Some(match name {
+        "read committed" | "read uncommitted" => Isolation::ReadCommitted,
+        "repeatable read" => Isolation::RepeatableRead,
+        "serializable" => Isolation::Serializable,
+        _ => return None,
+    })
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().ok()?;
+    let seconds = match unit.trim() {
+        "" | "ms" => number / 1000.0,
+        "us" => number / 1e6,
+        "s" => number,
+        "min" => number * 60.0,
+        "h" => number * 3600.0,
+        "d" => number * 86400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_postgresqls_units() {
+        assert_eq!(duration("1500"), Some(Duration::from_millis(1500)));
+        assert_eq!(duration("2min"), Some(Duration::from_secs(120)));
+        assert_eq!(duration("soon"), None);
+    }
+
+    #[test]
+    fn what_would_change_answers_is_refused() {
+        let mut settings = Settings::new(Duration::from_secs(1), true);
+        assert!(settings.set("timezone", Some("Asia/Hong_Kong")).is_err());
+        assert!(settings.set("datestyle", Some("German")).is_err());
+        assert!(settings.set("no_such_thing", Some("1")).is_err());
+        assert!(settings.set("TIMEZONE", Some("utc")).is_ok());
+    }
+}

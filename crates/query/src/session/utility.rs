@@ -1,0 +1,141 @@
+//! DDL and EXPLAIN.
+
+use super::bound::Bound;
+use super::context::{self, StatementContext};
+use super::{SqlSession, text_rows};
+use crate::dml;
+use crate::pg::parse::Statement;
+use crate::ddl::{self, Step};
+use crate::read;
+use atoll_model::{Error, ErrorKind, Result, Value};
+use atoll_ports::cluster::{TableLock, Transaction};
+use atoll_ports::session::Execution;
+use datafusion::sql::sqlparser::ast::{Query, Statement as Ast};
+use std::sync::Arc;
+
+impl SqlSession {
+    pub(super) async fn define(
+        &mut self,
+        txn: &Arc<dyn Transaction>,
+        bound: &Arc<Bound>,
+        values: Vec<Value>,
+    ) -> Result<Execution> {
+        let cx = self.context(txn, bound, values)?;
+        if let Statement::CreateTable(create) = bound.statement.as_ref()
+            && let Some(query) = &create.query
+        {
+            return self.create_table_as(&cx, create, query).await;
+        }
+        let definition = ddl::bind(&bound.statement, &txn.catalog(), &cx.state)?
+            .ok_or_else(|| Error::unsupported(first_words(&bound.statement)))?;
+        let tag = definition.tag;
+        self.carry_out(txn, bound, definition).await?;
+        Ok(Execution::Done { tag, rows: None })
+    }
+
+    /// Takes the steps of a definition; each sees the catalog that the ones before have left.
+    async fn carry_out(&mut self, txn: &Arc<dyn Transaction>, bound: &Bound, definition: ddl::Bound) -> Result<()> {
+        self.notices.extend(definition.notices);
+        for step in definition.steps {
+            match step {
+                Step::Apply(command) => txn.apply(command).await?,
+                Step::Check { sql, error } => {
+                    let cx = self.context(txn, bound, vec![])?;
+                    if !cx.query_rows(&sql).await?.1.is_empty() {
+                        return Err(error);
+                    }
+                }
+                Step::Run(sql) => {
+                    let cx = self.context(txn, bound, vec![])?;
+                    match crate::session::sql::parse_one(&sql)? {
+                        Ast::Insert(insert) => dml::insert(&cx, &insert).await?,
+                        Ast::Update(update) => dml::update(&cx, &update).await?,
+                        other => return Err(Error::internal(format!("a definition runs {other}"))),
+                    };
+                }
+                Step::Restart { sequence, value } => {
+                    let catalog = txn.catalog();
+                    let id = catalog.sequence(&sequence).map(|s| s.id).ok_or_else(|| {
+                        Error::new(ErrorKind::UndefinedTable, format!("relation \"{sequence}\" does not exist"))
+                    })?;
+                    self.engine.cluster.set_sequence(id, value, false).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_table_as(
+        &mut self,
+        cx: &StatementContext,
+        create: &crate::pg::parse::CreateTable,
+        query: &Query,
+    ) -> Result<Execution> {
+        if cx.txn.catalog().names.contains_key(&create.name) {
+            if create.if_not_exists {
+                self.notice("NOTICE", "42P07", format!("relation \"{}\" already exists, skipping", create.name));
+                return Ok(Execution::Done { tag: "CREATE TABLE AS", rows: None });
+            }
+            return Err(Error::new(ErrorKind::DuplicateTable, format!("relation \"{}\" already exists", create.name)));
+        }
+        let plan = context::plan(&cx.state, crate::session::sql::parse_one(&query.to_string())?).await?;
+        let columns = ddl::columns_from_schema(plan.schema().as_arrow(), &create.column_names)?;
+        let catalog = cx.txn.catalog();
+        let binder = ddl::Binder { catalog: &catalog, state: &cx.state };
+        let definition = binder.create_table(create, Some(columns))?;
+        for step in definition.steps {
+            if let Step::Apply(command) = step {
+                cx.txn.apply(command).await?;
+            }
+        }
+        if create.no_data {
+            return Ok(Execution::Done { tag: "CREATE TABLE AS", rows: None });
+        }
+        let (types, rows) = cx.query_rows(&query.to_string()).await?;
+        let catalog = cx.txn.catalog();
+        let table = catalog.table(&create.name).ok_or_else(|| Error::internal("the new table is not in the catalog"))?;
+        cx.txn.lock_table(table, TableLock::Write).await?;
+        let mut whole = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut out = vec![Value::Null; table.columns.len()];
+            for (at, (value, ty)) in row.into_iter().zip(&types).enumerate() {
+                out[at] = dml::assign::assign(value, ty, &table.columns[at])?;
+            }
+            whole.push(out);
+        }
+        let missing: Vec<usize> = (types.len()..table.columns.len()).collect();
+        dml::fill_defaults(cx, table, &mut whole, &missing).await?;
+        dml::insert_rows(cx, table, &whole).await?;
+        Ok(Execution::Done { tag: "SELECT", rows: Some(whole.len() as u64) })
+    }
+
+    pub(super) async fn explain(
+        &mut self,
+        txn: &Arc<dyn Transaction>,
+        bound: &Arc<Bound>,
+        values: Vec<Value>,
+    ) -> Result<Execution> {
+        let cx = self.context(txn, bound, values)?;
+        let Statement::Sql(ast) = bound.statement.as_ref() else { return Err(Error::internal("not an EXPLAIN")) };
+        let Ast::Explain { statement, analyze, verbose, format, options, .. } = ast.as_ref() else {
+            return Err(Error::internal("not an EXPLAIN"));
+        };
+        let mut inner = statement.as_ref().clone();
+        dml::params::substitute(&mut inner, &cx.param_types, &cx.params)?;
+        let options = read::ExplainOptions::parse(*analyze, *verbose, format.as_ref(), options.as_deref())?;
+        if !matches!(inner, Ast::Query(_)) {
+            return Err(Error::unsupported("EXPLAIN of a statement that changes rows")
+                .hint("EXPLAIN the SELECT that finds the same rows."));
+        }
+        let plan = context::plan(&cx.state, inner).await?;
+        let lines = cx.engine.explain(&cx.state, &plan, txn.clone(), &options).await?;
+        Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"))
+    }
+}
+
+fn first_words(statement: &Statement) -> String {
+    match statement {
+        Statement::Sql(ast) => ast.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" "),
+        other => format!("{other:?}"),
+    }
+}
