@@ -23,7 +23,7 @@ use crate::rows;
 use crate::session::context::StatementContext;
 use atoll_model::{Column, Error, ErrorKind, Result, Row, SqlType, Table, Value, text};
 use atoll_ports::session::ResultColumn;
-use datafusion::arrow::array::AsArray;
+use datafusion::arrow::array::{Array, AsArray};
 use datafusion::common::DFSchema;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};

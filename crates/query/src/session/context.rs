@@ -10,7 +10,7 @@ use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::parser::Statement as PlannedStatement;
-use datafusion::sql::sqlparser::ast::{Expr, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, Statement as Ast};
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -138,6 +138,7 @@ pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<datafusion::l
 /// Those of binding; `NotSupported` for subqueries.
 pub(crate) fn compile(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
     let expr = crate::pg::parse::parse_expression(sql)?;
+    let expr = ExprWithAlias { expr, alias: None };
     let expr = state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)?;
     state.create_physical_expr(expr, schema).map_err(read::map_error)
 }
