@@ -2,11 +2,12 @@
 
 use atoll_adapters::site::embedded::EmbeddedEngine;
 use atoll_model::{
-    Column, ColumnId, ErrorKind, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance, RelationId,
-    Replication, Row, SiteId, SqlType, Table, Value,
+    Column, ColumnId, ErrorKind, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance,
+    RelationId, Replication, Row, SiteId, SqlType, Table, Value,
 };
 use atoll_ports::site::{
-    Branch, BranchOptions, Isolation, KeyRange, LockMode, LockWait, ParticipantId, Replica, RowChange, ScanRequest, Site,
+    Branch, BranchOptions, Isolation, KeyRange, LockMode, LockWait, ParticipantId, Replica, RowChange, ScanRequest,
+    Site,
 };
 use atoll_storage::{Store, StoreOptions};
 use futures::TryStreamExt as _;

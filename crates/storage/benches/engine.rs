@@ -1,8 +1,8 @@
 //! Figures of the engine alone, without SQL: `cargo bench -p atoll-storage [-- DIRECTORY]`. Prints one line per figure.
 
 use atoll_model::{
-    Column, ColumnId, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance, RelationId, Replication,
-    Result, SiteId, SqlType, Table, Value,
+    Column, ColumnId, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance, RelationId,
+    Replication, Result, SiteId, SqlType, Table, Value,
 };
 use atoll_storage::rows::{At, Change, ScanPlan, TableCodec};
 use atoll_storage::{LockMode, LockWait, Space, Store, StoreOptions, TxnOptions};

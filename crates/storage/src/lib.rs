@@ -6,4 +6,6 @@
 pub mod kv;
 pub mod rows;
 
-pub use kv::{FragmentSize, Isolation, LockMode, LockWait, Slice, Space, Store, StoreOptions, Stored, Txn, TxnOptions, View};
+pub use kv::{
+    FragmentSize, Isolation, LockMode, LockWait, Slice, Space, Store, StoreOptions, Stored, Txn, TxnOptions, View,
+};

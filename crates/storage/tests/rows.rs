@@ -2,8 +2,8 @@
 
 use arrow_array::{Array, RecordBatch};
 use atoll_model::{
-    Column, ColumnId, ErrorKind, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance, RelationId,
-    Replication, Row, SiteId, SqlType, Table, Value,
+    Column, ColumnId, ErrorKind, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId, ReadBalance,
+    RelationId, Replication, Row, SiteId, SqlType, Table, Value,
 };
 use atoll_storage::rows::{At, Change, RowReader, ScanPlan, TableCodec, encode_row, encode_value};
 use atoll_storage::{Isolation, LockMode, LockWait, Space, Store, StoreOptions, Txn, TxnOptions};
@@ -20,7 +20,16 @@ const WAIT: LockWait = LockWait::Timeout(Duration::from_secs(10));
 const FRAGMENT: u32 = 3;
 
 fn column(id: u16, name: &str, ty: SqlType, not_null: bool) -> Column {
-    Column { id: ColumnId(id), name: name.into(), ty, not_null, default: None, missing: Value::Null, generated: None, hidden: false }
+    Column {
+        id: ColumnId(id),
+        name: name.into(),
+        ty,
+        not_null,
+        default: None,
+        missing: Value::Null,
+        generated: None,
+        hidden: false,
+    }
 }
 
 fn index(id: u16, name: &str, columns: &[u16], unique: bool) -> Index {
@@ -136,9 +145,9 @@ fn value(ty: &SqlType) -> BoxedStrategy<Value> {
             prop_oneof![-2..2i128, -limit + 1..limit].prop_map(move |v| Value::Numeric(v, scale)).boxed()
         }
         SqlType::Text => "[a\u{0}é]{0,4}".prop_map(Value::Text).boxed(),
-        SqlType::Bytea => prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255)], 0..5)
-            .prop_map(Value::Bytea)
-            .boxed(),
+        SqlType::Bytea => {
+            prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255)], 0..5).prop_map(Value::Bytea).boxed()
+        }
         SqlType::Date => any::<i32>().prop_map(Value::Date).boxed(),
         SqlType::Time => (0..86_400_000_000i64).prop_map(Value::Time).boxed(),
         SqlType::Timestamp => any::<i64>().prop_map(Value::Timestamp).boxed(),
@@ -280,9 +289,7 @@ fn shows(array: &dyn Array, value: &Value) -> bool {
         Value::Bytea(v) => array.as_binary::<i32>().value(0) == v,
         Value::Date(v) => array.as_primitive::<Date32Type>().value(0) == *v,
         Value::Time(v) => array.as_primitive::<Time64MicrosecondType>().value(0) == *v,
-        Value::Timestamp(v) | Value::TimestampTz(v) => {
-            array.as_primitive::<TimestampMicrosecondType>().value(0) == *v
-        }
+        Value::Timestamp(v) | Value::TimestampTz(v) => array.as_primitive::<TimestampMicrosecondType>().value(0) == *v,
         Value::Array(items) => {
             let list = array.as_list::<i32>().value(0);
             list.len() == items.len() && items.iter().enumerate().all(|(i, v)| shows(&list.slice(i, 1), v))
@@ -294,7 +301,11 @@ fn shows(array: &dyn Array, value: &Value) -> bool {
 async fn columns_come_and_go() -> TestResult {
     let (_dir, store, space) = store()?;
     let v1 = codec(table(
-        vec![column(0, "k", SqlType::Int4, true), column(1, "gone", SqlType::Text, false), column(2, "n", SqlType::Int4, false)],
+        vec![
+            column(0, "k", SqlType::Int4, true),
+            column(1, "gone", SqlType::Text, false),
+            column(2, "n", SqlType::Int4, false),
+        ],
         &[0],
         vec![],
     ));
@@ -326,7 +337,11 @@ async fn columns_come_and_go() -> TestResult {
 async fn keys_and_unique_values_stay_unique() -> TestResult {
     let (_dir, store, space) = store()?;
     let t = codec(table(
-        vec![column(0, "k", SqlType::Int4, true), column(1, "u", SqlType::Text, false), column(2, "n", SqlType::Int4, false)],
+        vec![
+            column(0, "k", SqlType::Int4, true),
+            column(1, "u", SqlType::Text, false),
+            column(2, "n", SqlType::Int4, false),
+        ],
         &[0],
         vec![index(1, "t_u_key", &[1], true), index(2, "t_n", &[2], false)],
     ));
@@ -383,7 +398,11 @@ async fn keys_and_unique_values_stay_unique() -> TestResult {
     assert_eq!(ints(&scan(&t, &txn, &space, &by_u)?, 0), [Some(7), Some(8), Some(4)]);
     let backwards = ScanPlan { reverse: true, limit: Some(2), ..by_u.clone() };
     assert_eq!(ints(&scan(&t, &txn, &space, &backwards)?, 0), [Some(4), Some(8)]);
-    let some = ScanPlan { lower: Bound::Excluded(vec![Value::Text("a".into())]), upper: Bound::Excluded(vec![Value::Null]), ..by_u };
+    let some = ScanPlan {
+        lower: Bound::Excluded(vec![Value::Text("a".into())]),
+        upper: Bound::Excluded(vec![Value::Null]),
+        ..by_u
+    };
     assert_eq!(ints(&scan(&t, &txn, &space, &some)?, 0), [Some(8)]);
     let count = ScanPlan { columns: vec![], index: 2, ..all(0) };
     assert_eq!(scan(&t, &txn, &space, &count)?.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
@@ -394,7 +413,8 @@ async fn keys_and_unique_values_stay_unique() -> TestResult {
 async fn indexes_are_built_from_the_newest_rows() -> TestResult {
     let (_dir, store, space) = store()?;
     let columns = || vec![column(0, "k", SqlType::Int4, true), column(1, "n", SqlType::Int4, false)];
-    let (plain, unique) = (codec(table(columns(), &[0], vec![])), codec(table(columns(), &[0], vec![index(1, "u", &[1], true)])));
+    let (plain, unique) =
+        (codec(table(columns(), &[0], vec![])), codec(table(columns(), &[0], vec![index(1, "u", &[1], true)])));
     let row = |k: i32, n: i32| vec![Value::Int4(k), Value::Int4(n)];
     let builder = store.begin(TxnOptions { isolation: Isolation::RepeatableRead, ..TxnOptions::default() });
     assert_eq!(scan(&plain, &builder, &space, &all(2))?.len(), 0);
@@ -404,7 +424,10 @@ async fn indexes_are_built_from_the_newest_rows() -> TestResult {
     unique.build_index(at(&builder, &space), 1)?;
     builder.commit().await?;
     let txn = store.begin(TxnOptions::default());
-    assert_eq!(ints(&scan(&unique, &txn, &space, &ScanPlan { index: 1, reverse: true, ..all(2) })?, 0), [Some(2), Some(1)]);
+    assert_eq!(
+        ints(&scan(&unique, &txn, &space, &ScanPlan { index: 1, reverse: true, ..all(2) })?, 0),
+        [Some(2), Some(1)]
+    );
     let twice = store.begin(TxnOptions::default());
     plain.apply(at(&twice, &space), &[Change::Insert(row(3, 6))]).await?;
     let again = codec(table(columns(), &[0], vec![index(2, "again", &[1], true)]));

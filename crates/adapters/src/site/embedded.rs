@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use atoll_model::{Error, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, ParticipantId, Replica, RowChange,
-    ScanRequest, Site,
+    Branch, BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, ParticipantId, Replica,
+    RowChange, ScanRequest, Site,
 };
 use atoll_storage::kv;
 use atoll_storage::rows::{At, Change, Locked, ScanPlan, TableCodec};
@@ -199,7 +199,13 @@ impl Branch for EmbeddedBranch {
         Ok(stream::iter(batches).boxed())
     }
 
-    async fn lock(&self, at: &Replica, keys: &[Vec<Value>], strength: LockMode, wait: LockWait) -> Result<Vec<LockedRow>> {
+    async fn lock(
+        &self,
+        at: &Replica,
+        keys: &[Vec<Value>],
+        strength: LockMode,
+        wait: LockWait,
+    ) -> Result<Vec<LockedRow>> {
         let (space, codec) = self.at(at)?;
         let patience = if wait == LockWait::Wait { self.wait } else { kv::LockWait::Never };
         let found = codec.lock_rows(self.with(&space, at, patience), keys, mode(strength)).await?;

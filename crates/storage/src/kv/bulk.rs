@@ -46,7 +46,9 @@ pub(crate) fn begin<'a>(
     let mut large = Large { parts: Vec::new(), notes: Vec::new() };
     for (timestamp, writes) in round {
         for part in writes.parts().iter().filter(|part| is_large_part(shared, part)) {
-            let (Some((first, _)), Some((last, _))) = (part.map.first_key_value(), part.map.last_key_value()) else { continue };
+            let (Some((first, _)), Some((last, _))) = (part.map.first_key_value(), part.map.last_key_value()) else {
+                continue;
+            };
             let key = [NOTE, &timestamp.to_be_bytes(), part.space.name.as_bytes()].concat();
             let first_length = (first.len() as u16).to_le_bytes();
             batch.insert(&shared.own, key.clone(), [&first_length, first.as_ref(), last.as_ref()].concat());

@@ -201,7 +201,8 @@ impl Committer {
         }
         let large = accepted.iter().any(|(_, request)| bulk::is_large(shared, &request.writes));
         let durable = large || accepted.iter().any(|(_, request)| request.durable);
-        let prepared = if large { self.write_large(shared, &accepted) } else { Ok(self.batch(shared, &accepted, durable)) };
+        let prepared =
+            if large { self.write_large(shared, &accepted) } else { Ok(self.batch(shared, &accepted, durable)) };
         let outcome = match prepared {
             // The tree checks for earlier failures before it writes anything; other errors come from the write itself.
             Ok(batch) => batch.commit().map_err(|error| (matches!(error, fjall::Error::Poisoned), error)),
@@ -269,7 +270,8 @@ impl Committer {
     /// error the round is not committed, and the next opening undoes what was written.
     fn write_large(&mut self, shared: &Shared, accepted: &[(u64, Request)]) -> fjall::Result<OwnedWriteBatch> {
         let mut note = OwnedWriteBatch::with_capacity(shared.db.clone(), 2).durability(Some(PersistMode::SyncAll));
-        let large = bulk::begin(shared, accepted.iter().map(|(timestamp, request)| (*timestamp, &request.writes)), &mut note);
+        let large =
+            bulk::begin(shared, accepted.iter().map(|(timestamp, request)| (*timestamp, &request.writes)), &mut note);
         self.renew_lease(shared, &mut note);
         note.commit()?;
         bulk::ingest(&large, &mut self.scratch)?;
@@ -281,7 +283,13 @@ impl Committer {
     /// The batch of a round, without its large parts.
     fn batch(&mut self, shared: &Shared, accepted: &[(u64, Request)], durable: bool) -> OwnedWriteBatch {
         let small = |request: &Request| -> usize {
-            request.writes.parts().iter().filter(|part| !bulk::is_large_part(shared, part)).map(|part| part.map.len()).sum()
+            request
+                .writes
+                .parts()
+                .iter()
+                .filter(|part| !bulk::is_large_part(shared, part))
+                .map(|part| part.map.len())
+                .sum()
         };
         let items: usize = accepted.iter().map(|(_, request)| small(request)).sum();
         let mode = if durable { PersistMode::SyncAll } else { PersistMode::Buffer };

@@ -38,8 +38,9 @@ pub(crate) fn tree_error(doing: &str, path: &Path, error: &fjall::Error) -> Erro
                 format!("{doing} {}: an earlier flush or write failed (see the log)", path.display()),
             ),
         },
-        other => Error::new(ErrorKind::DataCorrupted, format!("{doing} {}: {other}", path.display()))
-            .hint("A file there is damaged. Restore it from a backup, or the whole directory; what is intact stays readable."),
+        other => Error::new(ErrorKind::DataCorrupted, format!("{doing} {}: {other}", path.display())).hint(
+            "A file there is damaged. Restore it from a backup, or the whole directory; what is intact stays readable.",
+        ),
     }
 }
 

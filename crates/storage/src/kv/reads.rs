@@ -106,11 +106,8 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn record(&mut self, timestamp: u64, writes: &WriteSet) {
-        let keys: Vec<(u32, Slice)> = writes
-            .parts()
-            .iter()
-            .flat_map(|part| part.map.keys().map(|key| (part.space.index, key.clone())))
-            .collect();
+        let keys: Vec<(u32, Slice)> =
+            writes.parts().iter().flat_map(|part| part.map.keys().map(|key| (part.space.index, key.clone()))).collect();
         self.keys += keys.len();
         self.commits.push_back((timestamp, keys));
         while self.keys > MAX_HISTORY {

@@ -350,17 +350,13 @@ fn open_tree(lsm: &Path, options: &StoreOptions) -> Result<(Database, Keyspace)>
         .manual_journal_persist(true)
         .open()
         .map_err(opening)?;
-    let own = db
-        .keyspace("atoll", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20))
-        .map_err(opening)?;
+    let own = db.keyspace("atoll", || KeyspaceCreateOptions::default().max_memtable_size(1 << 20)).map_err(opening)?;
     Ok((db, own))
 }
 
 impl Published {
     /// The stored form of a key, and the timestamp at its front.
     pub(crate) fn read(&self, space: &Space, key: &[u8]) -> Result<Option<fjall::Slice>> {
-        self.snapshot
-            .get(&space.keyspace, key)
-            .map_err(|e| tree_error("reading", space.keyspace.path(), &e))
+        self.snapshot.get(&space.keyspace, key).map_err(|e| tree_error("reading", space.keyspace.path(), &e))
     }
 }

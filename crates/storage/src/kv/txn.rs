@@ -388,7 +388,10 @@ impl Txn {
                 return Ok(timestamp);
             }
             let snapshot = state.snapshot.timestamp;
-            (std::mem::take(&mut state.writes), state.reads.take().map(|reads| (snapshot, std::mem::take(&mut *reads.lock()))))
+            (
+                std::mem::take(&mut state.writes),
+                state.reads.take().map(|reads| (snapshot, std::mem::take(&mut *reads.lock()))),
+            )
         };
         // If this future and the transaction are dropped before the committer gets to it, the committer may have forgotten the
         // commits to validate against; then it refuses (see `History::clear`), which is safe.
@@ -401,8 +404,11 @@ impl Txn {
             reply,
         });
         answer.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::StatementCompletionUnknown, "the committer stopped: the commit's outcome is unknown")
-                .indeterminate())
+            Err(Error::new(
+                ErrorKind::StatementCompletionUnknown,
+                "the committer stopped: the commit's outcome is unknown",
+            )
+            .indeterminate())
         })
     }
 

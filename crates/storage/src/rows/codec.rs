@@ -151,7 +151,8 @@ impl TableCodec {
         if index.unique && !null {
             return Ok(Entry { key, payload: [&NAMED, row_key].concat(), exclusive: true });
         }
-        let at = u16::try_from(key.len()).ok().filter(|at| at.to_le_bytes() != NAMED).ok_or_else(|| self.too_long(index))?;
+        let at =
+            u16::try_from(key.len()).ok().filter(|at| at.to_le_bytes() != NAMED).ok_or_else(|| self.too_long(index))?;
         key.extend_from_slice(row_key);
         Ok(Entry { key, payload: at.to_le_bytes().to_vec(), exclusive: false })
     }

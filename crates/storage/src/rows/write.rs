@@ -262,7 +262,8 @@ impl TableCodec {
             let row = self.decode(stored.payload())?;
             let entry = self.entry(index, fragment, &row, &key)?;
             if entry.exclusive && txn.wrote(space, &entry.key) {
-                let columns = index.columns.iter().map(|(at, ty)| (self.table.columns[*at].name.as_str(), ty, &row[*at]));
+                let columns =
+                    index.columns.iter().map(|(at, ty)| (self.table.columns[*at].name.as_str(), ty, &row[*at]));
                 return Err(Error::new(
                     ErrorKind::UniqueViolation,
                     format!("could not create unique index \"{}\"", index.name),
