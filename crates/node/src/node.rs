@@ -1,0 +1,188 @@
+//! The node: the catalog in force, its sites, and everything that outlives a transaction.
+
+use crate::active::Active;
+use crate::definitions::Definitions;
+use crate::gates::Gates;
+use crate::persist::{self, Purge};
+use crate::purge::{self, Pending};
+use crate::sequences::{Journal, Sequences};
+use crate::sites::{SiteFactory, Sites};
+use crate::transaction::Txn;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use atoll_model::{CATALOG_FORMAT, Catalog, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table};
+use atoll_ports::cluster::{Cluster, Transaction, TransactionInfo};
+use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site};
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
+
+/// Hidden keys given out by one run of the process before they would run into the next run's.
+const ROW_IDS_PER_START: u32 = 40;
+
+/// How a node is opened.
+#[derive(Clone, Debug, Default)]
+pub struct NodeOptions {}
+
+/// An Atoll process's part of the database.
+pub struct Node {
+    pub(crate) sites: Sites,
+    /// Where the node's own values are.
+    home: Arc<dyn Site>,
+    pub(crate) definitions: ArcSwap<Definitions>,
+    /// One change of the catalog at a time.
+    pub(crate) ddl: Arc<tokio::sync::Mutex<()>>,
+    /// No id below it is given to a new object, so that ids used by rolled back DDL are not used again.
+    pub(crate) next_object: AtomicU32,
+    pub(crate) gates: Gates,
+    pub(crate) active: Active,
+    pub(crate) sequences: Sequences,
+    pub(crate) purges: Mutex<Vec<Pending>>,
+    pub(crate) turn: AtomicUsize,
+    row_ids: AtomicI64,
+    this: std::sync::Weak<Node>,
+}
+
+impl Node {
+    /// Opens the database: reads its catalog (or makes a fresh one), opens its sites, and starts the background work. Needs a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// `DataCorrupted` or `NotSupported` for a catalog that cannot be read; those of opening sites.
+    pub async fn open(options: NodeOptions, factory: Arc<dyn SiteFactory>) -> Result<Arc<Node>> {
+        let NodeOptions {} = options;
+        let sites = Sites::new(factory);
+        let fresh = Catalog::initial();
+        let first = fresh.sites.values().next().ok_or_else(|| Error::internal("a fresh catalog has a site"))?;
+        let home = sites.ensure(first)?;
+
+        let branch = home.begin(BranchOptions::default()).await?;
+        let stored = persist::read::<Catalog>(&*branch, "catalog", persist::CATALOG, CATALOG_FORMAT)?;
+        let purges: Vec<Purge> =
+            persist::read(&*branch, "list of dropped fragments", persist::PURGES, purge::FORMAT)?.unwrap_or_default();
+        let starts: u64 = persist::read(&*branch, "count of starts", persist::STARTS, 1)?.unwrap_or(0);
+        let catalog = match stored {
+            Some(catalog) => catalog,
+            None => {
+                persist::write(&*branch, persist::CATALOG, CATALOG_FORMAT, &fresh)?;
+                fresh
+            }
+        };
+        // Durable before any hidden key of this run is given.
+        persist::write(&*branch, persist::STARTS, 1, &(starts + 1))?;
+        branch.commit().await?;
+
+        for site in catalog.sites.values() {
+            sites.ensure(site)?;
+        }
+        let node = Arc::new_cyclic(|this| Node {
+            sites,
+            home,
+            next_object: AtomicU32::new(catalog.next_id),
+            definitions: ArcSwap::new(Definitions::new(Arc::new(catalog))),
+            ddl: Arc::default(),
+            gates: Gates::default(),
+            active: Active::new(),
+            sequences: Sequences::default(),
+            purges: Mutex::new(purges.into_iter().map(|purge| Pending { purge, boundary: 0 }).collect()),
+            turn: AtomicUsize::new(0),
+            row_ids: AtomicI64::new(((starts as i64) << ROW_IDS_PER_START) + 1),
+            this: this.clone(),
+        });
+        tokio::spawn(purge::run(node.this.clone()));
+        Ok(node)
+    }
+
+    /// An orderly end: writes exact positions of sequences, so that they show no gaps. Not needed for durability.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.sequences.give_back(self).await
+    }
+
+    /// A fresh branch for the node's own values.
+    pub(crate) async fn home_branch(&self) -> Result<Arc<dyn Branch>> {
+        self.home.begin(BranchOptions::default()).await
+    }
+
+    pub(crate) fn home(&self) -> &Arc<dyn Site> {
+        &self.home
+    }
+
+    pub(crate) fn participant(&self, site: SiteId) -> Result<ParticipantId> {
+        Ok(self.sites.get(site)?.site.participant())
+    }
+
+    /// Makes a committed catalog the one in force.
+    pub(crate) fn publish(&self, definitions: Arc<Definitions>, dropped: Vec<Purge>) {
+        self.definitions.store(definitions.clone());
+        self.gates.retain(|id| definitions.tables.contains_key(&id));
+        if !dropped.is_empty() {
+            let boundary = self.active.boundary();
+            self.purges.lock().extend(dropped.into_iter().map(|purge| Pending { purge, boundary }));
+        }
+    }
+
+    fn sequence(&self, id: RelationId) -> Result<Arc<Sequence>> {
+        self.definitions
+            .load()
+            .sequences
+            .get(&id)
+            .cloned()
+            .or_else(|| self.sequences.definition(id))
+            .ok_or_else(|| Error::new(ErrorKind::UndefinedTable, format!("sequence with id {id} does not exist")))
+    }
+}
+
+#[async_trait]
+impl Journal for Node {
+    async fn open(&self) -> Result<Arc<dyn Branch>> {
+        self.home_branch().await
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("catalog", &self.definitions.load().version).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Cluster for Node {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.definitions.load().catalog.clone()
+    }
+
+    fn begin(&self, options: BranchOptions) -> Arc<dyn Transaction> {
+        let node = self.this.upgrade().expect("a node is only ever handed out in its Arc, and self is borrowed from it");
+        self.active.begin(|id| Txn::new(node, id, options, self.definitions.load_full()))
+    }
+
+    async fn next_values(&self, sequence: RelationId, count: u32) -> Result<i64> {
+        self.sequences.next(&self.sequence(sequence)?, count, self).await
+    }
+
+    async fn set_sequence(&self, sequence: RelationId, value: i64, called: bool) -> Result<()> {
+        self.sequences.set(&self.sequence(sequence)?, value, called, self).await
+    }
+
+    async fn sequence_position(&self, sequence: RelationId) -> Result<(i64, bool)> {
+        self.sequences.position(&self.sequence(sequence)?, self).await
+    }
+
+    fn row_ids(&self, count: u32) -> i64 {
+        self.row_ids.fetch_add(i64::from(count), Ordering::Relaxed)
+    }
+
+    fn statistics(&self, table: &Table, fragment: FragmentId) -> FragmentStatistics {
+        let copy = table.fragments.iter().find(|f| f.id == fragment).and_then(|f| f.replicas.first());
+        let site = copy.and_then(|site| self.sites.get(*site).ok());
+        site.map(|open| open.site.statistics(fragment)).unwrap_or_default()
+    }
+
+    fn transactions(&self) -> Vec<TransactionInfo> {
+        self.active.all().iter().map(|t| t.info()).collect()
+    }
+}

@@ -1,0 +1,69 @@
+//! The sites that this node reaches, opened by whoever wires it.
+
+use atoll_model::{Error, ErrorKind, Result, Site as Definition, SiteEngine, SiteId};
+use atoll_ports::site::Site;
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Makes sites out of their definitions. The only place that knows concrete engines is the one that implements it.
+pub trait SiteFactory: Send + Sync {
+    /// Opens a site: an embedded one is created at the first time.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`, `Io`, or whatever the engine reports.
+    fn open(&self, site: &Definition) -> Result<Arc<dyn Site>>;
+}
+
+/// An open site, and how many scans of it are under way.
+#[derive(Clone)]
+pub(crate) struct OpenSite {
+    pub(crate) site: Arc<dyn Site>,
+    pub(crate) scans: Arc<AtomicUsize>,
+}
+
+/// Open sites by id. A site stays open when it is dropped from the catalog: older transactions may still read it. Bounded by the
+/// number of sites ever made.
+pub(crate) struct Sites {
+    factory: Arc<dyn SiteFactory>,
+    open: RwLock<HashMap<SiteId, OpenSite>>,
+}
+
+impl Sites {
+    pub(crate) fn new(factory: Arc<dyn SiteFactory>) -> Self {
+        Sites { factory, open: RwLock::default() }
+    }
+
+    /// Opens a site unless it is open.
+    pub(crate) fn ensure(&self, definition: &Definition) -> Result<Arc<dyn Site>> {
+        if let Some(open) = self.open.read().get(&definition.id) {
+            return Ok(open.site.clone());
+        }
+        let site = self.factory.open(definition)?;
+        self.open.write().insert(definition.id, OpenSite { site: site.clone(), scans: Arc::default() });
+        Ok(site)
+    }
+
+    /// An embedded site of which only the id is known any more.
+    pub(crate) fn ensure_dropped(&self, id: SiteId) -> Result<Arc<dyn Site>> {
+        let definition =
+            Definition { id, name: id.to_string(), engine: SiteEngine::Embedded, options: BTreeMap::new() };
+        self.ensure(&definition)
+    }
+
+    pub(crate) fn get(&self, id: SiteId) -> Result<OpenSite> {
+        self.open
+            .read()
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::SiteUnavailable, format!("site {id} is not open")))
+    }
+
+    /// Of several sites, the one with the fewest scans under way; of those, the first.
+    pub(crate) fn least_loaded(&self, candidates: &[SiteId]) -> Option<SiteId> {
+        let open = self.open.read();
+        let load = |id: &&SiteId| open.get(id).map_or(usize::MAX, |s| s.scans.load(Ordering::Relaxed));
+        candidates.iter().min_by_key(load).copied()
+    }
+}
