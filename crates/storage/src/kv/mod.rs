@@ -7,6 +7,7 @@
 mod bulk;
 mod commit;
 mod error;
+mod journal;
 mod locks;
 mod options;
 mod reads;

@@ -13,6 +13,7 @@
 use super::bulk;
 use super::commit::{Committer, Queue};
 use super::error::{io_error, panic_text, tree_error};
+use super::journal;
 use super::locks::LockTable;
 use super::options::StoreOptions;
 use super::stats::{FragmentSize, Sizes};
@@ -100,6 +101,7 @@ impl Store {
         let lock = lock(&dir)?;
         check_format(&dir)?;
         let lsm = dir.join("lsm");
+        journal::check(&lsm)?;
         // Parts of the tree's recovery assert what a damaged file may break.
         let (db, own) = catch_unwind(AssertUnwindSafe(|| open_tree(&lsm, &options))).unwrap_or_else(|payload| {
             let text = panic_text(payload.as_ref());

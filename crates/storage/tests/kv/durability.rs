@@ -150,6 +150,44 @@ async fn damaged_files_are_errors_that_name_them() -> TestResult {
     Ok(())
 }
 
+/// Damage in the middle of a journal is not taken for an end that a crash tore; a torn end is.
+#[tokio::test]
+async fn damaged_journals_are_told_from_torn_ones() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    let (store, space) = open(dir.path())?;
+    for n in 0..50u64 {
+        let txn = store.begin(TxnOptions::default());
+        for part in 0..20u8 {
+            txn.put(&space, &[&n.to_be_bytes()[..], &[part]].concat(), &[part; 700])?;
+        }
+        txn.commit().await?;
+    }
+    drop((store, space));
+    // Opening cuts what was preallocated.
+    drop(open(dir.path())?);
+    let name =
+        files_in(dir.path())?.into_iter().find(|f| f.extension().is_some_and(|e| e == "jnl")).ok_or("a journal")?;
+    let journal = dir.path().join(name);
+    let good = std::fs::read(&journal)?;
+    for place in (0..good.len() * 9 / 10).step_by(good.len() / 40 + 1) {
+        // All of a batch's header, so that lengths and tags are hit too.
+        let mut bad = good.clone();
+        bad[place..place + 24].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        std::fs::write(&journal, &bad)?;
+        let error = open(dir.path()).err().ok_or(format!("damage at {place} went unnoticed"))?;
+        assert_eq!(error.kind(), ErrorKind::DataCorrupted);
+        assert!(error.message().contains(&dir.path().display().to_string()), "{error}");
+    }
+    // Torn: the last commits are gone, those before are there.
+    for cut in [good.len() - 3, good.len() - 5_000] {
+        std::fs::write(&journal, &good[..cut])?;
+        let (store, space) = open(dir.path())?;
+        let rows = all(&store.begin(TxnOptions::default()), &space, false);
+        assert!(rows.len() >= 49 * 20 && rows.len() % 20 == 0, "{}", rows.len());
+    }
+    Ok(())
+}
+
 /// A child process that works on a store until it is killed, saying on standard output what was acknowledged.
 struct Child {
     process: std::process::Child,
