@@ -63,7 +63,9 @@ impl Access {
         let mut last = None;
         for column in columns {
             match domains.iter().find(|(c, _)| c == column).map(|(_, d)| d) {
-                Some(Domain::Values(values)) if values.iter().all(|v| !v.is_null()) && prefixes.len() * values.len() <= MAX_RANGES => {
+                Some(Domain::Values(values))
+                    if values.iter().all(|v| !v.is_null()) && prefixes.len() * values.len() <= MAX_RANGES =>
+                {
                     let mut values = values.clone();
                     values.sort_by(|a, b| a.compare(b).unwrap_or(Ordering::Equal));
                     prefixes = prefixes

@@ -8,9 +8,9 @@ use crate::read::error::external;
 use async_trait::async_trait;
 use atoll_model::{Catalog, Error, ErrorKind, View};
 use datafusion::catalog::memory::MemoryCatalogProvider;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProviderList, SchemaProvider, TableProvider, ViewTable};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::common::{Column, DataFusionError, Result};
-use datafusion::datasource::TableType;
+use datafusion::datasource::{TableType, ViewTable};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement as PlannedStatement;
@@ -106,7 +106,12 @@ pub(crate) fn with_public(
 #[async_trait]
 impl SchemaProvider for AtollSchemaProvider {
     fn table_names(&self) -> Vec<String> {
-        self.catalog.tables.values().map(|t| t.name.clone()).chain(self.catalog.views.values().map(|v| v.name.clone())).collect()
+        self.catalog
+            .tables
+            .values()
+            .map(|t| t.name.clone())
+            .chain(self.catalog.views.values().map(|v| v.name.clone()))
+            .collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {

@@ -137,11 +137,14 @@ fn map_arrow(error: ArrowError) -> Error {
 fn from_arrow(error: &ArrowError) -> Error {
     match error {
         ArrowError::DivideByZero => Error::new(ErrorKind::DivisionByZero, "division by zero"),
-        ArrowError::ArithmeticOverflow(m) => Error::new(ErrorKind::NumericOutOfRange, out_of_range(m)).detail(m.clone()),
-        ArrowError::NotYetImplemented(m) => Error::unsupported(m.clone()),
-        ArrowError::CastError(m) | ArrowError::ParseError(m) | ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m) => {
-            from_words(m)
+        ArrowError::ArithmeticOverflow(m) => {
+            Error::new(ErrorKind::NumericOutOfRange, out_of_range(m)).detail(m.clone())
         }
+        ArrowError::NotYetImplemented(m) => Error::unsupported(m.clone()),
+        ArrowError::CastError(m)
+        | ArrowError::ParseError(m)
+        | ArrowError::InvalidArgumentError(m)
+        | ArrowError::ComputeError(m) => from_words(m),
         other => from_words(&other.to_string()),
     }
 }
@@ -162,9 +165,16 @@ fn from_words(message: &str) -> Error {
 /// Tells by its words what an error is about.
 fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
     let text = first_line(message);
-    let text = ["Error during planning: ", "Execution error: ", "Arrow error: ", "Cast error: ", "Parser error: ", "Compute error: "]
-        .iter()
-        .fold(text, |t, prefix| t.strip_prefix(prefix).unwrap_or(t));
+    let text = [
+        "Error during planning: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "Cast error: ",
+        "Parser error: ",
+        "Compute error: ",
+    ]
+    .iter()
+    .fold(text, |t, prefix| t.strip_prefix(prefix).unwrap_or(t));
     let lower = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     if has(&["divide by zero", "division by zero"]) {
@@ -173,14 +183,22 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
     if has(&["overflow"]) {
         return Error::new(ErrorKind::NumericOutOfRange, out_of_range(text)).detail(text.to_owned());
     }
-    if has(&["scalar subquery", "more than one row"]) && has(&["more than one row", "multiple rows", "at most one row", "one row"]) {
+    if has(&["scalar subquery", "more than one row"])
+        && has(&["more than one row", "multiple rows", "at most one row", "one row"])
+    {
         return Error::new(ErrorKind::Cardinality, "more than one row returned by a subquery used as an expression");
     }
     if let Some(name) = between(text, "table '", "' not found") {
         let name = name.rsplit('.').next().unwrap_or(name);
         return Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist"));
     }
-    if has(&["invalid function", "no function matches", "failed to coerce arguments", "does not support zero arguments", "candidate functions"]) {
+    if has(&[
+        "invalid function",
+        "no function matches",
+        "failed to coerce arguments",
+        "does not support zero arguments",
+        "candidate functions",
+    ]) {
         let (text, suggestion) = match text.split_once("Did you mean") {
             Some((text, rest)) => (text.trim_end_matches(['.', ' ']), Some(format!("Did you mean{rest}"))),
             None => (text, None),
@@ -192,20 +210,24 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
         let error = Error::new(ErrorKind::UndefinedFunction, shown);
         return match suggestion {
             Some(s) => error.hint(s.replace('\'', "\"")),
-            None => error.hint("No function matches the given name and argument types. You might need to add explicit type casts."),
+            None => error.hint(
+                "No function matches the given name and argument types. You might need to add explicit type casts.",
+            ),
         };
     }
     if has(&["must appear in the group by clause", "must be part of group by", "in the group by clause"]) {
         return Error::new(ErrorKind::Grouping, text.to_owned());
     }
     if has(&["cannot cast string", "error parsing", "invalid input syntax", "cannot parse", "unable to parse"]) {
-        let kind = if has(&["timestamp", "date", "time"]) { ErrorKind::InvalidDatetime } else { ErrorKind::InvalidText };
+        let kind =
+            if has(&["timestamp", "date", "time"]) { ErrorKind::InvalidDatetime } else { ErrorKind::InvalidText };
         return Error::new(kind, text.to_owned());
     }
     if has(&["can't cast value", "is too large to store in a decimal", "out of range", "cannot be casted"]) {
         return Error::new(ErrorKind::NumericOutOfRange, out_of_range(text)).detail(text.to_owned());
     }
-    if has(&["cannot infer common argument type", "cannot coerce", "cannot get result type", "there isn't result type"]) {
+    if has(&["cannot infer common argument type", "cannot coerce", "cannot get result type", "there isn't result type"])
+    {
         return Error::new(ErrorKind::UndefinedFunction, text.to_owned())
             .hint("No operator matches the given argument types. You might need to add explicit type casts.");
     }

@@ -71,7 +71,9 @@ fn split(expr: &Expr, by: Operator) -> Vec<&Expr> {
     let (mut todo, mut out) = (vec![expr], vec![]);
     while let Some(next) = todo.pop() {
         match next {
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) if *op == by => todo.extend([right.as_ref(), left.as_ref()]),
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if *op == by => {
+                todo.extend([right.as_ref(), left.as_ref()])
+            }
             other => out.push(other),
         }
     }
@@ -143,7 +145,8 @@ fn is_excluded(table: &Table, at: usize, column: ColumnId, excluded: &[Value]) -
 fn simple(table: &Table, expr: &Expr) -> Option<(ColumnId, Domain)> {
     let found = |column: usize, domain| Some((table.columns[column].id, domain));
     let truth = |column: usize, value: bool| {
-        (table.columns[column].ty == SqlType::Bool).then(|| (table.columns[column].id, Domain::Values(vec![Value::Bool(value)])))
+        (table.columns[column].ty == SqlType::Bool)
+            .then(|| (table.columns[column].id, Domain::Values(vec![Value::Bool(value)])))
     };
     match expr {
         Expr::Column(_) => truth(column_of(table, expr)?, true),
@@ -153,7 +156,11 @@ fn simple(table: &Table, expr: &Expr) -> Option<(ColumnId, Domain)> {
         Expr::IsNotNull(inner) => found(column_of(table, inner)?, Domain::Range(Bound::Unbounded, Bound::Unbounded)),
         Expr::Between(between) if !between.negated => {
             let column = column_of(table, &between.expr)?;
-            let bound = |e| literal(e).and_then(|v| convert(&v, &table.columns[column].ty)).map_or(Bound::Unbounded, Bound::Included);
+            let bound = |e| {
+                literal(e)
+                    .and_then(|v| convert(&v, &table.columns[column].ty))
+                    .map_or(Bound::Unbounded, Bound::Included)
+            };
             found(column, Domain::Range(bound(&between.low), bound(&between.high)))
         }
         Expr::InList(list) if !list.negated => {

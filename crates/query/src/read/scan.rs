@@ -109,12 +109,19 @@ impl FragmentScanExec {
         (of("shipped_rows"), of("shipped_bytes"))
     }
 
+    /// Rows and bytes shipped so far.
+    pub(crate) fn total_shipped(&self) -> (usize, usize) {
+        (0..self.parts.len()).map(|p| self.shipped(p)).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+    }
+
     /// The order that is followed, in words.
     pub(crate) fn path(&self) -> Option<String> {
         let table = &self.parts[0].fragment.table;
-        let bounded = self.access.ranges.iter().any(|r| {
-            !matches!((&r.lower, &r.upper), (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded))
-        });
+        let bounded = self
+            .access
+            .ranges
+            .iter()
+            .any(|r| !matches!((&r.lower, &r.upper), (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded)));
         match self.access.index.and_then(|id| table.index(id)) {
             Some(index) => Some(format!("index {}", index.name)),
             None if bounded => Some(table.primary_key.as_ref().map_or("key".to_owned(), |k| format!("key {k}"))),
@@ -149,7 +156,13 @@ impl FragmentScanExec {
     }
 }
 
-fn properties(parts: &[ScanPart], columns: &[usize], schema: SchemaRef, access: &Access, reverse: bool) -> Arc<PlanProperties> {
+fn properties(
+    parts: &[ScanPart],
+    columns: &[usize],
+    schema: SchemaRef,
+    access: &Access,
+    reverse: bool,
+) -> Arc<PlanProperties> {
     let table = &parts[0].fragment.table;
     let order = match access.index.and_then(|id| table.index(id)) {
         Some(index) => &index.columns,
@@ -178,8 +191,7 @@ fn properties(parts: &[ScanPart], columns: &[usize], schema: SchemaRef, access: 
 impl DisplayAs for FragmentScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = &self.parts[0].fragment.table;
-        let fragments: Vec<&str> =
-            self.parts.iter().map(|p| table.fragments[p.fragment.at].name.as_str()).collect();
+        let fragments: Vec<&str> = self.parts.iter().map(|p| table.fragments[p.fragment.at].name.as_str()).collect();
         write!(f, "FragmentScan: {} [{}]", table.name, fragments.join(", "))?;
         if let Some(path) = self.path() {
             write!(f, " by {path}")?;
@@ -247,11 +259,8 @@ impl ExecutionPlan for FragmentScanExec {
             let (_, stream) = self.txn.scan(&part.fragment, request).map_err(external)?;
             streams.push(stream);
         }
-        let all: BatchStream = if streams.len() == 1 {
-            streams.remove(0)
-        } else {
-            futures::stream::iter(streams).flatten().boxed()
-        };
+        let all: BatchStream =
+            if streams.len() == 1 { streams.remove(0) } else { futures::stream::iter(streams).flatten().boxed() };
         let (filters, out_schema) = (self.filters.clone(), schema.clone());
         let mut left = self.limit.unwrap_or(usize::MAX);
         let stream = all

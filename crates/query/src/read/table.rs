@@ -48,7 +48,10 @@ pub(crate) struct AtollTable {
 
 impl fmt::Debug for AtollTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AtollTable").field("table", &self.table.name).field("fragment", &self.fragment).finish_non_exhaustive()
+        f.debug_struct("AtollTable")
+            .field("table", &self.table.name)
+            .field("fragment", &self.fragment)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,7 +146,7 @@ impl TableProvider for AtollTable {
                 ScanPart { fragment, site, statistics }
             })
             .collect();
-        let batch_size = state.config_options().execution.batch_size;
+        let batch_size = state.config_options().execution.batch_size.get();
         Ok(Arc::new(FragmentScanExec::new(txn.clone(), parts, columns, schema, access, limit, batch_size)))
     }
 }

@@ -1,0 +1,180 @@
+//! The engine: planner states, optimization, execution.
+//!
+//! Invariant: every plan that runs was localized for the transaction it runs in; memory of all queries together is bounded by one
+//! pool, beyond which sorts, joins and aggregates spill to disk or fail with 53200.
+
+use super::catalog::{self, AtollSchemaProvider, DATABASE, PUBLIC};
+use super::error::map_error;
+use super::localize::{self, Localized};
+use super::overflow::CheckedArithmetic;
+use atoll_model::{Catalog, Result};
+use atoll_ports::cluster::{Cluster, Transaction};
+use atoll_ports::session::BatchStream;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::SchemaProvider;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionConfig;
+use futures::{StreamExt, TryStreamExt};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Limits of query execution.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Bytes that all queries together may hold in sorts, joins and aggregates.
+    pub memory_limit: usize,
+    /// Where they spill; `None`: the system's directory for temporary files.
+    pub spill_dir: Option<PathBuf>,
+    /// Tasks that one query runs side by side; 0: one for each core.
+    pub parallelism: usize,
+    /// Rows per batch.
+    pub batch_size: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { memory_limit: 1 << 30, spill_dir: None, parallelism: 0, batch_size: 8192 }
+    }
+}
+
+/// What functions such as `current_user` need to know of the session.
+pub(crate) trait SessionFacts {
+    /// The user.
+    fn user(&self) -> &str;
+    /// The number by which clients cancel.
+    fn process_id(&self) -> i32;
+    /// All settings.
+    fn settings(&self) -> Vec<(String, String)>;
+}
+
+/// From bound plans to rows.
+pub(crate) struct Engine {
+    cluster: Arc<dyn Cluster>,
+    runtime: Arc<RuntimeEnv>,
+    /// Rules, functions and configuration, without a catalog.
+    template: Arc<SessionState>,
+}
+
+impl Engine {
+    /// An engine over a node.
+    ///
+    /// # Errors
+    /// `Io` when the spill directory cannot be used.
+    pub(crate) fn new(cluster: Arc<dyn Cluster>, options: EngineOptions) -> Result<Self> {
+        let mode = match options.spill_dir {
+            Some(dir) => DiskManagerMode::Directories(vec![dir]),
+            None => DiskManagerMode::OsTmpDirectory,
+        };
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(options.memory_limit)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode))
+            .build_arc()
+            .map_err(map_error)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let parallelism = if options.parallelism == 0 { cores } else { options.parallelism };
+        let mut config = SessionConfig::new()
+            .with_create_default_catalog_and_schema(false)
+            .with_default_catalog_and_schema(DATABASE, PUBLIC)
+            .with_information_schema(false)
+            .with_batch_size(options.batch_size)
+            .with_target_partitions(parallelism);
+        let settings = config.options_mut();
+        settings.sql_parser.map_string_types_to_utf8view = false;
+        settings.sql_parser.parse_float_as_decimal = true;
+        // Statistics count rows only; a scan's order is worth keeping for ORDER BY key LIMIT n.
+        settings.optimizer.prefer_existing_sort = false;
+        let template = SessionStateBuilder::new_with_default_features()
+            .with_config(config)
+            .with_runtime_env(runtime.clone())
+            .with_analyzer_rule(Arc::new(CheckedArithmetic))
+            .build();
+        Ok(Engine { cluster, runtime, template: Arc::new(template) })
+    }
+
+    /// A planner state over a catalog.
+    ///
+    /// # Errors
+    /// `Internal` when functions cannot be registered.
+    pub(crate) fn session_state(
+        &self,
+        catalog: &Arc<Catalog>,
+        show_hidden: bool,
+        session: &dyn SessionFacts,
+    ) -> Result<SessionState> {
+        tracing::trace!(
+            user = session.user(),
+            pid = session.process_id(),
+            settings = session.settings().len(),
+            "planner state"
+        );
+        let template = self.template.clone();
+        let others: Arc<[(String, Arc<dyn SchemaProvider>)]> = Arc::new([]);
+        let public = AtollSchemaProvider::new(catalog.clone(), show_hidden, template.clone(), others.clone());
+        catalog::with_public(&template, Arc::new(public), &others).map_err(map_error)
+    }
+
+    /// Optimizes a plan; its parameters may be open.
+    ///
+    /// # Errors
+    /// Those of type checks.
+    pub(crate) fn optimize(&self, state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        state.optimize(plan).map_err(map_error)
+    }
+
+    /// Localizes an optimized plan.
+    ///
+    /// # Errors
+    /// Those of rebuilding a plan.
+    pub(super) fn localize(&self, plan: LogicalPlan, txn: &Arc<dyn Transaction>) -> Result<Localized> {
+        localize::localize(plan, &self.cluster, txn).map_err(map_error)
+    }
+
+    /// The physical plan of a localized plan.
+    ///
+    /// # Errors
+    /// `NotSupported` for what DataFusion cannot run.
+    pub(super) async fn physical(&self, state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        state.query_planner().create_physical_plan(plan, state).await.map_err(map_error)
+    }
+
+    /// Starts a physical plan.
+    ///
+    /// # Errors
+    /// Those of sites.
+    pub(super) fn start(&self, state: &SessionState, plan: Arc<dyn ExecutionPlan>) -> Result<(SchemaRef, BatchStream)> {
+        // Functions are resolved by now: nothing looks them up in the context.
+        let context = TaskContext::new(
+            None,
+            state.session_id().to_owned(),
+            state.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            self.runtime.clone(),
+        );
+        let stream = execute_stream(plan, Arc::new(context)).map_err(map_error)?;
+        Ok((stream.schema(), stream.map_err(map_error).boxed()))
+    }
+
+    /// Runs an optimized plan, its parameters replaced, in a transaction.
+    ///
+    /// # Errors
+    /// Those of planning; those of execution come with the stream.
+    pub(crate) async fn execute(
+        &self,
+        state: &SessionState,
+        plan: &LogicalPlan,
+        txn: Arc<dyn Transaction>,
+    ) -> Result<(SchemaRef, BatchStream)> {
+        let localized = self.localize(plan.clone(), &txn)?;
+        let physical = self.physical(state, &localized.plan).await?;
+        self.start(state, physical)
+    }
+}

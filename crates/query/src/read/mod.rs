@@ -1,0 +1,23 @@
+//! Reading: from a bound logical plan to a stream of rows.
+//!
+//! A plan is *optimized* once, with its parameters open, and kept; for each execution it is *localized* (tables become the fragments
+//! that its predicates leave, bound to the transaction) and planned physically. Whatever cannot be pushed to a fragment runs here.
+//!
+//! Invariant: an optimized plan knows neither transaction nor fragment, so it may be reused as long as its catalog is current.
+
+mod access;
+mod catalog;
+mod engine;
+mod error;
+mod explain;
+mod join;
+mod localize;
+mod overflow;
+mod predicate;
+mod scan;
+mod table;
+
+pub(crate) use engine::{Engine, SessionFacts};
+pub use engine::EngineOptions;
+pub(crate) use error::{external, map_error};
+pub(crate) use explain::ExplainOptions;
