@@ -17,5 +17,5 @@ mod sequences;
 mod sites;
 mod transaction;
 
-pub use node::{Node, NodeOptions};
+pub use node::Node;
 pub use sites::SiteFactory;

@@ -21,10 +21,6 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 /// Hidden keys given out by one run of the process before they would run into the next run's.
 const ROW_IDS_PER_START: u32 = 40;
 
-/// How a node is opened.
-#[derive(Clone, Debug, Default)]
-pub struct NodeOptions {}
-
 /// An Atoll process's part of the database.
 pub struct Node {
     pub(crate) sites: Sites,
@@ -50,8 +46,7 @@ impl Node {
     ///
     /// # Errors
     /// `DataCorrupted` or `NotSupported` for a catalog that cannot be read; those of opening sites.
-    pub async fn open(options: NodeOptions, factory: Arc<dyn SiteFactory>) -> Result<Arc<Node>> {
-        let NodeOptions {} = options;
+    pub async fn open(factory: Box<dyn SiteFactory>) -> Result<Arc<Node>> {
         let sites = Sites::new(factory);
         let fresh = Catalog::initial();
         let first = fresh.sites.values().next().ok_or_else(|| Error::internal("a fresh catalog has a site"))?;
@@ -98,7 +93,7 @@ impl Node {
     ///
     /// # Errors
     /// Those of writing.
-    pub async fn shutdown(&self) -> Result<()> {
+    pub async fn close(&self) -> Result<()> {
         self.sequences.give_back(self).await
     }
 

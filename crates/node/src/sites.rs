@@ -26,12 +26,12 @@ pub(crate) struct OpenSite {
 /// Open sites by id. A site stays open when it is dropped from the catalog: older transactions may still read it. Bounded by the
 /// number of sites ever made.
 pub(crate) struct Sites {
-    factory: Arc<dyn SiteFactory>,
+    factory: Box<dyn SiteFactory>,
     open: RwLock<HashMap<SiteId, OpenSite>>,
 }
 
 impl Sites {
-    pub(crate) fn new(factory: Arc<dyn SiteFactory>) -> Self {
+    pub(crate) fn new(factory: Box<dyn SiteFactory>) -> Self {
         Sites { factory, open: RwLock::default() }
     }
 
