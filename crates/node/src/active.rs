@@ -48,7 +48,8 @@ impl Active {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Txn>> {
-        let mut all: Vec<_> = self.shards.iter().flat_map(|s| s.lock().values().filter_map(Weak::upgrade).collect::<Vec<_>>()).collect();
+        let mut all: Vec<_> =
+            self.shards.iter().flat_map(|s| s.lock().values().filter_map(Weak::upgrade).collect::<Vec<_>>()).collect();
         all.sort_by_key(|t| t.number());
         all
     }

@@ -186,12 +186,18 @@ mod tests {
         let gates = Gates::default();
         let one = gates.lock(T, TableLock::Write, SHORT).await?;
         let two = gates.lock(T, TableLock::Write, SHORT).await?;
-        assert_eq!(gates.lock(T, TableLock::Exclusive, SHORT).await.map(|_| ()).map_err(|e| e.kind()), Err(ErrorKind::LockTimeout));
+        assert_eq!(
+            gates.lock(T, TableLock::Exclusive, SHORT).await.map(|_| ()).map_err(|e| e.kind()),
+            Err(ErrorKind::LockTimeout)
+        );
         // The waiter that gave up holds nobody up.
         let three = gates.lock(T, TableLock::Write, SHORT).await?;
         drop((one, two, three));
         let exclusive = gates.lock(T, TableLock::Exclusive, SHORT).await?;
-        assert_eq!(gates.lock(T, TableLock::Write, SHORT).await.map(|_| ()).map_err(|e| e.kind()), Err(ErrorKind::LockTimeout));
+        assert_eq!(
+            gates.lock(T, TableLock::Write, SHORT).await.map(|_| ()).map_err(|e| e.kind()),
+            Err(ErrorKind::LockTimeout)
+        );
         drop(exclusive);
         gates.lock(T, TableLock::Write, SHORT).await?;
         Ok(())

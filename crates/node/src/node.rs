@@ -151,7 +151,8 @@ impl Cluster for Node {
     }
 
     fn begin(&self, options: BranchOptions) -> Arc<dyn Transaction> {
-        let node = self.this.upgrade().expect("a node is only ever handed out in its Arc, and self is borrowed from it");
+        let node =
+            self.this.upgrade().expect("a node is only ever handed out in its Arc, and self is borrowed from it");
         self.active.begin(|id| Txn::new(node, id, options, self.definitions.load_full()))
     }
 

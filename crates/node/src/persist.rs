@@ -23,7 +23,8 @@ pub(crate) fn sequence(id: RelationId) -> Vec<u8> {
 }
 
 pub(crate) fn encode(format: u32, value: &impl Serialize) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(value).map_err(|e| Error::internal(format!("a value of the node cannot be written: {e}")))?;
+    let json = serde_json::to_vec(value)
+        .map_err(|e| Error::internal(format!("a value of the node cannot be written: {e}")))?;
     let mut out = Vec::with_capacity(HEADER + json.len());
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&format.to_le_bytes());

@@ -35,8 +35,7 @@ pub(crate) async fn run(node: Weak<Node>) {
 /// Purges what can be purged now.
 pub(crate) async fn once(node: &Arc<Node>) -> Result<()> {
     let oldest = node.active.oldest().unwrap_or(u64::MAX);
-    let ready: Vec<Purge> =
-        node.purges.lock().iter().filter(|p| p.boundary <= oldest).map(|p| p.purge).collect();
+    let ready: Vec<Purge> = node.purges.lock().iter().filter(|p| p.boundary <= oldest).map(|p| p.purge).collect();
     if ready.is_empty() {
         return Ok(());
     }
@@ -46,7 +45,8 @@ pub(crate) async fn once(node: &Arc<Node>) -> Result<()> {
     // The list has one writer at a time: who holds the DDL lock.
     let _ddl = node.ddl.lock().await;
     let branch = node.home_branch().await?;
-    let mut stored: Vec<Purge> = persist::read(&*branch, "list of dropped fragments", PURGES, FORMAT)?.unwrap_or_default();
+    let mut stored: Vec<Purge> =
+        persist::read(&*branch, "list of dropped fragments", PURGES, FORMAT)?.unwrap_or_default();
     stored.retain(|p| !ready.contains(p));
     persist::write(&*branch, PURGES, FORMAT, &stored)?;
     branch.commit().await?;

@@ -94,8 +94,7 @@ impl Sequences {
             return Ok(counter.clone());
         }
         let branch = journal.open().await?;
-        let stored: Option<Position> =
-            persist::read(&*branch, "sequence", &persist::sequence(sequence.id), FORMAT)?;
+        let stored: Option<Position> = persist::read(&*branch, "sequence", &persist::sequence(sequence.id), FORMAT)?;
         branch.rollback();
         let position = stored.unwrap_or(Position { next: Some(sequence.start), last: None });
         let counter = Counter { position, leased: 0, lease: FIRST_LEASE, durable: true };
@@ -109,7 +108,8 @@ impl Sequences {
         let mut counter = counter.lock().await;
         let count = u64::from(count.max(1));
         let exhausted = || {
-            let (limit, value) = if sequence.increment > 0 { ("maximum", sequence.max) } else { ("minimum", sequence.min) };
+            let (limit, value) =
+                if sequence.increment > 0 { ("maximum", sequence.max) } else { ("minimum", sequence.min) };
             Error::new(
                 ErrorKind::SequenceExhausted,
                 format!("nextval: reached {limit} value of sequence \"{}\" ({value})", sequence.name),
@@ -134,7 +134,8 @@ impl Sequences {
         }
         if counter.durable && counter.leased < count {
             let lease = count.max(counter.lease);
-            let ahead = Position { next: ahead(sequence, Some(first), lease), last: Some(last_of(sequence, first, lease)) };
+            let ahead =
+                Position { next: ahead(sequence, Some(first), lease), last: Some(last_of(sequence, first, lease)) };
             write(sequence.id, &ahead, journal).await?;
             counter.leased = lease;
             counter.lease = (counter.lease * 2).min(LAST_LEASE);
@@ -146,7 +147,13 @@ impl Sequences {
     }
 
     /// `setval`
-    pub(crate) async fn set(&self, sequence: &Arc<Sequence>, value: i64, called: bool, journal: &dyn Journal) -> Result<()> {
+    pub(crate) async fn set(
+        &self,
+        sequence: &Arc<Sequence>,
+        value: i64,
+        called: bool,
+        journal: &dyn Journal,
+    ) -> Result<()> {
         if value < sequence.min || value > sequence.max {
             return Err(Error::new(
                 ErrorKind::NumericOutOfRange,

@@ -89,7 +89,9 @@ impl Catalog {
         let users: Vec<String> = self
             .tables
             .values()
-            .flat_map(|t| t.fragments.iter().filter(|f| f.replicas.contains(&id)).map(|f| format!("fragment {}", f.name)))
+            .flat_map(|t| {
+                t.fragments.iter().filter(|f| f.replicas.contains(&id)).map(|f| format!("fragment {}", f.name))
+            })
             .collect();
         if !users.is_empty() {
             return Err(Error::new(
@@ -109,12 +111,24 @@ impl Catalog {
         Ok(())
     }
 
-    fn create_view(&mut self, name: &str, columns: &[String], query: &str, depends_on: &[String], replace: bool) -> Result<()> {
+    fn create_view(
+        &mut self,
+        name: &str,
+        columns: &[String],
+        query: &str,
+        depends_on: &[String],
+        replace: bool,
+    ) -> Result<()> {
         names::check(name)?;
         let mut reads = BTreeSet::new();
         for relation in depends_on {
             match self.names.get(relation) {
-                Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id) | NamedObject::Sequence(id)) => {
+                Some(
+                    NamedObject::Table(id)
+                    | NamedObject::Fragment(id)
+                    | NamedObject::View(id)
+                    | NamedObject::Sequence(id),
+                ) => {
                     reads.insert(*id);
                 }
                 _ => return Err(names::no_relation(relation)),

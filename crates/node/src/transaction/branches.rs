@@ -67,7 +67,8 @@ impl Txn {
     }
 
     pub(super) fn replica_for_read(&self, fragment: &FragmentRef) -> Result<Replica> {
-        let site = self.choose(&fragment.table, fragment.at).ok_or_else(|| no_fragment(&fragment.table, fragment.at))?;
+        let site =
+            self.choose(&fragment.table, fragment.at).ok_or_else(|| no_fragment(&fragment.table, fragment.at))?;
         Self::replica(&fragment.table, fragment.at, site)
     }
 
@@ -104,7 +105,14 @@ impl Txn {
             return Ok((site, batches));
         }
         let reading = Reading::start(open.scans);
-        Ok((site, batches.inspect(move |_| { let _ = &reading; }).boxed()))
+        Ok((
+            site,
+            batches
+                .inspect(move |_| {
+                    let _ = &reading;
+                })
+                .boxed(),
+        ))
     }
 
     /// Locks rows at every participant that holds a copy; at each, the locks stand for all copies there.
@@ -199,9 +207,6 @@ fn ended() -> Error {
 }
 
 fn no_fragment(table: &Table, at: usize) -> Error {
-    Error::new(
-        ErrorKind::SerializationFailure,
-        format!("table \"{}\" has no fragment {at} any more", table.name),
-    )
-    .hint("Its definition has changed: run the transaction again.")
+    Error::new(ErrorKind::SerializationFailure, format!("table \"{}\" has no fragment {at} any more", table.name))
+        .hint("Its definition has changed: run the transaction again.")
 }

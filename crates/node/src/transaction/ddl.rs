@@ -11,8 +11,8 @@ use crate::persist::{self, CATALOG, PURGES, Purge};
 use crate::purge;
 use crate::rows;
 use atoll_model::{
-    CATALOG_FORMAT, Catalog, CatalogCommand, Error, ErrorKind, FragmentBounds, IndexId, RelationId, Result, SqlType, Table,
-    TableChange, Value,
+    CATALOG_FORMAT, Catalog, CatalogCommand, Error, ErrorKind, FragmentBounds, IndexId, RelationId, Result, SqlType,
+    Table, TableChange, Value,
 };
 use atoll_ports::cluster::TableLock;
 use atoll_ports::site::{Branch, Isolation, KeyRange, LockMode, ScanRequest};
@@ -103,7 +103,10 @@ fn copies(catalog: &Catalog) -> impl Iterator<Item = Purge> {
 impl Txn {
     pub(super) async fn change_catalog(&self, command: CatalogCommand) -> Result<()> {
         if self.options.read_only {
-            return Err(Error::new(ErrorKind::ReadOnlyTransaction, "cannot change the catalog in a read-only transaction"));
+            return Err(Error::new(
+                ErrorKind::ReadOnlyTransaction,
+                "cannot change the catalog in a read-only transaction",
+            ));
         }
         let ddl = self.ddl().await?;
         let mut base = (*ddl.current.catalog).clone();
@@ -277,10 +280,17 @@ impl Txn {
     }
 
     /// A new fragment must not claim rows that the default fragment holds.
-    async fn check_default_fragment(&self, before: &Definitions, next: &Arc<Catalog>, command: &CatalogCommand) -> Result<()> {
+    async fn check_default_fragment(
+        &self,
+        before: &Definitions,
+        next: &Arc<Catalog>,
+        command: &CatalogCommand,
+    ) -> Result<()> {
         let CatalogCommand::CreateFragment { table, .. } = command else { return Ok(()) };
         let (Some(old), Some(new)) = (before.table(table), next.table(table)) else { return Ok(()) };
-        let Some(default) = old.fragments.iter().position(|f| f.bounds == FragmentBounds::Default) else { return Ok(()) };
+        let Some(default) = old.fragments.iter().position(|f| f.bounds == FragmentBounds::Default) else {
+            return Ok(());
+        };
         let positions = old.fragmentation_positions();
         let mut rows = self.stored_columns(old, default, &positions).await?;
         while let Some(batch) = rows.try_next().await? {

@@ -11,7 +11,8 @@ use super::write::{Effect, Placed};
 use crate::definitions::{Children, Definitions};
 use crate::rows;
 use atoll_model::{
-    ColumnId, Error, ErrorKind, ForeignKey, Fragmentation, IndexId, ReferentialAction, Result, Row, SqlType, Table, Value,
+    ColumnId, Error, ErrorKind, ForeignKey, Fragmentation, IndexId, ReferentialAction, Result, Row, SqlType, Table,
+    Value,
 };
 use atoll_ports::site::{
     Branch, BranchOptions, Isolation, KeyRange, LockMode, LockWait, Replica, RowChange, ScanRequest,
@@ -51,7 +52,13 @@ impl ParentOrder {
 }
 
 /// 23503 for a child without a parent.
-pub(super) fn missing_parent(child: &Table, name: &str, columns: &[ColumnId], values: &[Value], parent: &Table) -> Error {
+pub(super) fn missing_parent(
+    child: &Table,
+    name: &str,
+    columns: &[ColumnId],
+    values: &[Value],
+    parent: &Table,
+) -> Error {
     Error::new(
         ErrorKind::ForeignKeyViolation,
         format!("insert or update on table \"{}\" violates foreign key constraint \"{name}\"", child.name),
@@ -280,8 +287,7 @@ async fn keys(
     let key = table.key_positions();
     let wanted: Vec<usize> = key.iter().chain(positions).copied().collect();
     let types: Vec<&SqlType> = wanted.iter().map(|p| &table.columns[*p].ty).collect();
-    let request =
-        ScanRequest { columns: wanted.clone(), index, range, reverse: false, limit: None, batch_size: BATCH };
+    let request = ScanRequest { columns: wanted.clone(), index, range, reverse: false, limit: None, batch_size: BATCH };
     let mut batches = branch.scan(replica, request)?;
     let mut found = vec![];
     while let Some(batch) = batches.try_next().await? {

@@ -13,10 +13,14 @@ use crate::definitions::Definitions;
 use crate::gates::Held;
 use crate::node::Node;
 use async_trait::async_trait;
-use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, FragmentId, IndexId, Result, Row, SiteId, Table, Timestamp, Value};
+use atoll_model::{
+    Catalog, CatalogCommand, Error, ErrorKind, FragmentId, IndexId, Result, Row, SiteId, Table, Timestamp, Value,
+};
 use atoll_ports::cluster::{FragmentRef, TableLock, Transaction, TransactionInfo};
 use atoll_ports::session::BatchStream;
-use atoll_ports::site::{Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, ParticipantId, RowChange, ScanRequest};
+use atoll_ports::site::{
+    Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, ParticipantId, RowChange, ScanRequest,
+};
 use ddl::Ddl;
 use parking_lot::Mutex;
 use placement::Known;
@@ -156,11 +160,22 @@ impl Transaction for Txn {
         self.choose(&fragment.table, fragment.at).unwrap_or(SiteId(0))
     }
 
-    async fn lock(&self, fragment: &FragmentRef, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>> {
+    async fn lock(
+        &self,
+        fragment: &FragmentRef,
+        keys: &[Vec<Value>],
+        mode: LockMode,
+        wait: LockWait,
+    ) -> Result<Vec<LockedRow>> {
         self.lock_rows(&fragment.table, fragment.at, keys, mode, wait).await
     }
 
-    async fn find_unique(&self, table: &Arc<Table>, index: Option<IndexId>, values: &[Value]) -> Result<Option<(usize, Row)>> {
+    async fn find_unique(
+        &self,
+        table: &Arc<Table>,
+        index: Option<IndexId>,
+        values: &[Value],
+    ) -> Result<Option<(usize, Row)>> {
         for at in self.fragments_of_unique(table, index, values).await? {
             let replica = Self::first_replica(table, at)?;
             let branch = self.branch_at(replica.site).await?;

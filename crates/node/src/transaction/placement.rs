@@ -100,7 +100,9 @@ impl Txn {
             Place::WithParent => {
                 let (parent, value) = self.parent_of(table, row)?;
                 let fragments = 0..parent.fragments.len();
-                self.locked_parent(&parent, None, &[value], fragments).await?.ok_or_else(|| no_parent(table, row, &parent))
+                self.locked_parent(&parent, None, &[value], fragments)
+                    .await?
+                    .ok_or_else(|| no_parent(table, row, &parent))
             }
         }
     }

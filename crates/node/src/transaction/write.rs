@@ -196,7 +196,13 @@ impl Txn {
     }
 
     /// Makes sure that values that have come to one fragment are in no other.
-    async fn check_elsewhere(&self, table: &Arc<Table>, order: &Spanning<'_>, at: usize, values: &[Value]) -> Result<()> {
+    async fn check_elsewhere(
+        &self,
+        table: &Arc<Table>,
+        order: &Spanning<'_>,
+        at: usize,
+        values: &[Value],
+    ) -> Result<()> {
         for other in (0..table.fragments.len()).filter(|other| *other != at) {
             let replica = Self::first_replica(table, other)?;
             let branch = self.branch_at(replica.site).await?;
@@ -242,7 +248,8 @@ fn spanning(table: &Table) -> Vec<Spanning<'_>> {
         return vec![];
     }
     let key = table.primary_key.as_ref().map(|name| (None, name.as_str(), table.key.as_slice()));
-    let indexes = table.indexes.iter().filter(|i| i.unique).map(|i| (Some(i.id), i.name.as_str(), i.columns.as_slice()));
+    let indexes =
+        table.indexes.iter().filter(|i| i.unique).map(|i| (Some(i.id), i.name.as_str(), i.columns.as_slice()));
     key.into_iter()
         .chain(indexes)
         .filter(|(_, _, columns)| !table.confines_to_fragment(columns))

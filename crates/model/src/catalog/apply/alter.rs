@@ -64,8 +64,10 @@ impl Catalog {
             ));
         }
         if column.identity.is_some() {
-            return Err(Error::unsupported("ADD COLUMN with a serial or identity: the rows that are there would need values")
-                .hint("Add a plain column, UPDATE it from a sequence, and SET DEFAULT nextval(...)."));
+            return Err(Error::unsupported(
+                "ADD COLUMN with a serial or identity: the rows that are there would need values",
+            )
+            .hint("Add a plain column, UPDATE it from a sequence, and SET DEFAULT nextval(...)."));
         }
         self.add_column(table, column)
     }
@@ -106,10 +108,11 @@ impl Catalog {
         for index in table.indexes.extract_if(.., |i| i.columns.contains(&id)) {
             self.names.remove(&index.name);
         }
-        table.foreign_keys.retain(|k| !k.columns.contains(&id) && !(k.parent == table.id && k.parent_columns.contains(&id)));
+        table
+            .foreign_keys
+            .retain(|k| !k.columns.contains(&id) && !(k.parent == table.id && k.parent_columns.contains(&id)));
         table.checks.retain(|c| !words::names_column(&c.expression, name));
-        let owned: Vec<_> =
-            self.sequences.values().filter(|s| s.owned_by == Some((table.id, id))).cloned().collect();
+        let owned: Vec<_> = self.sequences.values().filter(|s| s.owned_by == Some((table.id, id))).cloned().collect();
         for sequence in owned {
             self.forget_sequence(&sequence);
         }
@@ -129,12 +132,16 @@ impl Catalog {
         if own {
             return Err(Error::new(
                 ErrorKind::InvalidTableDefinition,
-                format!("cannot drop column \"{name}\" because it is part of the partition key of relation \"{}\"", table.name),
+                format!(
+                    "cannot drop column \"{name}\" because it is part of the partition key of relation \"{}\"",
+                    table.name
+                ),
             ));
         }
-        let derived = self.derived_from(table.id).into_iter().find(
-            |t| matches!(t.fragmentation, Fragmentation::Derived { parent_column, .. } if parent_column == id),
-        );
+        let derived = self
+            .derived_from(table.id)
+            .into_iter()
+            .find(|t| matches!(t.fragmentation, Fragmentation::Derived { parent_column, .. } if parent_column == id));
         match derived {
             None => Ok(()),
             Some(child) => Err(Error::new(
@@ -175,10 +182,14 @@ impl Catalog {
                 format!("column \"{to}\" of relation \"{}\" already exists", table.name),
             ));
         }
-        let reader = self.views.values().find(|v| v.depends_on.contains(&table.id) && words::may_read_column(&v.query, from));
+        let reader =
+            self.views.values().find(|v| v.depends_on.contains(&table.id) && words::may_read_column(&v.query, from));
         if let Some(view) = reader {
-            return Err(Error::unsupported(format!("cannot rename column \"{from}\" while view \"{}\" may read it", view.name))
-                .hint("Drop the view, rename the column, and create the view anew."));
+            return Err(Error::unsupported(format!(
+                "cannot rename column \"{from}\" while view \"{}\" may read it",
+                view.name
+            ))
+            .hint("Drop the view, rename the column, and create the view anew."));
         }
         table.columns[at].name = to.into();
         for check in &mut table.checks {
@@ -191,8 +202,11 @@ impl Catalog {
         names::check(to)?;
         self.check_free(to)?;
         if let Some(view) = self.views.values().find(|v| v.depends_on.contains(&table.id)) {
-            return Err(Error::unsupported(format!("cannot rename table \"{}\" while view \"{}\" reads it", table.name, view.name))
-                .hint("Drop the view, rename the table, and create the view anew."));
+            return Err(Error::unsupported(format!(
+                "cannot rename table \"{}\" while view \"{}\" reads it",
+                table.name, view.name
+            ))
+            .hint("Drop the view, rename the table, and create the view anew."));
         }
         self.names.remove(&table.name);
         self.names.insert(to.into(), NamedObject::Table(table.id));
@@ -214,7 +228,10 @@ impl Catalog {
             if carries_derivation(&table, &key) && !replaced {
                 return Err(Error::new(
                     ErrorKind::DependentObjects,
-                    format!("cannot drop constraint {name} on table {} because its fragmentation requires it", table.name),
+                    format!(
+                        "cannot drop constraint {name} on table {} because its fragmentation requires it",
+                        table.name
+                    ),
                 )
                 .detail("The table's rows lie where the rows that they refer to lie, so these must exist."));
             }

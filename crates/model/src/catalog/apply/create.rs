@@ -2,7 +2,8 @@
 
 use super::{limits, names};
 use crate::catalog::{
-    Allocation, Catalog, Check, Column, Generated, Index, NamedObject, NewColumn, NewIndex, NewTable, ROW_ID_COLUMN, Table,
+    Allocation, Catalog, Check, Column, Generated, Index, NamedObject, NewColumn, NewIndex, NewTable, ROW_ID_COLUMN,
+    Table,
 };
 use crate::{ColumnId, Error, ErrorKind, Fragmentation, IndexId, RelationId, Result, SqlType, Value};
 use std::sync::Arc;

@@ -69,15 +69,16 @@ impl Catalog {
                 }
                 name.clone()
             }
-            None => names::choose(&child.name, &names::joined(new.columns.iter().map(String::as_str)), "fkey", |name| {
-                child.has_constraint(name)
-            }),
+            None => {
+                names::choose(&child.name, &names::joined(new.columns.iter().map(String::as_str)), "fkey", |name| {
+                    child.has_constraint(name)
+                })
+            }
         };
         for (c, p) in columns.iter().zip(&parent_columns) {
-            let (Some(c), Some(p)) = (
-                child.columns.iter().find(|x| x.id == *c),
-                parent.columns.iter().find(|x| x.id == *p),
-            ) else {
+            let (Some(c), Some(p)) =
+                (child.columns.iter().find(|x| x.id == *c), parent.columns.iter().find(|x| x.id == *p))
+            else {
                 continue;
             };
             if c.ty.arrow() != p.ty.arrow() {
@@ -139,7 +140,8 @@ impl Catalog {
     }
 
     fn together(&self, child: &Table, parent: &Table, key: &ForeignKey) -> bool {
-        let paired = |c: ColumnId, p: ColumnId| key.columns.iter().zip(&key.parent_columns).any(|(a, b)| (*a, *b) == (c, p));
+        let paired =
+            |c: ColumnId, p: ColumnId| key.columns.iter().zip(&key.parent_columns).any(|(a, b)| (*a, *b) == (c, p));
         let (here, there) = (self.location(child), self.location(parent));
         if let Location::Row { parent: of, parent_column, column } = here
             && of == parent.id
@@ -185,7 +187,9 @@ impl Catalog {
 
     /// Foreign keys of which a table is the parent, with their children.
     pub(super) fn references_to(&self, parent: RelationId) -> impl Iterator<Item = (&Arc<Table>, &ForeignKey)> {
-        self.tables.values().flat_map(move |t| t.foreign_keys.iter().filter(move |k| k.parent == parent).map(move |k| (t, k)))
+        self.tables
+            .values()
+            .flat_map(move |t| t.foreign_keys.iter().filter(move |k| k.parent == parent).map(move |k| (t, k)))
     }
 
     /// Refuses a change of fragments after which a foreign key would reach across them.
@@ -210,7 +214,8 @@ impl Catalog {
             let index = NewIndex { name: None, columns: vec![child_column.clone()], unique: false, constraint: false };
             self.add_index(table, &index)?;
         }
-        let declared = |k: &ForeignKey| k.parent == parent && k.columns == [column] && k.parent_columns == [parent_column];
+        let declared =
+            |k: &ForeignKey| k.parent == parent && k.columns == [column] && k.parent_columns == [parent_column];
         if table.foreign_keys.iter().any(declared) {
             return Ok(());
         }

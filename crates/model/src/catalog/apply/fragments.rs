@@ -8,7 +8,8 @@ use super::create::{check_indexable, is_of};
 use super::{limits, names};
 use crate::catalog::{Allocation, Catalog, Fragment, NamedObject, NewFragment, NewFragmentation, NewTable, Table};
 use crate::{
-    ColumnId, Error, ErrorKind, FragmentBounds, FragmentId, Fragmentation, RangeBound, RelationId, Result, SiteEngine, SiteId, Value,
+    ColumnId, Error, ErrorKind, FragmentBounds, FragmentId, Fragmentation, RangeBound, RelationId, Result, SiteEngine,
+    SiteId, Value,
 };
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -21,8 +22,13 @@ impl Catalog {
         let partition_column = |name: &str| {
             Error::new(ErrorKind::UndefinedColumn, format!("column \"{name}\" named in partition key does not exist"))
         };
-        if new.fragments.is_some() && !matches!(new.fragmentation, NewFragmentation::Default | NewFragmentation::Hash(_)) {
-            return Err(Error::new(ErrorKind::InvalidParameterValue, "\"fragments\" is for tables that are fragmented by hash"));
+        if new.fragments.is_some()
+            && !matches!(new.fragmentation, NewFragmentation::Default | NewFragmentation::Hash(_))
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidParameterValue,
+                "\"fragments\" is for tables that are fragmented by hash",
+            ));
         }
         match &new.fragmentation {
             NewFragmentation::Default => {
@@ -32,7 +38,11 @@ impl Catalog {
             NewFragmentation::Hash(columns) => {
                 table.fragmentation = Fragmentation::Hash(table.bind(columns, partition_column)?);
                 check_partition_key(table)?;
-                if new.fragments.is_some() { self.hash_fragments(table, new.fragments, &sites, new.replicas) } else { Ok(()) }
+                if new.fragments.is_some() {
+                    self.hash_fragments(table, new.fragments, &sites, new.replicas)
+                } else {
+                    Ok(())
+                }
             }
             NewFragmentation::Copies => {
                 let fragment = Fragment {
@@ -117,7 +127,10 @@ impl Catalog {
         let (parent_column, direct) = meant_column(&parent, column).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidTableDefinition,
-                format!("\"{}\" has neither a single fragmentation column nor a single-column primary key", parent.name),
+                format!(
+                    "\"{}\" has neither a single fragmentation column nor a single-column primary key",
+                    parent.name
+                ),
             )
             .hint("colocate_on refers to the column that the parent is fragmented by, or to its primary key.")
         })?;
@@ -126,13 +139,23 @@ impl Catalog {
         if !child_type.as_ref().zip(parent_type.as_ref()).is_some_and(|(a, b)| a.arrow() == b.arrow()) {
             return Err(Error::new(
                 ErrorKind::DatatypeMismatch,
-                format!("column \"{column}\" is of another type than the column of \"{}\" that it refers to", parent.name),
+                format!(
+                    "column \"{column}\" is of another type than the column of \"{}\" that it refers to",
+                    parent.name
+                ),
             ));
         }
         table.fragmentation = Fragmentation::Derived { parent: parent.id, column: id, parent_column, direct };
         for fragment in &parent.fragments {
             let id = FragmentId(self.fresh_id()?);
-            table.fragments.push(derived_fragment(&table.name, &parent.name, id, fragment, direct, table.fragments.len()));
+            table.fragments.push(derived_fragment(
+                &table.name,
+                &parent.name,
+                id,
+                fragment,
+                direct,
+                table.fragments.len(),
+            ));
         }
         Ok(())
     }
@@ -144,7 +167,9 @@ impl Catalog {
         if matches!(table.fragmentation, Fragmentation::None | Fragmentation::Derived { .. }) {
             let error = Error::new(ErrorKind::WrongObjectType, format!("\"{}\" is not partitioned", table.name));
             return Err(match table.fragmentation {
-                Fragmentation::Derived { .. } => error.hint("It is fragmented as its parent is: add the fragment there."),
+                Fragmentation::Derived { .. } => {
+                    error.hint("It is fragmented as its parent is: add the fragment there.")
+                }
                 _ => error,
             });
         }
@@ -152,7 +177,8 @@ impl Catalog {
         limits::check("fragments of a table", table.fragments.len(), limits::FRAGMENTS)?;
         check_bounds(&table, &new.name, &new.bounds)?;
         let replicas = if new.sites.is_empty() {
-            let allocation = self.allocations.get(&table.id).cloned().unwrap_or(Allocation { sites: vec![], replicas: 1 });
+            let allocation =
+                self.allocations.get(&table.id).cloned().unwrap_or(Allocation { sites: vec![], replicas: 1 });
             in_turn(&self.sites_of(&allocation)?, table.fragments.len(), allocation.replicas)
         } else {
             let sites = new.sites.iter().map(|s| self.site_named(s)).collect::<Result<Vec<_>>>()?;
@@ -186,7 +212,8 @@ impl Catalog {
 
     /// The tables derived from one.
     pub(super) fn derived_from(&self, parent: RelationId) -> Vec<Arc<Table>> {
-        let derived = |t: &&Arc<Table>| matches!(t.fragmentation, Fragmentation::Derived { parent: p, .. } if p == parent);
+        let derived =
+            |t: &&Arc<Table>| matches!(t.fragmentation, Fragmentation::Derived { parent: p, .. } if p == parent);
         self.tables.values().filter(derived).cloned().collect()
     }
 
@@ -196,8 +223,11 @@ impl Catalog {
             return Err(Error::new(ErrorKind::UndefinedTable, format!("table \"{name}\" does not exist")));
         };
         let mut table = (**table).clone();
-        let mut users: Vec<String> =
-            self.derived_from(table.id).iter().map(|t| format!("table {} is derived from table {}", t.name, table.name)).collect();
+        let mut users: Vec<String> = self
+            .derived_from(table.id)
+            .iter()
+            .map(|t| format!("table {} is derived from table {}", t.name, table.name))
+            .collect();
         users.extend(self.references_to(table.id).filter(|(child, _)| child.id != table.id).map(|(child, key)| {
             format!("constraint {} on table {} depends on table {}", key.name, child.name, table.name)
         }));
@@ -363,7 +393,10 @@ fn check_hash(table: &Table, name: &str, modulus: u32, remainder: u32) -> Result
                 ErrorKind::InvalidObjectDefinition,
                 "every hash partition modulus must be a factor of the next larger modulus",
             )
-            .detail(format!("The modulus {modulus} does not fit the modulus {m} of existing partition \"{}\".", other.name)));
+            .detail(format!(
+                "The modulus {modulus} does not fit the modulus {m} of existing partition \"{}\".",
+                other.name
+            )));
         }
         if r % small == remainder % small {
             return Err(overlap(name, &other.name));

@@ -13,7 +13,10 @@ pub(super) fn check(name: &str) -> Result<()> {
         return Err(Error::new(ErrorKind::Syntax, "zero-length delimited identifier"));
     }
     if name.len() > MAX_NAME {
-        return Err(Error::new(ErrorKind::ProgramLimit, format!("identifier \"{name}\" is longer than {MAX_NAME} bytes")));
+        return Err(Error::new(
+            ErrorKind::ProgramLimit,
+            format!("identifier \"{name}\" is longer than {MAX_NAME} bytes"),
+        ));
     }
     Ok(())
 }
@@ -94,11 +97,10 @@ impl Catalog {
     pub(super) fn table_named(&self, name: &str) -> Result<Arc<Table>> {
         match self.names.get(name) {
             Some(NamedObject::Table(id)) => self.tables.get(id).cloned().ok_or_else(|| no_relation(name)),
-            Some(NamedObject::Fragment(_)) => Err(Error::new(
-                ErrorKind::WrongObjectType,
-                format!("\"{name}\" is a fragment, not a table"),
-            )
-            .hint("Name the table that it belongs to.")),
+            Some(NamedObject::Fragment(_)) => {
+                Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is a fragment, not a table"))
+                    .hint("Name the table that it belongs to."))
+            }
             Some(_) => Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is not a table"))),
             None => Err(no_relation(name)),
         }
@@ -125,7 +127,10 @@ impl Table {
             let at = self.position_of(name).filter(|at| !self.columns[*at].hidden).ok_or_else(|| error(name))?;
             let id = self.columns[at].id;
             if ids.contains(&id) {
-                return Err(Error::new(ErrorKind::DuplicateColumn, format!("column \"{name}\" appears twice in constraint")));
+                return Err(Error::new(
+                    ErrorKind::DuplicateColumn,
+                    format!("column \"{name}\" appears twice in constraint"),
+                ));
             }
             ids.push(id);
         }

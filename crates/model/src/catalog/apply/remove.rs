@@ -36,7 +36,9 @@ impl Catalog {
         let children: Vec<(RelationId, String)> = self
             .references_to(table.id)
             .filter(|(child, _)| child.id != table.id)
-            .map(|(child, key)| (child.id, format!("constraint {} on table {} depends on {object}", key.name, child.name)))
+            .map(|(child, key)| {
+                (child.id, format!("constraint {} on table {} depends on {object}", key.name, child.name))
+            })
             .collect();
         if !cascade && !children.is_empty() {
             let lines: Vec<String> = children.into_iter().map(|(_, line)| line).collect();
@@ -186,7 +188,9 @@ impl Catalog {
             }
             if restart_identity {
                 for column in &mut table.columns {
-                    let Some(Generated::ByDefault(old) | Generated::Always(old)) = &mut column.generated else { continue };
+                    let Some(Generated::ByDefault(old) | Generated::Always(old)) = &mut column.generated else {
+                        continue;
+                    };
                     // A new id is a new position in the store.
                     let fresh = RelationId(self.fresh_id()?);
                     if let Some(sequence) = self.sequences.remove(old) {
@@ -201,7 +205,8 @@ impl Catalog {
             self.tables.insert(*id, Arc::new(table));
         }
         for table in self.tables.values_mut() {
-            let stale = |f: &crate::Fragment| matches!(f.bounds, FragmentBounds::Derived(p) if renewed.contains_key(&p));
+            let stale =
+                |f: &crate::Fragment| matches!(f.bounds, FragmentBounds::Derived(p) if renewed.contains_key(&p));
             if !table.fragments.iter().any(stale) {
                 continue;
             }
