@@ -16,6 +16,10 @@ mod overflow;
 mod predicate;
 mod scan;
 mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use engine::{Engine, SessionFacts};
 pub use engine::EngineOptions;
