@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use atoll_adapters::site::EmbeddedEngine;
+use atoll_adapters::site::embedded::EmbeddedEngine;
 use atoll_front::{FrontConfig, FrontHandle, Limits, StatusSource, Tls};
 use atoll_model::{Site as SiteDefinition, SiteEngine};
 use atoll_node::{Node, SiteFactory};
@@ -121,9 +121,8 @@ pub async fn start(config: &ServeConfig) -> Result<RunningServer, StartError> {
             lock_timeout: config.lock_timeout.0,
             synchronous_commit: config.synchronous_commit,
             read: ReadOptions {
-                memory: config.limits.memory.as_usize(),
-                spill_dir: config.limits.spill_dir.clone().unwrap_or_else(|| config.data.join("spill")),
-                spill_bytes: config.limits.spill_size.0,
+                memory_limit: config.limits.memory.as_usize(),
+                spill_dir: Some(config.spill_dir()),
                 ..ReadOptions::default()
             },
         },

@@ -22,21 +22,14 @@ const STRIDE: i64 = 100_000_000;
 /// The statements that set up the bank; `spread` with Atoll's clauses.
 pub fn setup(spread: bool, clients: i64) -> Vec<String> {
     let clause = |text: &str| {
-        if spread {
-            format!(" {text}")
-        } else {
-            String::new()
-        }
+        if spread { format!(" {text}") } else { String::new() }
     };
     let mut statements = Vec::new();
     if spread {
         statements.extend((1..=3).map(|n| format!("CREATE SITE s{n} ENGINE embedded")));
     }
     let hash = "PARTITION BY HASH (id) WITH (fragments = 6, sites = 's1, s2, s3')";
-    statements.push(format!(
-        "CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL){}",
-        clause(hash)
-    ));
+    statements.push(format!("CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL){}", clause(hash)));
     statements.push(format!(
         "CREATE TABLE journal (id bigint PRIMARY KEY, source int, target int, amount bigint){}",
         clause(hash)
@@ -46,14 +39,8 @@ pub fn setup(spread: bool, clients: i64) -> Vec<String> {
         "CREATE TABLE marks (client int PRIMARY KEY, last bigint){}",
         clause("WITH (sites = 's1, s2, s3', replication = 'all')")
     ));
-    statements.push(format!(
-        "INSERT INTO accounts SELECT g, {OPENING} FROM generate_series(0, {}) g",
-        ACCOUNTS - 1
-    ));
-    statements.push(format!(
-        "INSERT INTO marks SELECT g, -1 FROM generate_series(0, {}) g",
-        clients - 1
-    ));
+    statements.push(format!("INSERT INTO accounts SELECT g, {OPENING} FROM generate_series(0, {}) g", ACCOUNTS - 1));
+    statements.push(format!("INSERT INTO marks SELECT g, -1 FROM generate_series(0, {}) g", clients - 1));
     statements
 }
 
@@ -119,10 +106,7 @@ impl Teller {
     fn transfer(&mut self, client: &mut Client) -> Result<(), Error> {
         let id = self.next;
         self.next += 1;
-        let (source, target) = (
-            self.rng.between(0, ACCOUNTS - 1),
-            self.rng.between(0, ACCOUNTS - 1),
-        );
+        let (source, target) = (self.rng.between(0, ACCOUNTS - 1), self.rng.between(0, ACCOUNTS - 1));
         let amount = self.rng.between(1, 50);
         let text = |n: i64| n.to_string();
         client.query("BEGIN")?;
@@ -130,13 +114,8 @@ impl Teller {
         let credit = "UPDATE accounts SET balance = balance + $2 WHERE id = $1";
         client.execute(debit, &[Some(&text(source)), Some(&text(amount))])?;
         client.execute(credit, &[Some(&text(target)), Some(&text(amount))])?;
-        client.query(&format!(
-            "INSERT INTO journal VALUES ({id}, {source}, {target}, {amount})"
-        ))?;
-        client.query(&format!(
-            "UPDATE marks SET last = {id} WHERE client = {}",
-            self.number
-        ))?;
+        client.query(&format!("INSERT INTO journal VALUES ({id}, {source}, {target}, {amount})"))?;
+        client.query(&format!("UPDATE marks SET last = {id} WHERE client = {}", self.number))?;
         if self.rng.chance(5) {
             client.query("ROLLBACK")?;
             return Ok(());
@@ -144,10 +123,7 @@ impl Teller {
         self.in_doubt.insert(id);
         match client.query("COMMIT") {
             Ok(reply) => {
-                assert_eq!(
-                    reply.tag, "COMMIT",
-                    "a COMMIT that was answered with something else"
-                );
+                assert_eq!(reply.tag, "COMMIT", "a COMMIT that was answered with something else");
                 self.in_doubt.remove(&id);
                 self.acknowledged.insert(id);
                 Ok(())
@@ -170,11 +146,7 @@ pub fn is_transient(sqlstate: &str) -> bool {
 fn numbers(client: &mut Client, sql: &str) -> Result<Vec<Vec<i64>>, Error> {
     let reply = client.query(sql)?;
     let number = |v: Option<String>| v.and_then(|t| t.parse().ok()).unwrap_or(i64::MIN);
-    Ok(reply
-        .rows
-        .into_iter()
-        .map(|row| row.into_iter().map(number).collect())
-        .collect())
+    Ok(reply.rows.into_iter().map(|row| row.into_iter().map(number).collect()).collect())
 }
 
 /// Checks the whole bank against the clients' ledgers; what does not hold is told, one line each.
@@ -183,22 +155,14 @@ fn numbers(client: &mut Client, sql: &str) -> Result<Vec<Vec<i64>>, Error> {
 /// When the server does not answer.
 pub fn audit(client: &mut Client, tellers: &[Teller]) -> Result<Vec<String>, Error> {
     let mut wrong = Vec::new();
-    let balances: BTreeMap<i64, i64> = numbers(client, "SELECT id, balance FROM accounts")?
-        .into_iter()
-        .map(|r| (r[0], r[1]))
-        .collect();
+    let balances: BTreeMap<i64, i64> =
+        numbers(client, "SELECT id, balance FROM accounts")?.into_iter().map(|r| (r[0], r[1])).collect();
     let journal: BTreeMap<i64, Vec<i64>> =
-        numbers(client, "SELECT id, source, target, amount FROM journal")?
-            .into_iter()
-            .map(|r| (r[0], r))
-            .collect();
+        numbers(client, "SELECT id, source, target, amount FROM journal")?.into_iter().map(|r| (r[0], r)).collect();
 
     let sum: i64 = balances.values().sum();
     if sum != TOTAL || balances.len() as i64 != ACCOUNTS {
-        wrong.push(format!(
-            "{} accounts hold {sum}, not {ACCOUNTS} and {TOTAL}",
-            balances.len()
-        ));
+        wrong.push(format!("{} accounts hold {sum}, not {ACCOUNTS} and {TOTAL}", balances.len()));
     }
     let mut replayed: BTreeMap<i64, i64> = (0..ACCOUNTS).map(|id| (id, OPENING)).collect();
     for row in journal.values() {
@@ -206,70 +170,39 @@ pub fn audit(client: &mut Client, tellers: &[Teller]) -> Result<Vec<String>, Err
         *replayed.entry(row[2]).or_default() += row[3];
     }
     if balances != replayed {
-        let differing: Vec<_> = balances
-            .iter()
-            .filter(|(id, b)| replayed.get(id) != Some(b))
-            .take(5)
-            .collect();
-        wrong.push(format!(
-            "balances are not what the journal says, first: {differing:?}"
-        ));
+        let differing: Vec<_> = balances.iter().filter(|(id, b)| replayed.get(id) != Some(b)).take(5).collect();
+        wrong.push(format!("balances are not what the journal says, first: {differing:?}"));
     }
     // By the index, too.
     let by_index: i64 = (0..ACCOUNTS)
-        .map(|id| {
-            numbers(
-                client,
-                &format!("SELECT count(*) FROM journal WHERE source = {id}"),
-            )
-            .map(|r| r[0][0])
-        })
+        .map(|id| numbers(client, &format!("SELECT count(*) FROM journal WHERE source = {id}")).map(|r| r[0][0]))
         .sum::<Result<i64, _>>()?;
     if by_index != journal.len() as i64 {
-        wrong.push(format!(
-            "{by_index} journal rows by the index, {} without it",
-            journal.len()
-        ));
+        wrong.push(format!("{by_index} journal rows by the index, {} without it", journal.len()));
     }
 
     let mut known = BTreeSet::new();
     for teller in tellers {
-        let missing: Vec<_> = teller
-            .acknowledged
-            .iter()
-            .filter(|id| !journal.contains_key(id))
-            .collect();
+        let missing: Vec<_> = teller.acknowledged.iter().filter(|id| !journal.contains_key(id)).collect();
         if !missing.is_empty() {
             let (n, first) = (missing.len(), missing[0]);
-            wrong.push(format!(
-                "client {}: {n} acknowledged transfers are lost, first {first}",
-                teller.number
-            ));
+            wrong.push(format!("client {}: {n} acknowledged transfers are lost, first {first}", teller.number));
         }
         known.extend(teller.acknowledged.iter().chain(&teller.in_doubt).copied());
         let range = teller.number * STRIDE..(teller.number + 1) * STRIDE;
         let last = journal.range(range).next_back().map_or(-1, |(id, _)| *id);
         // Once for each copy, and again.
         for _ in 0..6 {
-            let mark = numbers(
-                client,
-                &format!("SELECT last FROM marks WHERE client = {}", teller.number),
-            )?[0][0];
+            let mark = numbers(client, &format!("SELECT last FROM marks WHERE client = {}", teller.number))?[0][0];
             if mark != last {
-                wrong.push(format!(
-                    "client {}: its mark is {mark}, its last transfer {last}",
-                    teller.number
-                ));
+                wrong.push(format!("client {}: its mark is {mark}, its last transfer {last}", teller.number));
                 break;
             }
         }
     }
     let strange: Vec<_> = journal.keys().filter(|id| !known.contains(id)).collect();
     if let Some(first) = strange.first() {
-        wrong.push(format!(
-            "{} transfers that were never committed are there, first {first}",
-            strange.len()
-        ));
+        wrong.push(format!("{} transfers that were never committed are there, first {first}", strange.len()));
     }
     Ok(wrong)
 }

@@ -51,10 +51,7 @@ pub fn written(value: Option<&str>) -> String {
     match value {
         None => "NULL".to_string(),
         Some("") => "(empty)".to_string(),
-        Some(text) => text
-            .replace('\\', "\\\\")
-            .replace('\n', "\\n")
-            .replace('\r', "\\r"),
+        Some(text) => text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r"),
     }
 }
 
@@ -64,10 +61,7 @@ pub fn written_row(row: &Row) -> String {
         // PostgreSQL has rows without columns; a blank line would end the record.
         return "()".to_string();
     }
-    row.iter()
-        .map(|v| written(v.as_deref()))
-        .collect::<Vec<_>>()
-        .join(" | ")
+    row.iter().map(|v| written(v.as_deref())).collect::<Vec<_>>().join(" | ")
 }
 
 /// Whether two written values of a column of this kind are the same.
@@ -94,19 +88,10 @@ pub fn same_rows(kinds: &[Kind], a: &[String], b: &[String], ordered: bool) -> b
         // Sort by what is exact first, so that a last digit cannot change the order.
         let key = |row: &String| {
             let values: Vec<&str> = row.split(" | ").collect();
-            let (real, exact): (Vec<_>, Vec<_>) = values
-                .iter()
-                .enumerate()
-                .partition(|(i, _)| kinds.get(*i) == Some(&Kind::Real));
-            let text = |vs: Vec<(usize, &&str)>| {
-                vs.into_iter()
-                    .map(|(_, v)| (*v).to_string())
-                    .collect::<Vec<_>>()
-            };
-            let real = text(real)
-                .iter()
-                .map(|v| v.parse::<f64>().map_or(v.clone(), |x| format!("{x:.6e}")))
-                .collect();
+            let (real, exact): (Vec<_>, Vec<_>) =
+                values.iter().enumerate().partition(|(i, _)| kinds.get(*i) == Some(&Kind::Real));
+            let text = |vs: Vec<(usize, &&str)>| vs.into_iter().map(|(_, v)| (*v).to_string()).collect::<Vec<_>>();
+            let real = text(real).iter().map(|v| v.parse::<f64>().map_or(v.clone(), |x| format!("{x:.6e}"))).collect();
             (text(exact), real)
         };
         a.sort_by_cached_key(|r| -> (Vec<String>, Vec<String>) { key(r) });
@@ -117,11 +102,7 @@ pub fn same_rows(kinds: &[Kind], a: &[String], b: &[String], ordered: bool) -> b
         xs.len() == ys.len()
             && xs.iter().zip(&ys).enumerate().all(|(i, (x, y))| {
                 // A value that contains the separator is text and shifts the positions: exact then.
-                let kind = if xs.len() == kinds.len() {
-                    kinds[i]
-                } else {
-                    Kind::Text
-                };
+                let kind = if xs.len() == kinds.len() { kinds[i] } else { Kind::Text };
                 same_value(kind, x, y)
             })
     })
@@ -135,22 +116,14 @@ mod tests {
     fn numbers_are_compared_as_numbers_and_text_is_not() {
         let row = |s: &str| vec![s.to_string()];
         assert!(same_rows(&[Kind::Real], &row("2.5000"), &row("2.5"), false));
-        assert!(!same_rows(
-            &[Kind::Text],
-            &row("2.5000"),
-            &row("2.5"),
-            false
-        ));
+        assert!(!same_rows(&[Kind::Text], &row("2.5000"), &row("2.5"), false));
         assert!(!same_rows(&[Kind::Real], &row("2.5"), &row("2.6"), false));
         assert!(!same_rows(&[Kind::Real], &row("NULL"), &row("0"), false));
     }
 
     #[test]
     fn order_counts_only_where_it_is_asked_for() {
-        let (a, b) = (
-            vec!["1".to_string(), "2".to_string()],
-            vec!["2".to_string(), "1".to_string()],
-        );
+        let (a, b) = (vec!["1".to_string(), "2".to_string()], vec!["2".to_string(), "1".to_string()]);
         assert!(same_rows(&[Kind::Integer], &a, &b, false));
         assert!(!same_rows(&[Kind::Integer], &a, &b, true));
         assert!(!same_rows(&[Kind::Integer], &a, &a[..1], false));

@@ -58,11 +58,9 @@ impl Layout {
     pub fn preparation(self) -> &'static [&'static str] {
         match self {
             Layout::PostgreSql | Layout::OneSite => &[],
-            _ => &[
-                "CREATE SITE s1 ENGINE embedded",
-                "CREATE SITE s2 ENGINE embedded",
-                "CREATE SITE s3 ENGINE embedded",
-            ],
+            _ => {
+                &["CREATE SITE s1 ENGINE embedded", "CREATE SITE s2 ENGINE embedded", "CREATE SITE s3 ENGINE embedded"]
+            }
         }
     }
 
@@ -79,23 +77,18 @@ impl Layout {
         if directive == Some(Directive::Plain) {
             return plain();
         }
-        let appended =
-            |clause: &str| vec![format!("{} {clause}", sql.trim_end().trim_end_matches(';'))];
+        let appended = |clause: &str| vec![format!("{} {clause}", sql.trim_end().trim_end_matches(';'))];
         let hash = || match table.key.as_slice() {
             [] => appended("WITH (fragments = 6, sites = 's1, s2, s3')"),
-            key => appended(&format!(
-                "PARTITION BY HASH ({}) WITH (fragments = 6, sites = 's1, s2, s3')",
-                key.join(", ")
-            )),
+            key => {
+                appended(&format!("PARTITION BY HASH ({}) WITH (fragments = 6, sites = 's1, s2, s3')", key.join(", ")))
+            }
         };
         match (self, directive) {
             (Layout::Replicated, _) => appended("WITH (sites = 's1, s2, s3', replication = 'all')"),
-            (
-                Layout::List | Layout::Range | Layout::Colocated,
-                Some(Directive::Colocate { parent, column }),
-            ) => appended(&format!(
-                "WITH (colocate_with = '{parent}', colocate_on = '{column}')"
-            )),
+            (Layout::List | Layout::Range | Layout::Colocated, Some(Directive::Colocate { parent, column })) => {
+                appended(&format!("WITH (colocate_with = '{parent}', colocate_on = '{column}')"))
+            }
             (Layout::List, directive) => {
                 let split = match directive {
                     Some(Directive::List { column, values }) => Some((column, values)),
@@ -112,10 +105,8 @@ impl Layout {
                     ));
                 }
                 let last = values.len() + 1;
-                statements.push(format!(
-                    "CREATE TABLE {0}_p{last} PARTITION OF {0} DEFAULT TABLESPACE s{last}",
-                    table.name
-                ));
+                statements
+                    .push(format!("CREATE TABLE {0}_p{last} PARTITION OF {0} DEFAULT TABLESPACE s{last}", table.name));
                 statements
             }
             (Layout::Range, _) => {
@@ -131,9 +122,7 @@ impl Layout {
                 let mut statements = appended(&format!("PARTITION BY RANGE ({column})"));
                 statements.push(part(1, "MINVALUE", low));
                 statements.push(part(2, low, high));
-                statements.push(format!(
-                    "CREATE TABLE {name}_p3 PARTITION OF {name} DEFAULT TABLESPACE s3"
-                ));
+                statements.push(format!("CREATE TABLE {name}_p3 PARTITION OF {name} DEFAULT TABLESPACE s3"));
                 statements
             }
             _ => hash(),
@@ -150,30 +139,17 @@ enum Directive {
 
 impl Directive {
     fn find(sql: &str) -> Option<Self> {
-        let text = sql
-            .lines()
-            .find_map(|l| l.trim().strip_prefix("-- layout:"))?
-            .trim();
+        let text = sql.lines().find_map(|l| l.trim().strip_prefix("-- layout:"))?.trim();
         if text == "plain" {
             return Some(Directive::Plain);
         }
-        let inside = |name: &str| {
-            text.strip_prefix(name)?
-                .strip_prefix('(')?
-                .strip_suffix(')')
-        };
+        let inside = |name: &str| text.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')');
         if let Some((column, values)) = inside("list").and_then(|t| t.split_once(':')) {
             let values = values.split('|').map(|v| v.trim().to_string()).collect();
-            return Some(Directive::List {
-                column: column.trim().to_string(),
-                values,
-            });
+            return Some(Directive::List { column: column.trim().to_string(), values });
         }
         if let Some((parent, column)) = inside("colocate").and_then(|t| t.split_once(',')) {
-            return Some(Directive::Colocate {
-                parent: parent.trim().into(),
-                column: column.trim().into(),
-            });
+            return Some(Directive::Colocate { parent: parent.trim().into(), column: column.trim().into() });
         }
         panic!("not a layout that this suite knows: {text}")
     }
@@ -190,21 +166,13 @@ struct CreateTable {
 
 impl CreateTable {
     fn parse(sql: &str) -> Option<Self> {
-        let text: String = sql
-            .lines()
-            .filter(|l| !l.trim_start().starts_with("--"))
-            .collect::<Vec<_>>()
-            .join(" ");
+        let text: String = sql.lines().filter(|l| !l.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
         let text = text.trim().trim_end_matches(';').trim_end();
         let (head, body) = text.strip_suffix(')')?.split_once('(')?;
         let words: Vec<&str> = head.split_whitespace().collect();
         let name = match words.as_slice() {
             [create, table, name] if is(create, "CREATE") && is(table, "TABLE") => *name,
-            [create, table, _if, _not, _exists, name]
-                if is(create, "CREATE") && is(table, "TABLE") =>
-            {
-                *name
-            }
+            [create, table, _if, _not, _exists, name] if is(create, "CREATE") && is(table, "TABLE") => *name,
             _ => return None,
         };
         let (mut columns, mut key) = (Vec::new(), Vec::new());
@@ -217,17 +185,9 @@ impl CreateTable {
             {
                 let columns = item[at..].split_once('(')?.1.split_once(')')?.0;
                 key = columns.split(',').map(|c| c.trim().to_string()).collect();
-            } else if [
-                "PRIMARY",
-                "CONSTRAINT",
-                "UNIQUE",
-                "CHECK",
-                "FOREIGN",
-                "LIKE",
-                "EXCLUDE",
-            ]
-            .iter()
-            .any(|w| is(first, w))
+            } else if ["PRIMARY", "CONSTRAINT", "UNIQUE", "CHECK", "FOREIGN", "LIKE", "EXCLUDE"]
+                .iter()
+                .any(|w| is(first, w))
             {
             } else {
                 if upper.contains("PRIMARY KEY") {
@@ -236,11 +196,7 @@ impl CreateTable {
                 columns.push((first.to_string(), second.to_ascii_lowercase()));
             }
         }
-        Some(CreateTable {
-            name: name.to_string(),
-            columns,
-            key,
-        })
+        Some(CreateTable { name: name.to_string(), columns, key })
     }
 
     /// The column to split by: the first one of the key, else the first one.
@@ -254,17 +210,12 @@ impl CreateTable {
     fn list(&self) -> Option<(String, Vec<String>)> {
         let (name, ty) = self.split_column()?;
         let values: &[&str] = match ty.as_str() {
-            "int" | "integer" | "bigint" | "smallint" | "serial" | "bigserial" => {
-                &["1, 4, 7, 10", "2, 5, 8, 11"]
-            }
+            "int" | "integer" | "bigint" | "smallint" | "serial" | "bigserial" => &["1, 4, 7, 10", "2, 5, 8, 11"],
             "text" | "varchar" => &["'a', 'b', 'x'", "'c', 'y'"],
             "boolean" | "bool" => &["true", "false"],
             _ => return None,
         };
-        Some((
-            name.clone(),
-            values.iter().map(|v| (*v).to_string()).collect(),
-        ))
+        Some((name.clone(), values.iter().map(|v| (*v).to_string()).collect()))
     }
 
     fn range(&self) -> Option<(String, &'static str, &'static str)> {
@@ -309,25 +260,16 @@ mod tests {
 
     #[test]
     fn the_key_is_found_in_columns_and_constraints() {
-        let t = CreateTable::parse(
-            "CREATE TABLE t (a int, b numeric(5,2) DEFAULT 1, PRIMARY KEY (a, b))",
-        )
-        .expect("a table");
-        assert_eq!(
-            (t.key, t.columns.len()),
-            (vec!["a".to_string(), "b".to_string()], 2)
-        );
+        let t = CreateTable::parse("CREATE TABLE t (a int, b numeric(5,2) DEFAULT 1, PRIMARY KEY (a, b))")
+            .expect("a table");
+        assert_eq!((t.key, t.columns.len()), (vec!["a".to_string(), "b".to_string()], 2));
         let t = CreateTable::parse("CREATE TABLE t (a text, b int PRIMARY KEY);").expect("a table");
         assert_eq!(t.key, ["b"]);
     }
 
     #[test]
     fn only_plain_tables_are_rewritten() {
-        for sql in [
-            "SELECT 1",
-            "CREATE TABLE t AS SELECT 1 AS a",
-            "CREATE INDEX i ON t (a)",
-        ] {
+        for sql in ["SELECT 1", "CREATE TABLE t AS SELECT 1 AS a", "CREATE INDEX i ON t (a)"] {
             assert_eq!(Layout::Hash.rewrite(sql), [sql]);
         }
         let sql = "CREATE TABLE t (a int PRIMARY KEY)";

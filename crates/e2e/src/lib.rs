@@ -24,9 +24,6 @@ pub fn repository() -> PathBuf {
 
 /// The bound on a test's running time: seconds from an environment variable, or a default.
 pub fn budget(variable: &str, default_seconds: u64) -> Duration {
-    let seconds = std::env::var(variable)
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(default_seconds);
+    let seconds = std::env::var(variable).ok().and_then(|s| s.parse().ok()).unwrap_or(default_seconds);
     Duration::from_secs(seconds)
 }

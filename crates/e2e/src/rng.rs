@@ -16,10 +16,7 @@ impl Rng {
     pub fn fresh_seed() -> u64 {
         use std::hash::{BuildHasher, Hasher};
         // RandomState is seeded by the operating system; six digits are enough variety and easy to type.
-        std::collections::hash_map::RandomState::new()
-            .build_hasher()
-            .finish()
-            % 1_000_000
+        std::collections::hash_map::RandomState::new().build_hasher().finish() % 1_000_000
     }
 
     /// The next 64 bits.

@@ -33,12 +33,7 @@ pub trait Server: Sync {
 
     /// A connection URL for other clients.
     fn url(&self) -> String {
-        format!(
-            "postgresql://{}@{}/{}",
-            self.user(),
-            self.address(),
-            self.database()
-        )
+        format!("postgresql://{}@{}/{}", self.user(), self.address(), self.database())
     }
 }
 
@@ -68,9 +63,7 @@ impl Drop for Process {
 
 /// A port of the loopback interface that was free a moment ago.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -78,11 +71,7 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 /// Connects again and again until the server answers a query, its process ends, or a minute has passed.
-fn await_answer(
-    process: &mut Process,
-    log: &Path,
-    connect: impl Fn() -> Result<Client, Error>,
-) -> io::Result<()> {
+fn await_answer(process: &mut Process, log: &Path, connect: impl Fn() -> Result<Client, Error>) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let problem = match connect().and_then(|mut c| c.query("SELECT 1")) {
@@ -90,16 +79,10 @@ fn await_answer(
             Err(problem) => problem,
         };
         if let Some(status) = process.0.try_wait()? {
-            return Err(io::Error::other(format!(
-                "the server ended: {status}\n{}",
-                tail(log)
-            )));
+            return Err(io::Error::other(format!("the server ended: {status}\n{}", tail(log))));
         }
         if Instant::now() > deadline {
-            return Err(io::Error::other(format!(
-                "the server does not answer: {problem}\n{}",
-                tail(log)
-            )));
+            return Err(io::Error::other(format!("the server does not answer: {problem}\n{}", tail(log))));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -107,9 +90,7 @@ fn await_answer(
 
 /// The last lines of a log.
 fn tail(log: &Path) -> String {
-    let text = std::fs::read(log)
-        .map(|b| String::from_utf8_lossy(&b).into_owned())
-        .unwrap_or_default();
+    let text = std::fs::read(log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
@@ -138,9 +119,7 @@ impl PostgreSql {
 
     fn try_start() -> io::Result<Self> {
         let programs = postgres_programs().ok_or_else(|| {
-            io::Error::other(
-                "no PostgreSQL found; scripts/test installs it, or set ATOLL_TEST_PG_BIN",
-            )
+            io::Error::other("no PostgreSQL found; scripts/test installs it, or set ATOLL_TEST_PG_BIN")
         })?;
         let directory = tempfile::Builder::new().prefix("atoll-pg-").tempdir()?;
         let account = server_account()?;
@@ -158,20 +137,11 @@ impl PostgreSql {
         };
         let init = server
             .command("initdb")
-            .args([
-                "--no-sync",
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--pgdata",
-            ])
+            .args(["--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--pgdata"])
             .arg(server.data())
             .output()?;
         if !init.status.success() {
-            return Err(io::Error::other(
-                String::from_utf8_lossy(&init.stderr).into_owned(),
-            ));
+            return Err(io::Error::other(String::from_utf8_lossy(&init.stderr).into_owned()));
         }
         server.start_again()?;
         Ok(server)
@@ -183,10 +153,7 @@ impl PostgreSql {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        command
-            .current_dir(self.directory.path())
-            .env_remove("PGDATA")
-            .stdin(Stdio::null());
+        command.current_dir(self.directory.path()).env_remove("PGDATA").stdin(Stdio::null());
         if let Some((uid, gid)) = self.account {
             command.uid(uid).gid(gid);
         }
@@ -198,9 +165,7 @@ impl PostgreSql {
         let Some(mut process) = self.process.take() else {
             return;
         };
-        let _ = Command::new("kill")
-            .args([signal, &process.0.id().to_string()])
-            .status();
+        let _ = Command::new("kill").args([signal, &process.0.id().to_string()]).status();
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline && matches!(process.0.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(10));
@@ -241,30 +206,14 @@ impl Crash for PostgreSql {
             self.command("postgres")
                 .arg("-D")
                 .arg(self.data())
-                .args([
-                    "-c",
-                    "listen_addresses=127.0.0.1",
-                    "-c",
-                    "unix_socket_directories=",
-                    "-c",
-                    "fsync=off",
-                ])
-                .args([
-                    "-c",
-                    "full_page_writes=off",
-                    "-c",
-                    "timezone=UTC",
-                    "-c",
-                    "deadlock_timeout=100ms",
-                ])
+                .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"])
+                .args(["-c", "full_page_writes=off", "-c", "timezone=UTC", "-c", "deadlock_timeout=100ms"])
                 .args(["-c", &format!("port={}", self.address.port())])
                 .stdout(output.try_clone()?)
                 .stderr(output)
                 .spawn()?,
         );
-        await_answer(&mut process, &log, || {
-            Client::connect(self.address, "postgres", "postgres")
-        })?;
+        await_answer(&mut process, &log, || Client::connect(self.address, "postgres", "postgres"))?;
         self.process = Some(process);
         Ok(())
     }
@@ -307,9 +256,7 @@ pub fn postgres_programs() -> Option<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path().join("bin"))
-        .chain(std::env::split_paths(
-            &std::env::var_os("PATH").unwrap_or_default(),
-        ))
+        .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()))
         .filter(|directory| directory.join("initdb").exists())
         .collect();
     found.sort();
@@ -326,15 +273,10 @@ fn server_account() -> io::Result<Option<(u32, u32)>> {
     let find = |name: &str| {
         accounts.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            (fields.len() > 3 && fields[0] == name)
-                .then(|| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))?
+            (fields.len() > 3 && fields[0] == name).then(|| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))?
         })
     };
-    Ok(Some(
-        find("postgres")
-            .or_else(|| find("nobody"))
-            .unwrap_or((65534, 65534)),
-    ))
+    Ok(Some(find("postgres").or_else(|| find("nobody")).unwrap_or((65534, 65534))))
 }
 
 /// A private Atoll: its data lies in a temporary directory and survives [`Atoll::kill`] and [`Atoll::restart`].
@@ -362,9 +304,7 @@ impl Atoll {
             http: loopback(0),
             mounted: false,
         };
-        atoll
-            .restart()
-            .unwrap_or_else(|e| panic!("a private Atoll: {e}"));
+        atoll.restart().unwrap_or_else(|e| panic!("a private Atoll: {e}"));
         atoll
     }
 
@@ -382,21 +322,14 @@ impl Atoll {
             atoll_command()?
                 .args(["serve", "--data"])
                 .arg(self.data())
-                .args([
-                    "--sql-addr",
-                    &self.sql.to_string(),
-                    "--http-addr",
-                    &self.http.to_string(),
-                ])
+                .args(["--sql-addr", &self.sql.to_string(), "--http-addr", &self.http.to_string()])
                 .current_dir(self.directory.path())
                 .stdin(Stdio::null())
                 .stdout(output.try_clone()?)
                 .stderr(output)
                 .spawn()?,
         );
-        await_answer(&mut process, &log, || {
-            Client::connect(self.sql, "atoll", "atoll")
-        })?;
+        await_answer(&mut process, &log, || Client::connect(self.sql, "atoll", "atoll"))?;
         self.process = Some(process);
         Ok(())
     }
@@ -424,9 +357,7 @@ impl Atoll {
         if !atoll.mounted {
             return None;
         }
-        atoll
-            .restart()
-            .unwrap_or_else(|e| panic!("a private Atoll: {e}"));
+        atoll.restart().unwrap_or_else(|e| panic!("a private Atoll: {e}"));
         Some(atoll)
     }
 
@@ -435,15 +366,9 @@ impl Atoll {
     /// # Errors
     /// When the system refuses.
     pub fn resize_disk(&self, megabytes: u32) -> io::Result<()> {
-        let status = Command::new("mount")
-            .args(["-o", &format!("remount,size={megabytes}m")])
-            .arg(self.data())
-            .status()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("remounting: {status}")))
-        }
+        let status =
+            Command::new("mount").args(["-o", &format!("remount,size={megabytes}m")]).arg(self.data()).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("remounting: {status}"))) }
     }
 
     /// SIGKILL: no chance to tidy up.
@@ -459,37 +384,21 @@ impl Atoll {
         let Some(mut process) = self.process.take() else {
             return Ok(());
         };
-        Command::new("kill")
-            .args(["-TERM", &process.0.id().to_string()])
-            .status()?;
+        Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status()?;
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
             if let Some(status) = process.0.try_wait()? {
-                let problem = || {
-                    io::Error::other(format!(
-                        "SIGTERM ended it with {status}\n{}",
-                        tail(&self.log())
-                    ))
-                };
-                return if status.success() {
-                    Ok(())
-                } else {
-                    Err(problem())
-                };
+                let problem = || io::Error::other(format!("SIGTERM ended it with {status}\n{}", tail(&self.log())));
+                return if status.success() { Ok(()) } else { Err(problem()) };
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(io::Error::other(format!(
-            "SIGTERM did not end it\n{}",
-            tail(&self.log())
-        )))
+        Err(io::Error::other(format!("SIGTERM did not end it\n{}", tail(&self.log()))))
     }
 
     /// Whether the process is there.
     pub fn is_running(&mut self) -> bool {
-        self.process
-            .as_mut()
-            .is_some_and(|p| matches!(p.0.try_wait(), Ok(None)))
+        self.process.as_mut().is_some_and(|p| matches!(p.0.try_wait(), Ok(None)))
     }
 
     /// Its data directory.
@@ -565,17 +474,10 @@ pub fn atoll_command() -> io::Result<Command> {
     let program = match std::env::var_os("ATOLL_TEST_BIN") {
         Some(program) => PathBuf::from(program),
         // target/PROFILE/deps/TEST
-        None => std::env::current_exe()?
-            .ancestors()
-            .nth(2)
-            .map(|d| d.join("atoll"))
-            .unwrap_or_default(),
+        None => std::env::current_exe()?.ancestors().nth(2).map(|d| d.join("atoll")).unwrap_or_default(),
     };
     if !program.exists() {
-        let message = format!(
-            "{} is not built: run `cargo build --release`",
-            program.display()
-        );
+        let message = format!("{} is not built: run `cargo build --release`", program.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }
     let mut command = Command::new(program);

@@ -45,11 +45,7 @@ enum Expected {
     Ok,
     Count(u64),
     Error(String),
-    Rows {
-        kinds: Vec<Kind>,
-        ordered: bool,
-        rows: Vec<String>,
-    },
+    Rows { kinds: Vec<Kind>, ordered: bool, rows: Vec<String> },
 }
 
 /// A record that was answered otherwise.
@@ -69,13 +65,8 @@ impl Script {
     /// # Panics
     /// When it is not a script: the place is in the message.
     pub fn read(path: &Path) -> Self {
-        let text =
-            std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let mut script = Script {
-            path: path.to_path_buf(),
-            except: Vec::new(),
-            items: Vec::new(),
-        };
+        let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut script = Script { path: path.to_path_buf(), except: Vec::new(), items: Vec::new() };
         let mut lines = text.lines().enumerate().peekable();
         let (mut conditions, mut connection) = (Vec::new(), None);
         while let Some((at, line)) = lines.next() {
@@ -118,9 +109,7 @@ impl Script {
             let expected = match words.as_slice() {
                 ["run"] => Expected::Unknown,
                 ["statement", "ok"] => Expected::Ok,
-                ["statement", "count", n] => {
-                    Expected::Count(n.parse().unwrap_or_else(|_| panic!("{}: {n}", place())))
-                }
+                ["statement", "count", n] => Expected::Count(n.parse().unwrap_or_else(|_| panic!("{}: {n}", place()))),
                 ["statement", "error", sqlstate] => Expected::Error((*sqlstate).to_string()),
                 ["query", kinds, sort @ ..] => Expected::Rows {
                     kinds: kinds.chars().filter_map(Kind::from_letter).collect(),
@@ -146,21 +135,12 @@ impl Script {
     }
 
     /// Runs the script on an empty server. Returns how many records were run, and the failures.
-    pub fn run(
-        &self,
-        server: &dyn Server,
-        layout: Layout,
-        protocol: Protocol,
-    ) -> (usize, Vec<Failure>) {
+    pub fn run(&self, server: &dyn Server, layout: Layout, protocol: Protocol) -> (usize, Vec<Failure>) {
         let mut session = Session::new(server, layout, protocol);
         let (mut count, mut failures) = (0, Vec::new());
         let mut fail = |line: usize, sql: &str, difference: String| {
             let file = self.path.file_name().unwrap_or_default().to_string_lossy();
-            failures.push(Failure {
-                place: format!("{file}:{line}"),
-                sql: sql.to_string(),
-                difference,
-            });
+            failures.push(Failure { place: format!("{file}:{line}"), sql: sql.to_string(), difference });
         };
         for sql in layout.preparation() {
             if let Err(e) = session.connection("").and_then(|c| c.query(sql)) {
@@ -174,11 +154,7 @@ impl Script {
             let found = found(&answer, &record.sql);
             if !found.meets(&record.expected) {
                 let text = |e: &Expected| format!("{}{}", head(e), body(e, "           "));
-                let mut difference = format!(
-                    "  expected {}\n  got      {}",
-                    text(&record.expected),
-                    text(&found)
-                );
+                let mut difference = format!("  expected {}\n  got      {}", text(&record.expected), text(&found));
                 if let Err(e) = &answer {
                     let _ = write!(difference, "\n           {e}");
                 }
@@ -207,27 +183,16 @@ impl Script {
                 Item::Record(record) => {
                     if record.is_for(Layout::PostgreSql) {
                         let answer = session.run(record);
-                        assert!(
-                            !matches!(answer, Err(Error::Io(_))),
-                            "{}: {answer:?}",
-                            record.sql
-                        );
+                        assert!(!matches!(answer, Err(Error::Io(_))), "{}: {answer:?}", record.sql);
                         record.expected = found(&answer, &record.sql);
                     }
                     for (only, name) in &record.conditions {
-                        let _ =
-                            writeln!(text, "{} {name}", if *only { "onlyif" } else { "skipif" });
+                        let _ = writeln!(text, "{} {name}", if *only { "onlyif" } else { "skipif" });
                     }
                     if let Some(name) = &record.connection {
                         let _ = writeln!(text, "connection {name}");
                     }
-                    let _ = writeln!(
-                        text,
-                        "{}\n{}{}",
-                        head(&record.expected),
-                        record.sql,
-                        body(&record.expected, "")
-                    );
+                    let _ = writeln!(text, "{}\n{}{}", head(&record.expected), record.sql, body(&record.expected, ""));
                 }
             }
         }
@@ -244,9 +209,7 @@ impl Script {
 
 impl Record {
     fn is_for(&self, layout: Layout) -> bool {
-        self.conditions
-            .iter()
-            .all(|(only, name)| layout.is_called(name) == *only)
+        self.conditions.iter().all(|(only, name)| layout.is_called(name) == *only)
     }
 }
 
@@ -260,22 +223,14 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(server: &'a dyn Server, layout: Layout, protocol: Protocol) -> Self {
-        Session {
-            server,
-            layout,
-            protocol,
-            connections: HashMap::new(),
-        }
+        Session { server, layout, protocol, connections: HashMap::new() }
     }
 
     fn connection(&mut self, name: &str) -> Result<&mut Client, Error> {
         if !self.connections.contains_key(name) {
-            self.connections
-                .insert(name.to_string(), self.server.connect()?);
+            self.connections.insert(name.to_string(), self.server.connect()?);
         }
-        self.connections
-            .get_mut(name)
-            .ok_or_else(|| unreachable!("inserted above"))
+        self.connections.get_mut(name).ok_or_else(|| unreachable!("inserted above"))
     }
 
     fn run(&mut self, record: &Record) -> Result<Reply, Error> {
@@ -310,9 +265,7 @@ fn found(answer: &Result<Reply, Error>, sql: &str) -> Expected {
                 },
             },
             None => {
-                let counted = ["INSERT", "UPDATE", "DELETE"]
-                    .iter()
-                    .any(|t| reply.tag.starts_with(t));
+                let counted = ["INSERT", "UPDATE", "DELETE"].iter().any(|t| reply.tag.starts_with(t));
                 match reply.tag.rsplit(' ').next().and_then(|n| n.parse().ok()) {
                     Some(n) if counted => Expected::Count(n),
                     _ => Expected::Ok,
@@ -343,11 +296,7 @@ impl Expected {
         match (self, expected) {
             (
                 Expected::Rows { kinds, rows, .. },
-                Expected::Rows {
-                    kinds: expected_kinds,
-                    ordered,
-                    rows: expected_rows,
-                },
+                Expected::Rows { kinds: expected_kinds, ordered, rows: expected_rows },
             ) => kinds == expected_kinds && same_rows(kinds, rows, expected_rows, *ordered),
             _ => self == expected,
         }
@@ -363,11 +312,7 @@ fn head(expected: &Expected) -> String {
         Expected::Rows { kinds, ordered, .. } => {
             let kinds: String = kinds.iter().map(|k| k.letter()).collect();
             // A row may have no columns at all.
-            let kinds = if kinds.is_empty() {
-                "-".to_string()
-            } else {
-                kinds
-            };
+            let kinds = if kinds.is_empty() { "-".to_string() } else { kinds };
             format!("query {kinds}{}", if *ordered { "" } else { " rowsort" })
         }
     }
@@ -395,9 +340,7 @@ pub fn scripts() -> Vec<PathBuf> {
         .unwrap_or_else(|e| panic!("{}: {e}", directory.display()))
         .flatten()
         .map(|entry| entry.path())
-        .filter(|p| {
-            p.extension().is_some_and(|e| e == "slt") && p.to_string_lossy().contains(&chosen)
-        })
+        .filter(|p| p.extension().is_some_and(|e| e == "slt") && p.to_string_lossy().contains(&chosen))
         .collect();
     paths.sort();
     paths

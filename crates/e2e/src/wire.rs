@@ -96,19 +96,9 @@ impl Client {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
-        let mut client = Client {
-            stream,
-            input: BytesMut::new(),
-            output: BytesMut::new(),
-            status: b'?',
-            key: None,
-            address,
-        };
-        let parameters = [
-            ("user", user),
-            ("database", database),
-            ("client_encoding", "UTF8"),
-        ];
+        let mut client =
+            Client { stream, input: BytesMut::new(), output: BytesMut::new(), status: b'?', key: None, address };
+        let parameters = [("user", user), ("database", database), ("client_encoding", "UTF8")];
         frontend::startup_message(parameters, &mut client.output)?;
         client.flush()?;
         client.collect()?;
@@ -262,32 +252,19 @@ impl Client {
                 backend::Message::RowDescription(body) => {
                     let columns = body
                         .fields()
-                        .map(|f| {
-                            Ok(Column {
-                                name: f.name().to_string(),
-                                type_oid: f.type_oid(),
-                            })
-                        })
+                        .map(|f| Ok(Column { name: f.name().to_string(), type_oid: f.type_oid() }))
                         .collect()?;
-                    reply = Reply {
-                        columns: Some(columns),
-                        ..Reply::default()
-                    };
+                    reply = Reply { columns: Some(columns), ..Reply::default() };
                 }
                 backend::Message::DataRow(body) => {
                     let row = body
                         .ranges()
-                        .map(|range| {
-                            Ok(range
-                                .map(|r| String::from_utf8_lossy(&body.buffer()[r]).into_owned()))
-                        })
+                        .map(|range| Ok(range.map(|r| String::from_utf8_lossy(&body.buffer()[r]).into_owned())))
                         .collect()?;
                     reply.rows.push(row);
                 }
                 backend::Message::CommandComplete(body) => reply.tag = body.tag()?.to_string(),
-                backend::Message::BackendKeyData(body) => {
-                    self.key = Some((body.process_id(), body.secret_key()))
-                }
+                backend::Message::BackendKeyData(body) => self.key = Some((body.process_id(), body.secret_key())),
                 backend::Message::ErrorResponse(body) => error = Some(refusal(&body)?),
                 // Not what this call is for: end the copy, so that the server can say so.
                 backend::Message::CopyInResponse(_) => {

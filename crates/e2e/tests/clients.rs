@@ -15,11 +15,7 @@ fn environment() -> PathBuf {
     }
     // target/PROFILE/deps/TEST
     let program = std::env::current_exe().expect("the test's own path");
-    program
-        .ancestors()
-        .nth(3)
-        .expect("a test lies in target")
-        .join("test-env")
+    program.ancestors().nth(3).expect("a test lies in target").join("test-env")
 }
 
 /// Runs a client; its output if it succeeds.
@@ -42,26 +38,14 @@ fn run(command: &mut Command, input: &str) -> String {
     });
     let output = child.wait_with_output().expect("its output");
     writer.join().expect("no panic");
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "{shown}: {}\n{out}\n{err}",
-        output.status
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}: {}\n{out}\n{err}", output.status);
     format!("{out}\n{err}")
 }
 
 fn python(server: &dyn Server, script: &str) {
     let program = environment().join("venv/bin/python");
-    let output = run(
-        Command::new(program)
-            .arg(repository().join("tests/clients").join(script))
-            .arg(server.url()),
-        "",
-    );
+    let output = run(Command::new(program).arg(repository().join("tests/clients").join(script)).arg(server.url()), "");
     assert!(output.contains("ok"), "{output}");
 }
 
@@ -80,49 +64,23 @@ fn asyncpg(server: &dyn Server) {
 fn node_postgres(server: &dyn Server) {
     let script = repository().join("tests/clients/node_test.js");
     let modules = environment().join("node/node_modules");
-    let output = run(
-        Command::new("node")
-            .env("NODE_PATH", modules)
-            .arg(script)
-            .arg(server.url()),
-        "",
-    );
+    let output = run(Command::new("node").env("NODE_PATH", modules).arg(script).arg(server.url()), "");
     assert!(output.contains("ok"), "{output}");
 }
 
 fn psql(server: &dyn Server) {
-    let script =
-        std::fs::read_to_string(repository().join("tests/clients/psql.sql")).expect("the script");
-    let output = run(
-        Command::new("psql").args(["-X", "-d"]).arg(server.url()),
-        &script,
-    );
+    let script = std::fs::read_to_string(repository().join("tests/clients/psql.sql")).expect("the script");
+    let output = run(Command::new("psql").args(["-X", "-d"]).arg(server.url()), &script);
     let section = |name: &str| {
-        let from = output
-            .split_once(&format!("== {name}\n"))
-            .unwrap_or_else(|| panic!("no {name} in\n{output}"))
-            .1;
+        let from = output.split_once(&format!("== {name}\n")).unwrap_or_else(|| panic!("no {name} in\n{output}")).1;
         from.split("\n== ").next().unwrap_or_default().to_string()
     };
     for (name, words) in [
-        (
-            "d",
-            &[
-                "ps_users",
-                "ps_empty",
-                "ps_names",
-                "view",
-                "ps_users_id_seq",
-                "sequence",
-            ][..],
-        ),
+        ("d", &["ps_users", "ps_empty", "ps_names", "view", "ps_users_id_seq", "sequence"][..]),
         ("dt", &["public", "ps_users", "ps_empty", "table"]),
         ("dt pattern", &["ps_users"]),
         ("dt+", &["ps_users"]),
-        (
-            "di",
-            &["ps_users_pkey", "ps_users_name", "ps_users_at", "index"],
-        ),
+        ("di", &["ps_users_pkey", "ps_users_name", "ps_users_at", "index"]),
         ("dv", &["ps_names"]),
         ("ds", &["ps_users_id_seq"]),
         ("dn", &["public"]),
@@ -149,37 +107,22 @@ fn psql(server: &dyn Server) {
         ),
         ("d+ table", &["ps_users_pkey", "numeric(6,2)"]),
         ("d index", &["Index \"public.ps_users_name\"", "btree"]),
-        (
-            "d view",
-            &["View \"public.ps_names\"", "name", "character varying(30)"],
-        ),
+        ("d view", &["View \"public.ps_names\"", "name", "character varying(30)"]),
         ("d sequence", &["Sequence \"public.ps_users_id_seq\""]),
         ("conninfo", &["You are connected to database"]),
-        (
-            "gdesc",
-            &["integer", "character varying(30)", "numeric(6,2)"],
-        ),
+        ("gdesc", &["integer", "character varying(30)", "numeric(6,2)"]),
         ("x", &["[ RECORD 2 ]", "ann", "1.50"]),
         ("bind and variables", &["(1 row)", "rows 2"]),
         ("copy", &["a,b\n1,one\n2,\"two, quoted\""]),
         ("several", &["first", "second"]),
-        (
-            "transaction",
-            &["BEGIN", "INSERT 0 1", "ROLLBACK", "     2"],
-        ),
+        ("transaction", &["BEGIN", "INSERT 0 1", "ROLLBACK", "     2"]),
     ] {
         let text = section(name);
         for word in words {
-            assert!(
-                text.contains(word),
-                "{word:?} is missing in {name}:\n{text}"
-            );
+            assert!(text.contains(word), "{word:?} is missing in {name}:\n{text}");
         }
     }
-    assert!(
-        !section("dt pattern").contains("ps_empty"),
-        "the pattern is not looked at"
-    );
+    assert!(!section("dt pattern").contains("ps_empty"), "the pattern is not looked at");
 }
 
 fn pgbench(server: &dyn Server) {
@@ -187,10 +130,7 @@ fn pgbench(server: &dyn Server) {
     let bench = |arguments: &[&str]| {
         let port = address.port().to_string();
         let mut command = Command::new("pgbench");
-        command
-            .args(["-h", "127.0.0.1", "-p", &port, "-U", server.user()])
-            .args(arguments)
-            .arg(server.database());
+        command.args(["-h", "127.0.0.1", "-p", &port, "-U", server.user()]).args(arguments).arg(server.database());
         run(&mut command, "")
     };
     bench(&["-i", "-s", "1", "-q"]);
@@ -201,14 +141,9 @@ fn pgbench(server: &dyn Server) {
     };
     assert_eq!(one("SELECT count(*) FROM pgbench_accounts"), "100000");
     let processed = |output: &str| {
-        let line = output
-            .lines()
-            .find(|l| l.starts_with("number of transactions actually processed"))
-            .unwrap_or(output);
-        assert!(
-            output.contains("number of failed transactions: 0"),
-            "{output}"
-        );
+        let line =
+            output.lines().find(|l| l.starts_with("number of transactions actually processed")).unwrap_or(output);
+        assert!(output.contains("number of failed transactions: 0"), "{output}");
         line.rsplit(' ')
             .next()
             .and_then(|n| n.split('/').next()?.parse::<u64>().ok())
@@ -217,42 +152,22 @@ fn pgbench(server: &dyn Server) {
     // Without -n it vacuums first, and empties the history, which is to be counted in the end.
     assert_eq!(processed(&bench(&["-S", "-t", "10"])), 10);
     for mode in ["simple", "extended", "prepared"] {
-        assert_eq!(
-            processed(&bench(&[
-                "-n", "-S", "-M", mode, "-c", "4", "-j", "2", "-t", "200"
-            ])),
-            800
-        );
+        assert_eq!(processed(&bench(&["-n", "-S", "-M", mode, "-c", "4", "-j", "2", "-t", "200"])), 800);
         // One client by itself first: with several, branch rows are contended.
-        assert_eq!(
-            processed(&bench(&["-n", "-M", mode, "-c", "1", "-t", "50"])),
-            50
-        );
-        assert_eq!(
-            processed(&bench(&[
-                "-n", "-M", mode, "-c", "4", "-j", "2", "-t", "50"
-            ])),
-            200
-        );
+        assert_eq!(processed(&bench(&["-n", "-M", mode, "-c", "1", "-t", "50"])), 50);
+        assert_eq!(processed(&bench(&["-n", "-M", mode, "-c", "4", "-j", "2", "-t", "50"])), 200);
     }
     assert_eq!(one("SELECT count(*) FROM pgbench_history"), "750");
     let sum = one("SELECT sum(delta) FROM pgbench_history");
     for table in ["accounts", "tellers", "branches"] {
         let column = &table[..1];
-        assert_eq!(
-            one(&format!("SELECT sum({column}balance) FROM pgbench_{table}")),
-            sum,
-            "{table}"
-        );
+        assert_eq!(one(&format!("SELECT sum({column}balance) FROM pgbench_{table}")), sum, "{table}");
     }
 }
 
 /// tokio-postgres: every type in binary, both ways.
 fn tokio_postgres(server: &dyn Server) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (client, connection) =
             tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.expect("a connection");
@@ -314,12 +229,4 @@ macro_rules! on_both {
     };
 }
 
-on_both!(
-    psql,
-    pgbench,
-    psycopg,
-    sqlalchemy,
-    asyncpg,
-    node_postgres,
-    tokio_postgres
-);
+on_both!(psql, pgbench, psycopg, sqlalchemy, asyncpg, node_postgres, tokio_postgres);

@@ -19,28 +19,14 @@ fn text(name: &str) -> String {
 }
 
 fn statements(text: &str) -> Vec<String> {
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|l| !l.trim_start().starts_with("--"))
-        .collect();
-    lines
-        .join("\n")
-        .split(';')
-        .map(|s| s.trim().to_string())
-        .filter(|s| !s.is_empty())
-        .collect()
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim_start().starts_with("--")).collect();
+    lines.join("\n").split(';').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect()
 }
 
 fn output(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{error}",
-        output.status
-    );
+    assert!(output.status.success(), "{command:?}: {}\n{error}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -56,22 +42,13 @@ fn for_postgres(sql: &str) -> Option<String> {
 fn postgres() -> (PostgreSql, Client) {
     let server = PostgreSql::start();
     let mut client = server.connect().expect("a new server answers");
-    for sql in statements(&text("schema.sql"))
-        .iter()
-        .filter_map(|s| for_postgres(s))
-    {
+    for sql in statements(&text("schema.sql")).iter().filter_map(|s| for_postgres(s)) {
         client.query(&sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
     for table in TABLES {
-        let data = output(
-            Command::new("gzip")
-                .arg("-dc")
-                .arg(example(&format!("sample/{table}.csv.gz"))),
-        );
+        let data = output(Command::new("gzip").arg("-dc").arg(example(&format!("sample/{table}.csv.gz"))));
         let copy = format!("COPY {table} FROM STDIN WITH (FORMAT csv, HEADER)");
-        client
-            .copy_in(&copy, data.as_bytes())
-            .unwrap_or_else(|e| panic!("{copy}: {e}"));
+        client.copy_in(&copy, data.as_bytes()).unwrap_or_else(|e| panic!("{copy}: {e}"));
     }
     (server, client)
 }
@@ -80,16 +57,7 @@ fn postgres() -> (PostgreSql, Client) {
 fn postgres_answers_with_rows() {
     let (_server, mut client) = postgres();
     let queries = statements(&text("queries.sql"));
-    let rows: usize = queries
-        .iter()
-        .map(|q| {
-            client
-                .query(q)
-                .unwrap_or_else(|e| panic!("{q}: {e}"))
-                .rows
-                .len()
-        })
-        .sum();
+    let rows: usize = queries.iter().map(|q| client.query(q).unwrap_or_else(|e| panic!("{q}: {e}")).rows.len()).sum();
     assert!(rows > 50, "{} queries with {rows} rows", queries.len());
 }
 
@@ -98,58 +66,29 @@ fn atoll_equals_postgres() {
     let (_server, mut original) = postgres();
     let atoll = Atoll::start();
     let command = || atoll_command().expect("the program is built");
-    output(
-        command()
-            .args(["sql", "-f"])
-            .arg(example("schema.sql"))
-            .arg(atoll.url()),
-    );
+    output(command().args(["sql", "-f"]).arg(example("schema.sql")).arg(atoll.url()));
     for table in TABLES {
         let file = example(&format!("sample/{table}.csv.gz"));
-        output(
-            command()
-                .args(["load", "--url", &atoll.url(), table])
-                .arg(file),
-        );
+        output(command().args(["load", "--url", &atoll.url(), table]).arg(file));
     }
     let mut tested = atoll.connect().expect("it answers");
     let mut wrong = Vec::new();
-    let counts = TABLES
-        .iter()
-        .map(|t| format!("SELECT count(*), '{t}' FROM {t}"));
+    let counts = TABLES.iter().map(|t| format!("SELECT count(*), '{t}' FROM {t}"));
     for sql in counts.chain(statements(&text("queries.sql"))) {
-        let expected = original
-            .query(&sql)
-            .unwrap_or_else(|e| panic!("PostgreSQL: {sql}: {e}"));
+        let expected = original.query(&sql).unwrap_or_else(|e| panic!("PostgreSQL: {sql}: {e}"));
         match tested.query(&sql) {
             Ok(found) => {
                 let kinds: Vec<Kind> = (expected.columns.iter().flatten())
-                    .map(|c| {
-                        if Kind::of(c.type_oid) == Kind::Text {
-                            Kind::Text
-                        } else {
-                            Kind::Real
-                        }
-                    })
+                    .map(|c| if Kind::of(c.type_oid) == Kind::Text { Kind::Text } else { Kind::Real })
                     .collect();
-                let written =
-                    |reply: &Reply| reply.rows.iter().map(written_row).collect::<Vec<_>>();
+                let written = |reply: &Reply| reply.rows.iter().map(written_row).collect::<Vec<_>>();
                 let (a, b) = (written(&expected), written(&found));
                 if !same_rows(&kinds, &a, &b, sql.contains("ORDER BY")) {
-                    wrong.push(format!(
-                        "{sql}\nPostgreSQL:\n  {}\nAtoll:\n  {}",
-                        a.join("\n  "),
-                        b.join("\n  ")
-                    ));
+                    wrong.push(format!("{sql}\nPostgreSQL:\n  {}\nAtoll:\n  {}", a.join("\n  "), b.join("\n  ")));
                 }
             }
             Err(e) => wrong.push(format!("{sql}\n{e}")),
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} queries differ:\n\n{}",
-        wrong.len(),
-        wrong.join("\n\n")
-    );
+    assert!(wrong.is_empty(), "{} queries differ:\n\n{}", wrong.len(), wrong.join("\n\n"));
 }

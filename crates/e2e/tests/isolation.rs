@@ -19,25 +19,14 @@ struct World<'a> {
 
 impl World<'_> {
     fn connect(&self) -> Client {
-        self.server
-            .connect()
-            .unwrap_or_else(|e| panic!("connecting: {e}"))
+        self.server.connect().unwrap_or_else(|e| panic!("connecting: {e}"))
     }
 
     /// A table of numbered counters at several sites.
     fn counters(&self, name: &str, rows: i64, value: i64) -> Client {
         let mut client = self.connect();
-        run(
-            &mut client,
-            &format!(
-                "CREATE TABLE {name} (id int PRIMARY KEY, v bigint NOT NULL) {}",
-                self.spread
-            ),
-        );
-        run(
-            &mut client,
-            &format!("INSERT INTO {name} SELECT g, {value} FROM generate_series(1, {rows}) g"),
-        );
+        run(&mut client, &format!("CREATE TABLE {name} (id int PRIMARY KEY, v bigint NOT NULL) {}", self.spread));
+        run(&mut client, &format!("INSERT INTO {name} SELECT g, {value} FROM generate_series(1, {rows}) g"));
         client
     }
 }
@@ -48,10 +37,7 @@ fn run(client: &mut Client, sql: &str) {
 
 fn number(client: &mut Client, sql: &str) -> i64 {
     let reply = client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-    reply
-        .scalar()
-        .and_then(|t| t.parse().ok())
-        .unwrap_or_else(|| panic!("{sql}: {reply:?}"))
+    reply.scalar().and_then(|t| t.parse().ok()).unwrap_or_else(|| panic!("{sql}: {reply:?}"))
 }
 
 /// Runs a statement that may be refused with a code that asks to try again; whether it was done.
@@ -92,10 +78,7 @@ fn every_snapshot_has_the_same_total(world: &World) {
                     let mut client = world.connect();
                     while !stop.load(Ordering::Relaxed) {
                         match kind {
-                            0 => assert_eq!(
-                                number(&mut client, "SELECT sum(balance) FROM accounts"),
-                                TOTAL
-                            ),
+                            0 => assert_eq!(number(&mut client, "SELECT sum(balance) FROM accounts"), TOTAL),
                             1 => one_snapshot_by_key(&mut client),
                             _ => one_snapshot_by_several_statements(&mut client),
                         }
@@ -110,19 +93,13 @@ fn every_snapshot_has_the_same_total(world: &World) {
             reader.join().expect("every snapshot has the same total");
         }
         for writer in writers {
-            writer
-                .join()
-                .expect("a writer does not panic")
-                .expect("only transient refusals");
+            writer.join().expect("a writer does not panic").expect("only transient refusals");
         }
     });
     let done: usize = tellers.iter().map(Teller::acknowledged).sum();
     let reads = reads.load(Ordering::Relaxed);
     println!("{done} transfers, {reads} snapshots");
-    assert!(
-        done > 50 && reads > 20,
-        "hardly any load: {done} transfers, {reads} snapshots"
-    );
+    assert!(done > 50 && reads > 20, "hardly any load: {done} transfers, {reads} snapshots");
 }
 
 /// Every account read by its key, in one transaction.
@@ -130,15 +107,9 @@ fn one_snapshot_by_key(client: &mut Client) {
     run(client, "BEGIN ISOLATION LEVEL REPEATABLE READ");
     let mut sum = 0;
     for id in 0..ACCOUNTS {
-        let reply = client.execute(
-            "SELECT balance FROM accounts WHERE id = $1",
-            &[Some(&id.to_string())],
-        );
+        let reply = client.execute("SELECT balance FROM accounts WHERE id = $1", &[Some(&id.to_string())]);
         let reply = reply.expect("a balance");
-        sum += reply
-            .scalar()
-            .and_then(|t| t.parse::<i64>().ok())
-            .expect("one balance");
+        sum += reply.scalar().and_then(|t| t.parse::<i64>().ok()).expect("one balance");
     }
     assert_eq!(sum, TOTAL, "accounts read one by one in one transaction");
     run(client, "COMMIT");
@@ -150,11 +121,7 @@ fn one_snapshot_by_several_statements(client: &mut Client) {
     let rows = number(client, "SELECT count(*) FROM journal");
     let high = number(client, "SELECT sum(balance) FROM accounts WHERE id >= 20");
     assert_eq!(low + high, TOTAL, "two halves read in one transaction");
-    assert_eq!(
-        number(client, "SELECT count(*) FROM journal"),
-        rows,
-        "a count repeated in one transaction"
-    );
+    assert_eq!(number(client, "SELECT count(*) FROM journal"), rows, "a count repeated in one transaction");
     run(client, "COMMIT");
 }
 
@@ -168,10 +135,7 @@ fn increments_are_not_lost(world: &World) {
                 let (mut client, mut rng) = (world.connect(), Rng::new(thread));
                 for _ in 0..60 {
                     let id = rng.between(1, 4);
-                    if attempt(
-                        &mut client,
-                        &format!("UPDATE incremented SET v = v + 1 WHERE id = {id}"),
-                    ) {
+                    if attempt(&mut client, &format!("UPDATE incremented SET v = v + 1 WHERE id = {id}")) {
                         done.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -196,28 +160,16 @@ fn a_lost_update_is_refused_at_repeatable_read(world: &World) {
         run(&mut a, "UPDATE lost SET v = 11 WHERE id = 1");
         run(&mut a, "COMMIT");
         // Refused at once, or at the commit.
-        let done =
-            attempt(&mut b, "UPDATE lost SET v = 12 WHERE id = 1") && attempt(&mut b, "COMMIT");
-        assert!(
-            !done,
-            "{level}: the second writer overwrote what it had not seen"
-        );
-        assert_eq!(
-            number(&mut a, "SELECT v FROM lost WHERE id = 1"),
-            11,
-            "{level}"
-        );
+        let done = attempt(&mut b, "UPDATE lost SET v = 12 WHERE id = 1") && attempt(&mut b, "COMMIT");
+        assert!(!done, "{level}: the second writer overwrote what it had not seen");
+        assert_eq!(number(&mut a, "SELECT v FROM lost WHERE id = 1"), 11, "{level}");
     }
 }
 
 fn reads_repeat_as_the_level_says(world: &World) {
     let mut a = world.counters("repeated", 6, 1);
     let mut b = world.connect();
-    for (level, stays) in [
-        ("READ COMMITTED", false),
-        ("REPEATABLE READ", true),
-        ("SERIALIZABLE", true),
-    ] {
+    for (level, stays) in [("READ COMMITTED", false), ("REPEATABLE READ", true), ("SERIALIZABLE", true)] {
         run(&mut a, "DELETE FROM repeated WHERE id > 6");
         run(&mut a, "UPDATE repeated SET v = 1");
         run(&mut b, &format!("BEGIN ISOLATION LEVEL {level}"));
@@ -225,23 +177,11 @@ fn reads_repeat_as_the_level_says(world: &World) {
         run(&mut a, "BEGIN");
         run(&mut a, "UPDATE repeated SET v = 100 WHERE id = 2");
         run(&mut a, "INSERT INTO repeated VALUES (7, 1000)");
-        assert_eq!(
-            number(&mut b, "SELECT sum(v) FROM repeated"),
-            6,
-            "{level}: a dirty read"
-        );
+        assert_eq!(number(&mut b, "SELECT sum(v) FROM repeated"), 6, "{level}: a dirty read");
         run(&mut a, "COMMIT");
         let expected = if stays { 6 } else { 1105 };
-        assert_eq!(
-            number(&mut b, "SELECT sum(v) FROM repeated"),
-            expected,
-            "{level}"
-        );
-        assert_eq!(
-            number(&mut b, "SELECT v FROM repeated WHERE id = 2"),
-            if stays { 1 } else { 100 },
-            "{level}"
-        );
+        assert_eq!(number(&mut b, "SELECT sum(v) FROM repeated"), expected, "{level}");
+        assert_eq!(number(&mut b, "SELECT v FROM repeated WHERE id = 2"), if stays { 1 } else { 100 }, "{level}");
         assert_eq!(
             number(&mut b, "SELECT count(*) FROM repeated WHERE id = 7"),
             i64::from(!stays),
@@ -261,10 +201,7 @@ fn write_skew_is_refused_when_serializable(world: &World) {
     }
     let first = attempt(&mut a, "UPDATE on_call SET v = 0 WHERE id = 1");
     let second = attempt(&mut b, "UPDATE on_call SET v = 0 WHERE id = 2");
-    let committed = [
-        first && attempt(&mut a, "COMMIT"),
-        second && attempt(&mut b, "COMMIT"),
-    ];
+    let committed = [first && attempt(&mut a, "COMMIT"), second && attempt(&mut b, "COMMIT")];
     assert!(committed != [true, true], "both went home");
     assert!(number(&mut a, "SELECT sum(v) FROM on_call") >= 1);
 
@@ -283,35 +220,17 @@ fn write_skew_is_refused_when_serializable(world: &World) {
 /// Each inserts what the other's predicate would have found.
 fn predicates_are_protected_when_serializable(world: &World) {
     let mut a = world.connect();
-    run(
-        &mut a,
-        &format!(
-            "CREATE TABLE classes (id int PRIMARY KEY, class int, v int) {}",
-            world.spread
-        ),
-    );
-    run(
-        &mut a,
-        "INSERT INTO classes VALUES (1, 1, 10), (2, 1, 20), (3, 2, 100), (4, 2, 200)",
-    );
+    run(&mut a, &format!("CREATE TABLE classes (id int PRIMARY KEY, class int, v int) {}", world.spread));
+    run(&mut a, "INSERT INTO classes VALUES (1, 1, 10), (2, 1, 20), (3, 2, 100), (4, 2, 200)");
     let mut b = world.connect();
     for client in [&mut a, &mut b] {
         run(client, "BEGIN ISOLATION LEVEL SERIALIZABLE");
     }
-    assert_eq!(
-        number(&mut a, "SELECT sum(v) FROM classes WHERE class = 1"),
-        30
-    );
-    assert_eq!(
-        number(&mut b, "SELECT sum(v) FROM classes WHERE class = 2"),
-        300
-    );
+    assert_eq!(number(&mut a, "SELECT sum(v) FROM classes WHERE class = 1"), 30);
+    assert_eq!(number(&mut b, "SELECT sum(v) FROM classes WHERE class = 2"), 300);
     let first = attempt(&mut a, "INSERT INTO classes VALUES (5, 2, 30)");
     let second = attempt(&mut b, "INSERT INTO classes VALUES (6, 1, 300)");
-    let committed = [
-        first && attempt(&mut a, "COMMIT"),
-        second && attempt(&mut b, "COMMIT"),
-    ];
+    let committed = [first && attempt(&mut a, "COMMIT"), second && attempt(&mut b, "COMMIT")];
     assert!(committed != [true, true], "no serial order explains both");
 }
 
@@ -332,15 +251,12 @@ fn no_pair_is_overdrawn_when_serializable(world: &World) {
                     let amount = rng.between(1, 60);
                     let step = |client: &mut Client| -> Result<bool, Error> {
                         client.query("BEGIN ISOLATION LEVEL SERIALIZABLE")?;
-                        let reply = client
-                            .query(&format!("SELECT sum(v) FROM pairs WHERE id IN ({both})"))?;
+                        let reply = client.query(&format!("SELECT sum(v) FROM pairs WHERE id IN ({both})"))?;
                         let sum: i64 = reply.scalar().and_then(|t| t.parse().ok()).expect("a sum");
                         assert!(sum >= 0, "pair {pair} is overdrawn");
                         // Deposits keep it going.
                         let change = if sum < amount { 150 } else { -amount };
-                        client.query(&format!(
-                            "UPDATE pairs SET v = v + {change} WHERE id = {from}"
-                        ))?;
+                        client.query(&format!("UPDATE pairs SET v = v + {change} WHERE id = {from}"))?;
                         client.query("COMMIT")?;
                         Ok(true)
                     };
@@ -356,14 +272,9 @@ fn no_pair_is_overdrawn_when_serializable(world: &World) {
             });
         }
     });
-    let (done, refused) = (
-        done.load(Ordering::Relaxed),
-        refused.load(Ordering::Relaxed),
-    );
+    let (done, refused) = (done.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
     println!("{done} withdrawals, {refused} refused");
-    let reply = client
-        .query("SELECT (id - 1) / 2, sum(v) FROM pairs GROUP BY 1 HAVING sum(v) < 0")
-        .expect("the pairs");
+    let reply = client.query("SELECT (id - 1) / 2, sum(v) FROM pairs GROUP BY 1 HAVING sum(v) < 0").expect("the pairs");
     assert!(reply.rows.is_empty(), "overdrawn: {:?}", reply.rows);
     assert!(done > 20, "hardly any load");
 }
@@ -376,18 +287,13 @@ fn a_deadlock_ends(world: &World) {
     run(&mut a, "UPDATE crossed SET v = 1 WHERE id = 1");
     run(&mut b, "UPDATE crossed SET v = 2 WHERE id = 2");
     let finished = std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            attempt(&mut a, "UPDATE crossed SET v = 1 WHERE id = 2") && attempt(&mut a, "COMMIT")
-        });
+        let other =
+            scope.spawn(|| attempt(&mut a, "UPDATE crossed SET v = 1 WHERE id = 2") && attempt(&mut a, "COMMIT"));
         std::thread::sleep(Duration::from_millis(200));
-        let own =
-            attempt(&mut b, "UPDATE crossed SET v = 2 WHERE id = 1") && attempt(&mut b, "COMMIT");
+        let own = attempt(&mut b, "UPDATE crossed SET v = 2 WHERE id = 1") && attempt(&mut b, "COMMIT");
         [own, other.join().expect("no panic")]
     });
-    assert!(
-        finished == [true, false] || finished == [false, true],
-        "one gives way, the other goes on: {finished:?}"
-    );
+    assert!(finished == [true, false] || finished == [false, true], "one gives way, the other goes on: {finished:?}");
 }
 
 fn locks_wait_and_time_out(world: &World) {
@@ -397,14 +303,9 @@ fn locks_wait_and_time_out(world: &World) {
     run(&mut a, "UPDATE locked SET v = v + 1 WHERE id = 1");
     run(&mut b, "SET lock_timeout = '300ms'");
     let began = Instant::now();
-    let refusal = b
-        .query("UPDATE locked SET v = v + 1 WHERE id = 1")
-        .expect_err("the row is locked");
+    let refusal = b.query("UPDATE locked SET v = v + 1 WHERE id = 1").expect_err("the row is locked");
     assert_eq!(refusal.sqlstate(), Some("55P03"), "{refusal}");
-    assert!(
-        began.elapsed() >= Duration::from_millis(250),
-        "it did not wait"
-    );
+    assert!(began.elapsed() >= Duration::from_millis(250), "it did not wait");
     // Other rows are not locked, and readers never wait.
     run(&mut b, "UPDATE locked SET v = v + 1 WHERE id = 2");
     assert_eq!(number(&mut b, "SELECT v FROM locked WHERE id = 1"), 0);
@@ -415,11 +316,7 @@ fn locks_wait_and_time_out(world: &World) {
         run(&mut a, "COMMIT");
         waiting.join().expect("it goes on when the lock is free");
     });
-    assert_eq!(
-        number(&mut a, "SELECT v FROM locked WHERE id = 1"),
-        10,
-        "on the committed value"
-    );
+    assert_eq!(number(&mut a, "SELECT v FROM locked WHERE id = 1"), 10, "on the committed value");
     // A row that is inserted twice: the second waits for the first one's end.
     run(&mut a, "BEGIN");
     run(&mut a, "INSERT INTO locked VALUES (3, 1)");
@@ -434,22 +331,14 @@ fn locks_wait_and_time_out(world: &World) {
     run(&mut a, "BEGIN");
     run(&mut a, "SELECT v FROM locked WHERE id = 1 FOR UPDATE");
     run(&mut b, "SET lock_timeout = '200ms'");
-    let refusal = b
-        .query("UPDATE locked SET v = 0 WHERE id = 1")
-        .expect_err("the row is locked");
+    let refusal = b.query("UPDATE locked SET v = 0 WHERE id = 1").expect_err("the row is locked");
     assert_eq!(refusal.sqlstate(), Some("55P03"), "{refusal}");
     run(&mut a, "ROLLBACK");
 }
 
 fn a_unique_value_is_given_once(world: &World) {
     let mut client = world.connect();
-    run(
-        &mut client,
-        &format!(
-            "CREATE TABLE names (id int PRIMARY KEY, name text UNIQUE) {}",
-            world.spread
-        ),
-    );
+    run(&mut client, &format!("CREATE TABLE names (id int PRIMARY KEY, name text UNIQUE) {}", world.spread));
     let won = AtomicI64::new(0);
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -457,15 +346,11 @@ fn a_unique_value_is_given_once(world: &World) {
             scope.spawn(move || {
                 let mut client = world.connect();
                 for n in 0..40 {
-                    let sql = format!(
-                        "INSERT INTO names VALUES ({}, 'name {n}')",
-                        thread * 1000 + n
-                    );
+                    let sql = format!("INSERT INTO names VALUES ({}, 'name {n}')", thread * 1000 + n);
                     match client.query(&sql) {
                         Ok(_) => _ = won.fetch_add(1, Ordering::Relaxed),
                         Err(e) => assert!(
-                            e.sqlstate()
-                                .is_some_and(|s| s == "23505" || is_transient(s)),
+                            e.sqlstate().is_some_and(|s| s == "23505" || is_transient(s)),
                             "a duplicate, or a conflict: {e}"
                         ),
                     }
@@ -473,14 +358,8 @@ fn a_unique_value_is_given_once(world: &World) {
             });
         }
     });
-    assert_eq!(
-        number(&mut client, "SELECT count(*) FROM names"),
-        won.load(Ordering::Relaxed)
-    );
-    assert_eq!(
-        number(&mut client, "SELECT count(DISTINCT name) FROM names"),
-        won.load(Ordering::Relaxed)
-    );
+    assert_eq!(number(&mut client, "SELECT count(*) FROM names"), won.load(Ordering::Relaxed));
+    assert_eq!(number(&mut client, "SELECT count(DISTINCT name) FROM names"), won.load(Ordering::Relaxed));
 }
 
 const SPREAD: &str = "PARTITION BY HASH (id) WITH (fragments = 6, sites = 's1, s2, s3')";

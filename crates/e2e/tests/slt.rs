@@ -8,27 +8,12 @@ use atoll_e2e::slt::{Failure, Script, scripts};
 use atoll_e2e::wire::Protocol;
 
 fn report(layout: Layout, count: usize, failures: &[Failure]) {
-    println!(
-        "{}: {count} records, {} failed",
-        layout.name(),
-        failures.len()
-    );
+    println!("{}: {count} records, {} failed", layout.name(), failures.len());
     for failure in failures {
-        println!(
-            "\n{} [{}]\n{}\n{}",
-            failure.place,
-            layout.name(),
-            failure.sql,
-            failure.difference
-        );
+        println!("\n{} [{}]\n{}\n{}", failure.place, layout.name(), failure.sql, failure.difference);
     }
     assert!(count > 0, "no record was run");
-    assert!(
-        failures.is_empty(),
-        "{} of {count} records failed under layout {}",
-        failures.len(),
-        layout.name()
-    );
+    assert!(failures.is_empty(), "{} of {count} records failed under layout {}", failures.len(), layout.name());
 }
 
 fn on_atoll(layout: Layout, protocol: Protocol) {

@@ -28,18 +28,7 @@ const PARAMETERS: [&[&str]; 22] = [
     &["special", "requests"],
     &["1995-09-01"],
     &["1996-01-01"],
-    &[
-        "Brand#45",
-        "MEDIUM POLISHED",
-        "49",
-        "14",
-        "23",
-        "45",
-        "19",
-        "3",
-        "36",
-        "9",
-    ],
+    &["Brand#45", "MEDIUM POLISHED", "49", "14", "23", "45", "19", "3", "36", "9"],
     &["Brand#23", "MED BOX"],
     // 300 keeps nothing at this scale.
     &["250"],
@@ -51,11 +40,7 @@ const PARAMETERS: [&[&str]; 22] = [
 
 /// Tables, their columns, and how they are laid out over three sites.
 const TABLES: [(&str, &str, &str); 8] = [
-    (
-        "region",
-        "r_regionkey bigint PRIMARY KEY, r_name varchar(25), r_comment varchar(152)",
-        REPLICATED,
-    ),
+    ("region", "r_regionkey bigint PRIMARY KEY, r_name varchar(25), r_comment varchar(152)", REPLICATED),
     (
         "nation",
         "n_nationkey bigint PRIMARY KEY, n_name varchar(25), n_regionkey bigint, n_comment varchar(152)",
@@ -105,11 +90,7 @@ fn rows(table: &str) -> String {
     }
     macro_rules! generate {
         ($generator:ident, $csv:ident) => {
-            lines(
-                generators::$generator::new(SCALE, 1, 1)
-                    .iter()
-                    .map(csv::$csv::new),
-            )
+            lines(generators::$generator::new(SCALE, 1, 1).iter().map(csv::$csv::new))
         };
     }
     match table {
@@ -129,52 +110,31 @@ fn load(server: &dyn Server, spread: bool) -> Client {
     let mut client = server.connect().expect("a new server answers");
     if spread {
         for n in 1..=3 {
-            client
-                .query(&format!("CREATE SITE s{n} ENGINE embedded"))
-                .expect("a site");
+            client.query(&format!("CREATE SITE s{n} ENGINE embedded")).expect("a site");
         }
     }
     for (table, columns, layout) in TABLES {
-        let create = format!(
-            "CREATE TABLE {table} ({columns}) {}",
-            if spread { layout } else { "" }
-        );
-        client
-            .query(&create)
-            .unwrap_or_else(|e| panic!("{create}: {e}"));
+        let create = format!("CREATE TABLE {table} ({columns}) {}", if spread { layout } else { "" });
+        client.query(&create).unwrap_or_else(|e| panic!("{create}: {e}"));
         let data = rows(table);
-        let reply = client.copy_in(
-            &format!("COPY {table} FROM STDIN WITH (FORMAT csv)"),
-            data.as_bytes(),
-        );
+        let reply = client.copy_in(&format!("COPY {table} FROM STDIN WITH (FORMAT csv)"), data.as_bytes());
         let reply = reply.unwrap_or_else(|e| panic!("COPY {table}: {e}"));
-        assert_eq!(
-            reply.tag,
-            format!("COPY {}", data.lines().count()),
-            "{table}"
-        );
+        assert_eq!(reply.tag, format!("COPY {}", data.lines().count()), "{table}");
     }
     client
 }
 
 /// The statements of a query; the one that answers is marked.
 fn statements(number: usize) -> Vec<(String, bool)> {
-    let mut text = query(number as i32)
-        .expect("one of 22")
-        .replace(" day (3)", " day")
-        .replace("revenue:s", "revenue0");
+    let mut text =
+        query(number as i32).expect("one of 22").replace(" day (3)", " day").replace("revenue:s", "revenue0");
     for (n, value) in PARAMETERS[number - 1].iter().enumerate().rev() {
         text = text.replace(&format!(":{}", n + 1), value);
     }
     text.split(';')
         .map(str::trim)
         .filter(|s| !s.is_empty())
-        .map(|s| {
-            (
-                s.to_string(),
-                s.starts_with("select") || s.starts_with("with"),
-            )
-        })
+        .map(|s| (s.to_string(), s.starts_with("select") || s.starts_with("with")))
         .collect()
 }
 
@@ -197,8 +157,7 @@ fn compare(spread: bool) {
     original.query("ANALYZE").expect("statistics");
     let mut wrong = Vec::new();
     for number in 1..=22 {
-        let expected = answer(&mut original, number)
-            .unwrap_or_else(|e| panic!("query {number} on PostgreSQL: {e}"));
+        let expected = answer(&mut original, number).unwrap_or_else(|e| panic!("query {number} on PostgreSQL: {e}"));
         let found = match answer(&mut tested, number) {
             Ok(found) => found,
             Err(e) => {
@@ -207,24 +166,12 @@ fn compare(spread: bool) {
             }
         };
         let kinds: Vec<Kind> = (expected.columns.iter().flatten())
-            .map(|c| {
-                if Kind::of(c.type_oid) == Kind::Text {
-                    Kind::Text
-                } else {
-                    Kind::Real
-                }
-            })
+            .map(|c| if Kind::of(c.type_oid) == Kind::Text { Kind::Text } else { Kind::Real })
             .collect();
         let written = |reply: &Reply| reply.rows.iter().map(written_row).collect::<Vec<_>>();
         let (a, b) = (written(&expected), written(&found));
         if !same_rows(&kinds, &a, &b, false) {
-            let first = |rows: &[String]| {
-                rows.iter()
-                    .take(3)
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join("\n  ")
-            };
+            let first = |rows: &[String]| rows.iter().take(3).cloned().collect::<Vec<_>>().join("\n  ");
             wrong.push(format!(
                 "query {number}: PostgreSQL has {} rows, Atoll {}; the first ones\n  {}\nand\n  {}",
                 a.len(),
@@ -234,12 +181,7 @@ fn compare(spread: bool) {
             ));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} of 22 differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of 22 differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
@@ -248,17 +190,9 @@ fn postgres_answers_with_rows() {
     let mut client = load(&server, false);
     client.query("ANALYZE").expect("statistics");
     let empty: Vec<usize> = (1..=22)
-        .filter(|n| {
-            answer(&mut client, *n)
-                .unwrap_or_else(|e| panic!("query {n}: {e}"))
-                .rows
-                .is_empty()
-        })
+        .filter(|n| answer(&mut client, *n).unwrap_or_else(|e| panic!("query {n}: {e}")).rows.is_empty())
         .collect();
-    assert!(
-        empty.is_empty(),
-        "a query without rows shows nothing: {empty:?}"
-    );
+    assert!(empty.is_empty(), "a query without rows shows nothing: {empty:?}");
 }
 
 #[test]

@@ -90,6 +90,8 @@ kinds! {
     WrongObjectType = "42809", "wrong_object_type";
     /// Other objects depend on the one to be dropped.
     DependentObjects = "2BP01", "dependent_objects_still_exist";
+    /// A value for a column that is GENERATED ALWAYS.
+    GeneratedAlways = "428C9", "generated_always";
     /// A foreign key that names something without a unique constraint.
     InvalidForeignKey = "42830", "invalid_foreign_key";
     /// Not allowed for this user.
@@ -170,7 +172,9 @@ kinds! {
     DiskFull = "53100", "disk_full";
     /// A limit of the program (statement size, columns, parameters).
     ProgramLimit = "54000", "program_limit_exceeded";
-    /// A setting that does not exist or does not take that value goes to [`ErrorKind::UndefinedObject`] or this.
+    /// A setting that is fixed.
+    CantChangeParameter = "55P02", "cant_change_runtime_param";
+    /// A configuration file that cannot be read.
     ConfigurationFile = "F0000", "config_file_error";
     /// Reading or writing files failed.
     Io = "58030", "io_error";

@@ -109,7 +109,9 @@ impl Table {
     pub fn fragmentation_positions(&self) -> Vec<usize> {
         match &self.fragmentation {
             Fragmentation::None => vec![],
-            Fragmentation::List(c) | Fragmentation::Derived { column: c, .. } => self.position(*c).into_iter().collect(),
+            Fragmentation::List(c) | Fragmentation::Derived { column: c, .. } => {
+                self.position(*c).into_iter().collect()
+            }
             Fragmentation::Range(cs) | Fragmentation::Hash(cs) => cs.iter().filter_map(|c| self.position(*c)).collect(),
         }
     }
@@ -121,9 +123,7 @@ impl Table {
         for (at, fragment) in self.fragments.iter().enumerate() {
             let inside = match &fragment.bounds {
                 FragmentBounds::All => true,
-                FragmentBounds::List(values) => {
-                    key.first().is_some_and(|k| values.iter().any(|v| v.matches(k)))
-                }
+                FragmentBounds::List(values) => key.first().is_some_and(|k| values.iter().any(|v| v.matches(k))),
                 FragmentBounds::Range { from, to } => {
                     !key.iter().any(|k| k.is_null())
                         && compare_bound(key, from) != Ordering::Less
@@ -161,9 +161,9 @@ impl Table {
                 Domain::Range(..) => None,
             });
             keys = match (keys, values) {
-                (Some(ks), Some(vs)) if ks.len() * vs.len() <= MAX_COMBINATIONS => Some(
-                    ks.iter().flat_map(|k| vs.iter().map(|v| k.iter().copied().chain([v]).collect())).collect(),
-                ),
+                (Some(ks), Some(vs)) if ks.len() * vs.len() <= MAX_COMBINATIONS => {
+                    Some(ks.iter().flat_map(|k| vs.iter().map(|v| k.iter().copied().chain([v]).collect())).collect())
+                }
                 _ => None,
             };
         }
@@ -178,7 +178,9 @@ impl Table {
         all.filter(|at| {
             domain(*first).all(|d| match (&self.fragments[*at].bounds, d) {
                 (FragmentBounds::List(values), d) => values.iter().any(|v| d.contains(v)),
-                (FragmentBounds::Range { from, to }, Domain::Range(lo, hi)) => overlaps(from, to, lo, hi, columns.len()),
+                (FragmentBounds::Range { from, to }, Domain::Range(lo, hi)) => {
+                    overlaps(from, to, lo, hi, columns.len())
+                }
                 (FragmentBounds::Range { from, to }, Domain::Values(vs)) => vs.iter().any(|v| {
                     !v.is_null()
                         && overlaps(from, to, &Bound::Included(v.clone()), &Bound::Included(v.clone()), columns.len())

@@ -95,9 +95,7 @@ impl SqlType {
             | SqlType::Uuid
             | SqlType::Json
             | SqlType::Jsonb
-            | SqlType::Array(_) => {
-                field.with_metadata([(TYPE_METADATA_KEY.to_string(), self.to_string())].into())
-            }
+            | SqlType::Array(_) => field.with_metadata([(TYPE_METADATA_KEY.to_string(), self.to_string())].into()),
             _ => field,
         }
     }
@@ -212,9 +210,11 @@ impl SqlType {
         if matches!(oid, 705 | 19 | 2205) {
             return Some(SqlType::Text);
         }
-        SCALARS.iter().find(|t| t.pg_oid() == oid).cloned().or_else(|| {
-            SCALARS.iter().map(|t| SqlType::Array(Box::new(t.clone()))).find(|t| t.pg_oid() == oid)
-        })
+        SCALARS
+            .iter()
+            .find(|t| t.pg_oid() == oid)
+            .cloned()
+            .or_else(|| SCALARS.iter().map(|t| SqlType::Array(Box::new(t.clone()))).find(|t| t.pg_oid() == oid))
     }
 
     /// Reads a type's SQL name as [`fmt::Display`] prints it (also the common aliases).
@@ -240,9 +240,7 @@ impl SqlType {
             ("double precision" | "float8" | "float", []) => SqlType::Float8,
             ("numeric" | "decimal", []) => SqlType::Numeric(None),
             ("numeric" | "decimal", [p]) => SqlType::Numeric(Some((u8::try_from(*p).ok()?, 0))),
-            ("numeric" | "decimal", [p, s]) => {
-                SqlType::Numeric(Some((u8::try_from(*p).ok()?, i8::try_from(*s).ok()?)))
-            }
+            ("numeric" | "decimal", [p, s]) => SqlType::Numeric(Some((u8::try_from(*p).ok()?, i8::try_from(*s).ok()?))),
             ("text" | "name" | "regclass", []) => SqlType::Text,
             ("character varying" | "varchar", []) => SqlType::Varchar(None),
             ("character varying" | "varchar", [n]) => SqlType::Varchar(Some(u32::try_from(*n).ok()?)),

@@ -4,9 +4,13 @@
 //! fragments, enforces foreign keys, and moves rows whose fragment changes.
 
 use crate::session::BatchStream;
-use crate::site::{BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, RowChange, ScanRequest};
+use crate::site::{
+    BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, RowChange, ScanRequest,
+};
 use async_trait::async_trait;
-use atoll_model::{Catalog, CatalogCommand, FragmentId, IndexId, RelationId, Result, Row, SiteId, Table, Timestamp, Value};
+use atoll_model::{
+    Catalog, CatalogCommand, FragmentId, IndexId, RelationId, Result, Row, SiteId, Table, Timestamp, Value,
+};
 use std::sync::Arc;
 
 /// The node, as the query layer sees it.
@@ -129,14 +133,25 @@ pub trait Transaction: Send + Sync {
     ///
     /// # Errors
     /// `LockTimeout`, `Deadlock`, `SerializationFailure`.
-    async fn lock(&self, fragment: &FragmentRef, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>>;
+    async fn lock(
+        &self,
+        fragment: &FragmentRef,
+        keys: &[Vec<Value>],
+        mode: LockMode,
+        wait: LockWait,
+    ) -> Result<Vec<LockedRow>>;
 
     /// The newest row of the whole table with these values of a unique index (`None`: the primary key), the values being locked
     /// until the transaction ends: for ON CONFLICT. With the position of its fragment.
     ///
     /// # Errors
     /// As `lock`.
-    async fn find_unique(&self, table: &Arc<Table>, index: Option<IndexId>, values: &[Value]) -> Result<Option<(usize, Row)>>;
+    async fn find_unique(
+        &self,
+        table: &Arc<Table>,
+        index: Option<IndexId>,
+        values: &[Value],
+    ) -> Result<Option<(usize, Row)>>;
 
     /// The fragment where a row belongs (looks up the parent's row for derived fragmentation).
     ///

@@ -4,6 +4,7 @@
 //! [`cluster`], the node's transactions to [`site`]. Each has its contract in its documentation.
 
 pub mod cluster;
+pub mod rows;
 pub mod scram;
 pub mod session;
 pub mod site;

@@ -227,7 +227,13 @@ pub trait Branch: Send + Sync {
     ///
     /// # Errors
     /// As `lock`.
-    async fn find_unique(&self, at: &Replica, index: Option<IndexId>, values: &[Value], mode: LockMode) -> Result<Option<Row>>;
+    async fn find_unique(
+        &self,
+        at: &Replica,
+        index: Option<IndexId>,
+        values: &[Value],
+        mode: LockMode,
+    ) -> Result<Option<Row>>;
 
     /// Applies changes in order. Checks keys and unique indexes within this copy's fragment; index entries of all deletes and
     /// updates of one call are removed before the new ones are checked.

@@ -5,8 +5,8 @@
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, RecordBatch, RecordBatchOptions, StringBuilder,
-    Time64MicrosecondBuilder, TimestampMicrosecondBuilder, new_null_array,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, RecordBatch, RecordBatchOptions,
+    StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, new_null_array,
 };
 use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
@@ -48,9 +48,8 @@ pub(crate) fn as_carried(column: &ArrayRef, ty: &SqlType) -> Result<ArrayRef> {
     }
     // `safe` would turn what cannot be cast into NULL.
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(column, &wanted, &options).map_err(|e| {
-        Error::new(ErrorKind::CannotCoerce, format!("cannot read {} as {ty}: {e}", column.data_type()))
-    })
+    cast_with_options(column, &wanted, &options)
+        .map_err(|e| Error::new(ErrorKind::CannotCoerce, format!("cannot read {} as {ty}: {e}", column.data_type())))
 }
 
 fn read(array: &ArrayRef, at: usize, ty: &SqlType) -> Result<Value> {

@@ -30,24 +30,18 @@ pub struct Statement {
 
 impl Statement {
     fn plain(sql: impl Into<String>) -> Self {
-        Statement {
-            sql: sql.into(),
-            atoll: None,
-            parameters: None,
-            ordered: false,
-        }
+        Statement { sql: sql.into(), atoll: None, parameters: None, ordered: false }
     }
 
     fn run(&self, client: &mut Client, dialect: Dialect) -> Result<Reply, Error> {
         match (&self.parameters, &self.atoll, dialect) {
             (Some(parameters), ..) => {
-                let parameters: Vec<Option<&str>> =
-                    parameters.iter().map(Option::as_deref).collect();
+                let parameters: Vec<Option<&str>> = parameters.iter().map(Option::as_deref).collect();
                 client.execute(&self.sql, &parameters)
             }
-            (None, Some(statements), Dialect::Atoll) => statements
-                .iter()
-                .try_fold(Reply::default(), |_, sql| client.query(sql)),
+            (None, Some(statements), Dialect::Atoll) => {
+                statements.iter().try_fold(Reply::default(), |_, sql| client.query(sql))
+            }
             _ => client.query(&self.sql),
         }
     }
@@ -106,16 +100,8 @@ impl Program {
             statements.push(Statement::plain("COMMIT"));
         }
         // What is left behind must be the same, too.
-        statements.extend(
-            schema
-                .tables
-                .iter()
-                .map(|t| Statement::plain(format!("SELECT * FROM {}", t.name))),
-        );
-        Program {
-            tables: schema.tables.iter().map(|t| t.name.clone()).collect(),
-            statements,
-        }
+        statements.extend(schema.tables.iter().map(|t| Statement::plain(format!("SELECT * FROM {}", t.name))));
+        Program { tables: schema.tables.iter().map(|t| t.name.clone()).collect(), statements }
     }
 }
 
@@ -172,10 +158,7 @@ impl Pair<'_> {
     /// The first difference.
     pub fn run(&self, program: &Program) -> Result<Tally, Difference> {
         let connect = |server: &dyn Server, name: &str| {
-            server.connect().map_err(|e| Difference {
-                at: 0,
-                text: format!("{name} does not answer: {e}"),
-            })
+            server.connect().map_err(|e| Difference { at: 0, text: format!("{name} does not answer: {e}") })
         };
         let mut original = connect(self.original, "PostgreSQL")?;
         let mut tested = connect(self.tested, "Atoll")?;
@@ -184,10 +167,7 @@ impl Pair<'_> {
             for table in program.tables.iter().rev() {
                 client
                     .query(&format!("DROP TABLE IF EXISTS {table}"))
-                    .map_err(|e| Difference {
-                        at: 0,
-                        text: format!("DROP TABLE {table}: {e}"),
-                    })?;
+                    .map_err(|e| Difference { at: 0, text: format!("DROP TABLE {table}: {e}") })?;
             }
         }
         let trace = std::env::var_os("ATOLL_DIFF_TRACE").is_some();
@@ -205,12 +185,7 @@ impl Pair<'_> {
             }
             let expected = statement.run(&mut original, Dialect::PostgreSql);
             if trace {
-                println!(
-                    "{statement}\n-- {}",
-                    expected
-                        .as_ref()
-                        .map_or_else(ToString::to_string, |r| r.tag.clone())
-                );
+                println!("{statement}\n-- {}", expected.as_ref().map_or_else(ToString::to_string, |r| r.tag.clone()));
             }
             if let Some(text) = difference(&expected, &found, statement.ordered) {
                 return Err(Difference { at, text });
@@ -235,9 +210,7 @@ impl Pair<'_> {
                 candidate.statements.drain(from..from + chunk);
                 match self.run(&candidate) {
                     // Not another difference that was made by removing too much, such as a table.
-                    Err(d)
-                        if d.at + 1 == candidate.statements.len() && !d.text.contains("42P01") =>
-                    {
+                    Err(d) if d.at + 1 == candidate.statements.len() && !d.text.contains("42P01") => {
                         (best, difference) = (candidate, d);
                     }
                     _ => from += chunk,
@@ -249,11 +222,7 @@ impl Pair<'_> {
     }
 }
 
-fn difference(
-    expected: &Result<Reply, Error>,
-    found: &Result<Reply, Error>,
-    ordered: bool,
-) -> Option<String> {
+fn difference(expected: &Result<Reply, Error>, found: &Result<Reply, Error>, ordered: bool) -> Option<String> {
     let text = |answer: &Result<Reply, Error>| match answer {
         Err(e) => format!("  {e}"),
         Ok(reply) => {
@@ -263,40 +232,21 @@ fn difference(
             }
             let (n, more) = (rows.len(), if rows.len() > 40 { "\n  ..." } else { "" });
             rows.truncate(40);
-            let kinds: String = reply
-                .columns
-                .iter()
-                .flatten()
-                .map(|c| Kind::of(c.type_oid).letter())
-                .collect();
-            format!(
-                "  {} ({n} rows of {kinds})\n  {}{more}",
-                reply.tag,
-                rows.join("\n  ")
-            )
+            let kinds: String = reply.columns.iter().flatten().map(|c| Kind::of(c.type_oid).letter()).collect();
+            format!("  {} ({n} rows of {kinds})\n  {}{more}", reply.tag, rows.join("\n  "))
         }
     };
     let same = match (expected, found) {
         // The class says what kind of a mistake it is; the servers may check in another order within it.
-        (Err(Error::Sql { sqlstate: a, .. }), Err(Error::Sql { sqlstate: b, .. })) => {
-            a.get(..2) == b.get(..2)
-        }
+        (Err(Error::Sql { sqlstate: a, .. }), Err(Error::Sql { sqlstate: b, .. })) => a.get(..2) == b.get(..2),
         (Ok(a), Ok(b)) => {
             let columns = |r: &Reply| r.columns.as_ref().map(Vec::len);
             // Integers are compared as numbers like the others: whether a sum is a bigint or a numeric is the scripts' business.
             let kinds: Vec<Kind> = (a.columns.iter().flatten())
-                .map(|c| {
-                    if Kind::of(c.type_oid) == Kind::Text {
-                        Kind::Text
-                    } else {
-                        Kind::Real
-                    }
-                })
+                .map(|c| if Kind::of(c.type_oid) == Kind::Text { Kind::Text } else { Kind::Real })
                 .collect();
             let rows = |r: &Reply| r.rows.iter().map(written_row).collect::<Vec<_>>();
-            a.tag == b.tag
-                && columns(a) == columns(b)
-                && same_rows(&kinds, &rows(a), &rows(b), ordered)
+            a.tag == b.tag && columns(a) == columns(b) && same_rows(&kinds, &rows(a), &rows(b), ordered)
         }
         _ => false,
     };

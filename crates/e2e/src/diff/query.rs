@@ -50,21 +50,14 @@ pub fn predicate(rng: &mut Rng, schema: &Schema, scope: &Scope, depth: usize) ->
         0..=3 => format!("{name} {op} {}", literal(rng, ty)),
         4 => {
             let (a, b) = (literal(rng, ty), literal(rng, ty));
-            format!(
-                "{name} {}BETWEEN {a} AND {b}",
-                if rng.chance(20) { "NOT " } else { "" }
-            )
+            format!("{name} {}BETWEEN {a} AND {b}", if rng.chance(20) { "NOT " } else { "" })
         }
         5 | 6 => {
             let mut items: Vec<String> = (0..rng.between(1, 4)).map(|_| literal(rng, ty)).collect();
             if rng.chance(10) {
                 items.push("NULL".to_string());
             }
-            format!(
-                "{name} {}IN ({})",
-                if rng.chance(25) { "NOT " } else { "" },
-                items.join(", ")
-            )
+            format!("{name} {}IN ({})", if rng.chance(25) { "NOT " } else { "" }, items.join(", "))
         }
         7 => format!("{name} IS {}NULL", if rng.chance(50) { "NOT " } else { "" }),
         8 if ty == Ty::Text => {
@@ -77,11 +70,7 @@ pub fn predicate(rng: &mut Rng, schema: &Schema, scope: &Scope, depth: usize) ->
         8 if ty == Ty::Bool => name,
         9 => {
             let other = column_of(rng, schema, scope, |t| t == ty);
-            let other = if ty == Ty::Int || !other.ends_with(".id") {
-                other
-            } else {
-                name.clone()
-            };
+            let other = if ty == Ty::Int || !other.ends_with(".id") { other } else { name.clone() };
             format!("{name} {op} {other}")
         }
         10 if depth > 0 => {
@@ -95,12 +84,8 @@ pub fn predicate(rng: &mut Rng, schema: &Schema, scope: &Scope, depth: usize) ->
                 1 => {
                     format!("{key} NOT IN (SELECT {inner}.id FROM {table} {inner} WHERE {inside})")
                 }
-                2 => format!(
-                    "EXISTS (SELECT 1 FROM {table} {inner} WHERE {inner}.id = {key} AND {inside})"
-                ),
-                _ => format!(
-                    "NOT EXISTS (SELECT 1 FROM {table} {inner} WHERE {inner}.ref = {key} AND {inside})"
-                ),
+                2 => format!("EXISTS (SELECT 1 FROM {table} {inner} WHERE {inner}.id = {key} AND {inside})"),
+                _ => format!("NOT EXISTS (SELECT 1 FROM {table} {inner} WHERE {inner}.ref = {key} AND {inside})"),
             }
         }
         _ => {
@@ -151,10 +136,7 @@ fn aggregate(rng: &mut Rng, schema: &Schema, scope: &Scope) -> String {
         4 => format!("avg({number})"),
         5 => format!("min({any})"),
         6 => format!("max({any})"),
-        7 => format!(
-            "sum({number}) FILTER (WHERE {})",
-            predicate(rng, schema, scope, 0)
-        ),
+        7 => format!("sum({number}) FILTER (WHERE {})", predicate(rng, schema, scope, 0)),
         _ => format!("sum(DISTINCT {number})"),
     }
 }
@@ -176,17 +158,10 @@ fn from(rng: &mut Rng, schema: &Schema) -> (String, Vec<(String, usize)>) {
         // FULL JOIN takes equalities alone in PostgreSQL.
         if *join != "FULL JOIN" && rng.chance(25) {
             let both = [(alias.to_string(), table), (left, scope[0].1)];
-            let both = if both[1].0 == scope[0].0 {
-                &both[..]
-            } else {
-                &both[..1]
-            };
+            let both = if both[1].0 == scope[0].0 { &both[..] } else { &both[..1] };
             condition = format!("{condition} AND {}", predicate(rng, schema, both, 0));
         }
-        text = format!(
-            "{text} {join} {} {alias} ON {condition}",
-            schema.tables[table].name
-        );
+        text = format!("{text} {join} {} {alias} ON {condition}", schema.tables[table].name);
         scope.push((alias.to_string(), table));
     }
     (text, scope)
@@ -200,12 +175,7 @@ fn order(rng: &mut Rng, columns: usize) -> String {
     }
     let keys: Vec<String> = positions
         .into_iter()
-        .map(|p| {
-            format!(
-                "{p}{}",
-                rng.pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"])
-            )
-        })
+        .map(|p| format!("{p}{}", rng.pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"])))
         .collect();
     let mut text = format!(" ORDER BY {}", keys.join(", "));
     if rng.chance(60) {
@@ -220,26 +190,15 @@ fn order(rng: &mut Rng, columns: usize) -> String {
 /// A query.
 pub fn query(rng: &mut Rng, schema: &Schema) -> Statement {
     let (from, scope) = from(rng, schema);
-    let filter = if rng.chance(75) {
-        format!(" WHERE {}", predicate(rng, schema, &scope, 2))
-    } else {
-        String::new()
-    };
+    let filter = if rng.chance(75) { format!(" WHERE {}", predicate(rng, schema, &scope, 2)) } else { String::new() };
     let (mut sql, columns) = match rng.below(10) {
         0..=2 => {
-            let list: Vec<String> = (0..rng.between(1, 4))
-                .map(|_| expression(rng, schema, &scope))
-                .collect();
+            let list: Vec<String> = (0..rng.between(1, 4)).map(|_| expression(rng, schema, &scope)).collect();
             let distinct = if rng.chance(20) { "DISTINCT " } else { "" };
-            (
-                format!("SELECT {distinct}{} FROM {from}{filter}", list.join(", ")),
-                list.len(),
-            )
+            (format!("SELECT {distinct}{} FROM {from}{filter}", list.join(", ")), list.len())
         }
         3..=5 => {
-            let groups: Vec<String> = (0..rng.below(3))
-                .map(|_| any_column(rng, schema, &scope).0)
-                .collect();
+            let groups: Vec<String> = (0..rng.below(3)).map(|_| any_column(rng, schema, &scope).0).collect();
             let mut list = groups.clone();
             list.extend((0..rng.between(1, 3)).map(|_| aggregate(rng, schema, &scope)));
             let mut sql = format!("SELECT {} FROM {from}{filter}", list.join(", "));
@@ -253,11 +212,8 @@ pub fn query(rng: &mut Rng, schema: &Schema) -> Statement {
         }
         6 => {
             let (alias, table) = &scope[0];
-            let keys: Vec<String> = schema.tables[*table]
-                .columns
-                .iter()
-                .map(|c| format!("{alias}.{}", c.name))
-                .collect();
+            let keys: Vec<String> =
+                schema.tables[*table].columns.iter().map(|c| format!("{alias}.{}", c.name)).collect();
             let partition = any_column(rng, schema, &scope[..1]).0;
             let number = column_of(rng, schema, &scope[..1], Ty::is_number);
             let function = match rng.below(5) {
@@ -274,23 +230,14 @@ pub fn query(rng: &mut Rng, schema: &Schema) -> Statement {
             } else {
                 String::new()
             };
-            let window = format!(
-                "{function} OVER (PARTITION BY {partition} ORDER BY {})",
-                keys.join(", ")
-            );
-            (
-                format!("SELECT {alias}.id, {alias}.ref, {window} FROM {name} {alias}{filter}"),
-                3,
-            )
+            let window = format!("{function} OVER (PARTITION BY {partition} ORDER BY {})", keys.join(", "));
+            (format!("SELECT {alias}.id, {alias}.ref, {window} FROM {name} {alias}{filter}"), 3)
         }
         7 => {
             let side = |rng: &mut Rng| {
                 let table = rng.below(schema.tables.len());
                 let filter = predicate(rng, schema, &[("u".to_string(), table)], 1);
-                format!(
-                    "SELECT u.id, u.ref FROM {} u WHERE {filter}",
-                    schema.tables[table].name
-                )
+                format!("SELECT u.id, u.ref FROM {} u WHERE {filter}", schema.tables[table].name)
             };
             let (a, b) = (side(rng), side(rng));
             let op = rng.pick(&["UNION", "UNION ALL", "INTERSECT", "EXCEPT"]);
@@ -299,24 +246,14 @@ pub fn query(rng: &mut Rng, schema: &Schema) -> Statement {
         8 => {
             let inner = rng.below(schema.tables.len());
             let inside = predicate(rng, schema, &[("s".to_string(), inner)], 1);
-            let (table, key) = (
-                &schema.tables[inner].name,
-                column_of(rng, schema, &scope, |t| t == Ty::Int),
-            );
+            let (table, key) = (&schema.tables[inner].name, column_of(rng, schema, &scope, |t| t == Ty::Int));
             let function = rng.pick(&["count(*)", "max(s.ref)", "sum(s.id)"]);
-            let scalar =
-                format!("(SELECT {function} FROM {table} s WHERE s.ref = {key} AND {inside})");
+            let scalar = format!("(SELECT {function} FROM {table} s WHERE s.ref = {key} AND {inside})");
             (format!("SELECT {key}, {scalar} FROM {from}{filter}"), 2)
         }
         _ => {
-            let list: Vec<String> = (0..rng.between(1, 2))
-                .map(|_| any_column(rng, schema, &scope).0)
-                .collect();
-            let named: Vec<String> = list
-                .iter()
-                .enumerate()
-                .map(|(n, c)| format!("{c} AS x{n}"))
-                .collect();
+            let list: Vec<String> = (0..rng.between(1, 2)).map(|_| any_column(rng, schema, &scope).0).collect();
+            let named: Vec<String> = list.iter().enumerate().map(|(n, c)| format!("{c} AS x{n}")).collect();
             let sql = format!(
                 "WITH w AS (SELECT {} FROM {from}{filter}) SELECT x0, count(*) FROM w GROUP BY x0",
                 named.join(", ")
@@ -328,8 +265,5 @@ pub fn query(rng: &mut Rng, schema: &Schema) -> Statement {
     if ordered {
         sql += &order(rng, columns);
     }
-    Statement {
-        ordered,
-        ..Statement::plain(sql)
-    }
+    Statement { ordered, ..Statement::plain(sql) }
 }

@@ -18,16 +18,7 @@ pub enum Ty {
 }
 
 impl Ty {
-    const ALL: [Ty; 8] = [
-        Ty::Int,
-        Ty::Big,
-        Ty::Text,
-        Ty::Numeric,
-        Ty::Float,
-        Ty::Bool,
-        Ty::Date,
-        Ty::Timestamp,
-    ];
+    const ALL: [Ty; 8] = [Ty::Int, Ty::Big, Ty::Text, Ty::Numeric, Ty::Float, Ty::Bool, Ty::Date, Ty::Timestamp];
 
     fn sql(self) -> &'static str {
         match self {
@@ -91,19 +82,14 @@ pub struct Schema {
 impl Schema {
     pub fn random(rng: &mut Rng) -> Self {
         let count = rng.between(1, 3);
-        Schema {
-            tables: (0..count).map(|n| Table::random(rng, n)).collect(),
-        }
+        Schema { tables: (0..count).map(|n| Table::random(rng, n)).collect() }
     }
 
     pub fn create(&self, rng: &mut Rng) -> Vec<Statement> {
         let mut statements = Vec::new();
         for table in &self.tables {
             let (plain, atoll) = table.create(rng);
-            statements.push(Statement {
-                atoll: Some(atoll),
-                ..Statement::plain(plain)
-            });
+            statements.push(Statement { atoll: Some(atoll), ..Statement::plain(plain) });
             for (n, (unique, column)) in table.indexes.iter().enumerate() {
                 let (unique, name) = (if *unique { "UNIQUE " } else { "" }, &table.name);
                 statements.push(Statement::plain(format!(
@@ -119,41 +105,20 @@ impl Schema {
 impl Table {
     fn random(rng: &mut Rng, n: i64) -> Self {
         let mut columns = vec![
-            Column {
-                name: "id".to_string(),
-                ty: Ty::Int,
-                not_null: true,
-            },
-            Column {
-                name: "ref".to_string(),
-                ty: Ty::Int,
-                not_null: false,
-            },
+            Column { name: "id".to_string(), ty: Ty::Int, not_null: true },
+            Column { name: "ref".to_string(), ty: Ty::Int, not_null: false },
         ];
         // The first table is what others are co-located with: keyed by `id` alone.
-        let key = if n == 0 {
-            1
-        } else {
-            *rng.pick(&[0, 1, 1, 1, 2])
-        };
+        let key = if n == 0 { 1 } else { *rng.pick(&[0, 1, 1, 1, 2]) };
         if key == 2 {
             columns[1].not_null = true;
         }
         for c in 0..rng.between(1, 5) {
             let ty = *rng.pick(&Ty::ALL);
-            columns.push(Column {
-                name: format!("c{c}"),
-                ty,
-                not_null: rng.chance(20),
-            });
+            columns.push(Column { name: format!("c{c}"), ty, not_null: rng.chance(20) });
         }
         let splittable: Vec<usize> = (0..columns.len())
-            .filter(|c| {
-                matches!(
-                    columns[*c].ty,
-                    Ty::Int | Ty::Big | Ty::Text | Ty::Date | Ty::Bool
-                )
-            })
+            .filter(|c| matches!(columns[*c].ty, Ty::Int | Ty::Big | Ty::Text | Ty::Date | Ty::Bool))
             .collect();
         let column = *rng.pick(&splittable);
         let fragmentation = match rng.below(10) {
@@ -161,9 +126,7 @@ impl Table {
             1..=3 => Fragmentation::List { column },
             4..=5 if columns[column].ty != Ty::Bool => Fragmentation::Range { column },
             6..=7 if n > 0 => Fragmentation::Colocated,
-            _ if key > 0 => Fragmentation::Hash {
-                fragments: rng.between(2, 7),
-            },
+            _ if key > 0 => Fragmentation::Hash { fragments: rng.between(2, 7) },
             _ => Fragmentation::None,
         };
         let replicated = matches!(fragmentation, Fragmentation::None) && rng.chance(60);
@@ -173,60 +136,33 @@ impl Table {
                 indexes.push((rng.chance(15), c));
             }
         }
-        Table {
-            name: format!("t{n}"),
-            columns,
-            key,
-            fragmentation,
-            replicated,
-            indexes,
-        }
+        Table { name: format!("t{n}"), columns, key, fragmentation, replicated, indexes }
     }
 
     /// The statement for PostgreSQL, and those for Atoll.
     fn create(&self, rng: &mut Rng) -> (String, Vec<String>) {
         let mut items: Vec<String> = (self.columns.iter())
-            .map(|c| {
-                format!(
-                    "{} {}{}",
-                    c.name,
-                    c.ty.sql(),
-                    if c.not_null { " NOT NULL" } else { "" }
-                )
-            })
+            .map(|c| format!("{} {}{}", c.name, c.ty.sql(), if c.not_null { " NOT NULL" } else { "" }))
             .collect();
         if self.key > 0 {
-            let key: Vec<&str> = self.columns[..self.key]
-                .iter()
-                .map(|c| c.name.as_str())
-                .collect();
+            let key: Vec<&str> = self.columns[..self.key].iter().map(|c| c.name.as_str()).collect();
             items.push(format!("PRIMARY KEY ({})", key.join(", ")));
         }
-        let (name, plain) = (
-            &self.name,
-            format!("CREATE TABLE {} ({})", self.name, items.join(", ")),
-        );
+        let (name, plain) = (&self.name, format!("CREATE TABLE {} ({})", self.name, items.join(", ")));
         let column = |c: usize| &self.columns[c];
         let atoll = match self.fragmentation {
             Fragmentation::None if self.replicated => {
-                vec![format!(
-                    "{plain} WITH (sites = 's1, s2, s3', replication = 'all')"
-                )]
+                vec![format!("{plain} WITH (sites = 's1, s2, s3', replication = 'all')")]
             }
             Fragmentation::None => vec![plain.clone()],
             Fragmentation::Hash { fragments } => {
-                vec![format!(
-                    "{plain} PARTITION BY HASH (id) WITH (fragments = {fragments}, sites = 's1, s2, s3')"
-                )]
+                vec![format!("{plain} PARTITION BY HASH (id) WITH (fragments = {fragments}, sites = 's1, s2, s3')")]
             }
             Fragmentation::Colocated => {
-                vec![format!(
-                    "{plain} WITH (colocate_with = 't0', colocate_on = 'ref')"
-                )]
+                vec![format!("{plain} WITH (colocate_with = 't0', colocate_on = 'ref')")]
             }
             Fragmentation::List { column: c } => {
-                let mut statements =
-                    vec![format!("{plain} PARTITION BY LIST ({})", column(c).name)];
+                let mut statements = vec![format!("{plain} PARTITION BY LIST ({})", column(c).name)];
                 let mut values: Vec<String> = (0..20).map(|_| literal(rng, column(c).ty)).collect();
                 values.sort();
                 values.dedup();
@@ -241,9 +177,7 @@ impl Table {
                         ));
                     }
                 }
-                statements.push(format!(
-                    "CREATE TABLE {name}_p3 PARTITION OF {name} DEFAULT TABLESPACE s3"
-                ));
+                statements.push(format!("CREATE TABLE {name}_p3 PARTITION OF {name} DEFAULT TABLESPACE s3"));
                 statements
             }
             Fragmentation::Range { column: c } => {

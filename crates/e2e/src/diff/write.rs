@@ -9,25 +9,17 @@ use crate::rng::Rng;
 pub fn literal(rng: &mut Rng, ty: Ty) -> String {
     match ty {
         Ty::Int => rng.between(-2, 20).to_string(),
-        Ty::Big => rng
-            .pick(&["-7", "0", "3", "12", "5000000000", "9"])
-            .to_string(),
-        Ty::Text => rng
-            .pick(&[
-                "''", "'a'", "'b'", "'bb'", "'c'", "'A'", "'d e'", "'ä'", "'it''s'", "'f%'",
-            ])
-            .to_string(),
+        Ty::Big => rng.pick(&["-7", "0", "3", "12", "5000000000", "9"]).to_string(),
+        Ty::Text => {
+            rng.pick(&["''", "'a'", "'b'", "'bb'", "'c'", "'A'", "'d e'", "'ä'", "'it''s'", "'f%'"]).to_string()
+        }
         Ty::Numeric => format!("{}.{:02}", rng.between(-3, 30), rng.between(0, 99)),
         // Sums of quarters are exact in any order.
         Ty::Float => format!("{}", rng.between(-20, 80) as f64 / 4.0),
         Ty::Bool => rng.pick(&["true", "false"]).to_string(),
         Ty::Date => format!("'2024-01-{:02}'", rng.between(1, 20)),
         Ty::Timestamp => {
-            format!(
-                "'2024-01-{:02} {:02}:00:00'",
-                rng.between(1, 9),
-                rng.between(0, 23)
-            )
+            format!("'2024-01-{:02} {:02}:00:00'", rng.between(1, 9), rng.between(0, 23))
         }
     }
 }
@@ -35,11 +27,7 @@ pub fn literal(rng: &mut Rng, ty: Ty) -> String {
 fn value(rng: &mut Rng, column: &Column) -> String {
     // A NOT NULL column gets NULL now and then, to be refused.
     let null = if column.not_null { 1 } else { 15 };
-    if rng.chance(null) {
-        "NULL".to_string()
-    } else {
-        literal(rng, column.ty)
-    }
+    if rng.chance(null) { "NULL".to_string() } else { literal(rng, column.ty) }
 }
 
 pub fn insert(rng: &mut Rng, schema: &Schema, table: usize, rows: i64) -> Statement {
@@ -49,13 +37,7 @@ pub fn insert(rng: &mut Rng, schema: &Schema, table: usize, rows: i64) -> Statem
     let mut id = rng.between(0, 30);
     for _ in 0..rows {
         let values: Vec<String> = (table.columns.iter().enumerate())
-            .map(|(n, column)| {
-                if n == 0 {
-                    id.to_string()
-                } else {
-                    value(rng, column)
-                }
-            })
+            .map(|(n, column)| if n == 0 { id.to_string() } else { value(rng, column) })
             .collect();
         tuples.push(format!("({})", values.join(", ")));
         let least = i64::from(!rng.chance(3));
@@ -68,17 +50,9 @@ pub fn insert(rng: &mut Rng, schema: &Schema, table: usize, rows: i64) -> Statem
         _ => "",
     };
     // A single row fails alone, many would mostly fail together.
-    let conflict = if rows > 3 && conflict.is_empty() && table.key > 0 {
-        " ON CONFLICT DO NOTHING"
-    } else {
-        conflict
-    };
+    let conflict = if rows > 3 && conflict.is_empty() && table.key > 0 { " ON CONFLICT DO NOTHING" } else { conflict };
     let returning = if rng.chance(25) { " RETURNING *" } else { "" };
-    Statement::plain(format!(
-        "INSERT INTO {} VALUES {}{conflict}{returning}",
-        table.name,
-        tuples.join(", ")
-    ))
+    Statement::plain(format!("INSERT INTO {} VALUES {}{conflict}{returning}", table.name, tuples.join(", ")))
 }
 
 pub fn write(rng: &mut Rng, schema: &Schema) -> Statement {
@@ -88,11 +62,7 @@ pub fn write(rng: &mut Rng, schema: &Schema) -> Statement {
     let returning = if rng.chance(30) { " RETURNING *" } else { "" };
     let by_key = |rng: &mut Rng| format!("id = {}", rng.between(0, 45));
     let condition = |rng: &mut Rng| {
-        if rng.chance(50) {
-            by_key(rng)
-        } else {
-            predicate(rng, schema, &[(name.clone(), at)], 2)
-        }
+        if rng.chance(50) { by_key(rng) } else { predicate(rng, schema, &[(name.clone(), at)], 2) }
     };
     match rng.below(12) {
         0..=2 => {
@@ -109,39 +79,23 @@ pub fn write(rng: &mut Rng, schema: &Schema) -> Statement {
                 _ => value(rng, column),
             };
             let unique = rng.chance(90);
-            let condition = if keyed || !unique {
-                format!("{} AND ref = 1", by_key(rng))
-            } else {
-                condition(rng)
-            };
-            Statement::plain(format!(
-                "UPDATE {name} SET {} = {column_value} WHERE {condition}{returning}",
-                column.name
-            ))
+            let condition = if keyed || !unique { format!("{} AND ref = 1", by_key(rng)) } else { condition(rng) };
+            Statement::plain(format!("UPDATE {name} SET {} = {column_value} WHERE {condition}{returning}", column.name))
         }
         7 if table.key == 1 => {
             let (from, to) = (rng.between(0, 45), rng.between(0, 60));
-            Statement::plain(format!(
-                "UPDATE {name} SET id = {to} WHERE id = {from}{returning}"
-            ))
+            Statement::plain(format!("UPDATE {name} SET id = {to} WHERE id = {from}{returning}"))
         }
         8 => {
             // Keys of the other table are unique: at most one match.
             let other = &schema.tables[0].name;
             if at == 0 {
-                Statement::plain(format!(
-                    "UPDATE {name} SET ref = ref + 1 WHERE {}{returning}",
-                    condition(rng)
-                ))
+                Statement::plain(format!("UPDATE {name} SET ref = ref + 1 WHERE {}{returning}", condition(rng)))
             } else {
                 Statement::plain(format!(
                     "UPDATE {name} SET ref = {other}.ref FROM {other} WHERE {other}.id = {name}.ref AND {other}.id < {} AND {name}.id < {}",
                     rng.between(0, 20),
-                    if table.key == 2 {
-                        0
-                    } else {
-                        rng.between(0, 45)
-                    }
+                    if table.key == 2 { 0 } else { rng.between(0, 45) }
                 ))
             }
         }
@@ -155,15 +109,9 @@ pub fn write(rng: &mut Rng, schema: &Schema) -> Statement {
             let ty = table.columns[table.columns.len() - 1].ty;
             let text = literal(rng, ty).trim_matches('\'').replace("''", "'");
             let parameters = vec![Some(rng.between(0, 45).to_string()), Some(text)];
-            Statement {
-                parameters: Some(parameters),
-                ..Statement::plain(sql)
-            }
+            Statement { parameters: Some(parameters), ..Statement::plain(sql) }
         }
-        10 => Statement::plain(format!(
-            "DELETE FROM {name} WHERE {}{returning}",
-            by_key(rng)
-        )),
+        10 => Statement::plain(format!("DELETE FROM {name} WHERE {}{returning}", by_key(rng))),
         _ => {
             let condition = format!("{} AND id > {}", condition(rng), rng.between(10, 40));
             Statement::plain(format!("DELETE FROM {name} WHERE {condition}{returning}"))
@@ -180,11 +128,7 @@ pub fn control(rng: &mut Rng, open: &mut bool) -> Vec<Statement> {
     let one = |sql: &str| vec![Statement::plain(sql)];
     if !*open {
         *open = true;
-        return one(if rng.chance(30) {
-            "BEGIN ISOLATION LEVEL REPEATABLE READ"
-        } else {
-            "BEGIN"
-        });
+        return one(if rng.chance(30) { "BEGIN ISOLATION LEVEL REPEATABLE READ" } else { "BEGIN" });
     }
     match rng.below(6) {
         0 => one("SAVEPOINT s"),

@@ -13,6 +13,8 @@ mod fragments;
 mod limits;
 mod names;
 mod remove;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use super::{Catalog, CatalogCommand, NamedObject, NewSequence, Role, Sequence, Site, SiteEngine, View};

@@ -153,12 +153,8 @@ pub struct Role {
 impl Catalog {
     /// The catalog of a fresh data directory: the embedded site `main` and the superuser `atoll`.
     pub fn initial() -> Self {
-        let main = Site {
-            id: SiteId(1),
-            name: DEFAULT_SITE.into(),
-            engine: SiteEngine::Embedded,
-            options: BTreeMap::new(),
-        };
+        let main =
+            Site { id: SiteId(1), name: DEFAULT_SITE.into(), engine: SiteEngine::Embedded, options: BTreeMap::new() };
         let atoll = Role { name: "atoll".into(), login: true, superuser: true, password: None };
         Catalog {
             format: CATALOG_FORMAT,

@@ -19,13 +19,21 @@ impl Binder<'_> {
     pub(super) fn alter_table(&self, alter: &AlterTable) -> Result<Bound> {
         let name = relation_name(&alter.name)?;
         let table = match self.catalog.names.get(&name) {
-            Some(NamedObject::Table(id)) => self.catalog.tables.get(id).ok_or_else(|| Error::internal("a name without its table"))?,
+            Some(NamedObject::Table(id)) => {
+                self.catalog.tables.get(id).ok_or_else(|| Error::internal("a name without its table"))?
+            }
             Some(NamedObject::Fragment(_)) => {
-                return Err(Error::unsupported("a fragment has the definition of its table: ALTER TABLE takes the table"));
+                return Err(Error::unsupported(
+                    "a fragment has the definition of its table: ALTER TABLE takes the table",
+                ));
             }
             Some(_) => return Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is not a table"))),
             None if alter.if_exists => {
-                return Ok(Bound::skipped("ALTER TABLE", "00000", format!("relation \"{name}\" does not exist, skipping")));
+                return Ok(Bound::skipped(
+                    "ALTER TABLE",
+                    "00000",
+                    format!("relation \"{name}\" does not exist, skipping"),
+                ));
             }
             None => return Err(super::undefined_table(&name)),
         };
@@ -42,7 +50,10 @@ impl Binder<'_> {
             AlterTableOperation::AddColumn { if_not_exists, column_def, column_position: None, .. } => {
                 let name = fold(&column_def.name);
                 if *if_not_exists && table.position_of(&name).is_some() {
-                    bound.notice("42701", format!("column \"{name}\" of relation \"{}\" already exists, skipping", table.name));
+                    bound.notice(
+                        "42701",
+                        format!("column \"{name}\" of relation \"{}\" already exists, skipping", table.name),
+                    );
                     return Ok(());
                 }
                 self.add_column(table, column_def, bound)
@@ -50,15 +61,24 @@ impl Binder<'_> {
             AlterTableOperation::DropColumn { column_names, if_exists, drop_behavior, .. } => {
                 for name in column_names.iter().map(fold) {
                     if *if_exists && table.position_of(&name).is_none() {
-                        bound.notice("00000", format!("column \"{name}\" of relation \"{}\" does not exist, skipping", table.name));
+                        bound.notice(
+                            "00000",
+                            format!("column \"{name}\" of relation \"{}\" does not exist, skipping", table.name),
+                        );
                         continue;
                     }
-                    bound.apply(change(TableChange::DropColumn { name, cascade: matches!(drop_behavior, Some(DropBehavior::Cascade)) }));
+                    bound.apply(change(TableChange::DropColumn {
+                        name,
+                        cascade: matches!(drop_behavior, Some(DropBehavior::Cascade)),
+                    }));
                 }
                 Ok(())
             }
             AlterTableOperation::RenameColumn { old_column_name, new_column_name } => {
-                bound.apply(change(TableChange::RenameColumn { from: fold(old_column_name), to: fold(new_column_name) }));
+                bound.apply(change(TableChange::RenameColumn {
+                    from: fold(old_column_name),
+                    to: fold(new_column_name),
+                }));
                 Ok(())
             }
             AlterTableOperation::RenameTable { table_name } => {
@@ -66,10 +86,14 @@ impl Binder<'_> {
                 bound.apply(change(TableChange::Rename(relation_name(to)?)));
                 Ok(())
             }
-            AlterTableOperation::AlterColumn { column_name, op } => self.alter_column(table, &fold(column_name), op, bound),
+            AlterTableOperation::AlterColumn { column_name, op } => {
+                self.alter_column(table, &fold(column_name), op, bound)
+            }
             AlterTableOperation::AddConstraint { constraint, not_valid } => {
                 if *not_valid {
-                    return Err(Error::unsupported("NOT VALID is not supported: a constraint holds for every row or is not added"));
+                    return Err(Error::unsupported(
+                        "NOT VALID is not supported: a constraint holds for every row or is not added",
+                    ));
                 }
                 self.add_constraint(table, constraint, bound)
             }
@@ -80,7 +104,10 @@ impl Binder<'_> {
                     || table.indexes.iter().any(|i| i.constraint && i.name == name)
                     || table.primary_key.as_deref() == Some(&name);
                 if !known && *if_exists {
-                    bound.notice("00000", format!("constraint \"{name}\" of relation \"{}\" does not exist, skipping", table.name));
+                    bound.notice(
+                        "00000",
+                        format!("constraint \"{name}\" of relation \"{}\" does not exist, skipping", table.name),
+                    );
                     return Ok(());
                 }
                 bound.apply(change(TableChange::DropConstraint { name }));
@@ -88,7 +115,9 @@ impl Binder<'_> {
             }
             // There is one owner of everything, and every role of the cluster stands for it.
             AlterTableOperation::OwnerTo { .. } => Ok(()),
-            other => Err(Error::unsupported(format!("ALTER TABLE … {} is not supported", first_words(&other.to_string())))),
+            other => {
+                Err(Error::unsupported(format!("ALTER TABLE … {} is not supported", first_words(&other.to_string()))))
+            }
         }
     }
 
@@ -107,11 +136,15 @@ impl Binder<'_> {
         });
         if let Some(expr) = default {
             if expression::volatile(self.state, expr) {
-                bound.steps.push(self.is_empty(
-                    table,
-                    Error::unsupported("a column whose default differs from row to row cannot be added to a table that has rows")
+                bound.steps.push(
+                    self.is_empty(
+                        table,
+                        Error::unsupported(
+                            "a column whose default differs from row to row cannot be added to a table that has rows",
+                        )
                         .hint("Add the column without a default, UPDATE the rows, then SET DEFAULT."),
-                ));
+                    ),
+                );
             } else {
                 column.missing = expression::constant(self.state, expr, &column.ty)?;
             }
@@ -124,17 +157,25 @@ impl Binder<'_> {
         } else if column.not_null && column.missing == Value::Null {
             bound.steps.push(self.is_empty(
                 table,
-                Error::new(ErrorKind::NotNullViolation, format!("column \"{name}\" of relation \"{}\" contains null values", table.name)),
+                Error::new(
+                    ErrorKind::NotNullViolation,
+                    format!("column \"{name}\" of relation \"{}\" contains null values", table.name),
+                ),
             ));
         }
-        bound.apply(CatalogCommand::AlterTable { table: table.name.clone(), change: TableChange::AddColumn(column.clone()) });
+        bound.apply(CatalogCommand::AlterTable {
+            table: table.name.clone(),
+            change: TableChange::AddColumn(column.clone()),
+        });
         let mut columns = visible(table);
         columns.push((name.clone(), column.ty));
         for option in &def.options {
             let constraint = option.name.as_ref().map(fold);
             match &option.option {
                 ColumnOption::PrimaryKey(_) => {
-                    return Err(Error::unsupported("ADD COLUMN … PRIMARY KEY is not supported: add the column, then the key"));
+                    return Err(Error::unsupported(
+                        "ADD COLUMN … PRIMARY KEY is not supported: add the column, then the key",
+                    ));
                 }
                 ColumnOption::Unique(unique) => {
                     nulls(unique.nulls_distinct)?;
@@ -155,7 +196,10 @@ impl Binder<'_> {
 
     fn alter_column(&self, table: &Table, name: &str, op: &AlterColumnOperation, bound: &mut Bound) -> Result<()> {
         let at = table.position_of(name).filter(|at| !table.columns[*at].hidden).ok_or_else(|| {
-            Error::new(ErrorKind::UndefinedColumn, format!("column \"{name}\" of relation \"{}\" does not exist", table.name))
+            Error::new(
+                ErrorKind::UndefinedColumn,
+                format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
+            )
         })?;
         let column = &table.columns[at];
         let change = match op {
@@ -173,7 +217,10 @@ impl Binder<'_> {
             AlterColumnOperation::DropNotNull => TableChange::SetNotNull { column: name.into(), not_null: false },
             AlterColumnOperation::SetDefault { value } => {
                 if column.generated.as_ref().is_some_and(super::create::is_always) {
-                    return Err(Error::new(ErrorKind::Syntax, format!("column \"{name}\" of relation \"{}\" is an identity column", table.name)));
+                    return Err(Error::new(
+                        ErrorKind::Syntax,
+                        format!("column \"{name}\" of relation \"{}\" is an identity column", table.name),
+                    ));
                 }
                 TableChange::SetDefault { column: name.into(), default: Some(self.default(name, &column.ty, value)?) }
             }
@@ -183,7 +230,9 @@ impl Binder<'_> {
                     .hint("Add a column of the new type, UPDATE it from the old one, drop the old one and rename."));
             }
             AlterColumnOperation::AddGenerated { .. } => {
-                return Err(Error::unsupported("ADD GENERATED is not supported: declare the column as identity when it is made"));
+                return Err(Error::unsupported(
+                    "ADD GENERATED is not supported: declare the column as identity when it is made",
+                ));
             }
         };
         bound.apply(CatalogCommand::AlterTable { table: table.name.clone(), change });
@@ -262,12 +311,19 @@ impl Binder<'_> {
             key.parent_columns = super::create::column_names(parent, &parent.key);
         }
         if key.parent_columns.len() != key.columns.len() {
-            return Err(Error::new(ErrorKind::InvalidForeignKey, "number of referencing and referenced columns for foreign key disagree"));
+            return Err(Error::new(
+                ErrorKind::InvalidForeignKey,
+                "number of referencing and referenced columns for foreign key disagree",
+            ));
         }
         let name = key.name.clone().unwrap_or_else(|| format!("{}_{}_fkey", table.name, key.columns.join("_")));
         let given: Vec<String> = key.columns.iter().map(|c| format!("c.{} IS NOT NULL", quoted(c))).collect();
-        let same: Vec<String> =
-            key.columns.iter().zip(&key.parent_columns).map(|(c, p)| format!("p.{} = c.{}", quoted(p), quoted(c))).collect();
+        let same: Vec<String> = key
+            .columns
+            .iter()
+            .zip(&key.parent_columns)
+            .map(|(c, p)| format!("p.{} = c.{}", quoted(p), quoted(c)))
+            .collect();
         bound.steps.push(Step::Check {
             sql: format!(
                 "SELECT 1 FROM {} AS c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {}) LIMIT 1",
@@ -288,7 +344,10 @@ impl Binder<'_> {
     }
 
     fn is_empty(&self, table: &Table, error: Error) -> Step {
-        Step::Check { sql: format!("SELECT 1 FROM {} LIMIT 1", quoted(&table.name)), error: error.table(table.name.clone()) }
+        Step::Check {
+            sql: format!("SELECT 1 FROM {} LIMIT 1", quoted(&table.name)),
+            error: error.table(table.name.clone()),
+        }
     }
 }
 

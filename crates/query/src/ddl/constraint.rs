@@ -7,8 +7,8 @@ use super::{Binder, expression, relation_name};
 use crate::pg::parse::fold;
 use atoll_model::{Error, ErrorKind, NewForeignKey, NewIndex, NewTable, ReferentialAction, Result, SqlType};
 use datafusion::sql::sqlparser::ast::{
-    self, ColumnOption, ColumnOptionDef, ConstraintCharacteristics, ConstraintReferenceMatchKind, ForeignKeyConstraint, IndexColumn,
-    NullsDistinctOption, TableConstraint,
+    self, ColumnOption, ColumnOptionDef, ConstraintCharacteristics, ConstraintReferenceMatchKind, ForeignKeyConstraint,
+    IndexColumn, NullsDistinctOption, TableConstraint,
 };
 
 impl Binder<'_> {
@@ -23,7 +23,12 @@ impl Binder<'_> {
             ColumnOption::Unique(unique) => {
                 characteristics(unique.characteristics.as_ref())?;
                 nulls(unique.nulls_distinct)?;
-                table.uniques.push(NewIndex { name, columns: vec![column.to_string()], unique: true, constraint: true });
+                table.uniques.push(NewIndex {
+                    name,
+                    columns: vec![column.to_string()],
+                    unique: true,
+                    constraint: true,
+                });
                 Ok(())
             }
             ColumnOption::Check(check) => self.add_check(table, name, &check.expr, check.enforced),
@@ -74,7 +79,13 @@ impl Binder<'_> {
         }
     }
 
-    fn add_check(&self, table: &mut NewTable, name: Option<String>, expr: &ast::Expr, enforced: Option<bool>) -> Result<()> {
+    fn add_check(
+        &self,
+        table: &mut NewTable,
+        name: Option<String>,
+        expr: &ast::Expr,
+        enforced: Option<bool>,
+    ) -> Result<()> {
         if enforced == Some(false) {
             return Err(Error::unsupported("constraints that are not enforced are not supported"));
         }
@@ -83,7 +94,10 @@ impl Binder<'_> {
         let taken: Vec<&str> = table.checks.iter().map(|(n, _)| n.as_str()).collect();
         let name = match name {
             Some(name) if taken.contains(&name.as_str()) => {
-                return Err(Error::new(ErrorKind::DuplicateObject, format!("check constraint \"{name}\" already exists")));
+                return Err(Error::new(
+                    ErrorKind::DuplicateObject,
+                    format!("check constraint \"{name}\" already exists"),
+                ));
             }
             Some(name) => name,
             None => check_name(&table.name, expr, |n| taken.contains(&n)),
@@ -134,14 +148,16 @@ pub(super) fn index_columns(columns: &[IndexColumn]) -> Result<Vec<String>> {
         .iter()
         .map(|column| {
             if column.column.options.asc == Some(false) || column.column.options.nulls_first.is_some() {
-                return Err(Error::unsupported("indexes are kept in ascending order with NULLs last; a scan can read them backwards"));
+                return Err(Error::unsupported(
+                    "indexes are kept in ascending order with NULLs last; a scan can read them backwards",
+                ));
             }
             // Operator classes choose between orders; there is one here.
             match &column.column.expr {
                 ast::Expr::Identifier(name) => Ok(fold(name)),
-                ast::Expr::Nested(_) | ast::Expr::Function(_) => {
-                    Err(Error::unsupported("indexes on expressions are not supported: keep the value in a column of its own"))
-                }
+                ast::Expr::Nested(_) | ast::Expr::Function(_) => Err(Error::unsupported(
+                    "indexes on expressions are not supported: keep the value in a column of its own",
+                )),
                 other => Err(Error::unsupported(format!("an index on {other} is not supported"))),
             }
         })
@@ -156,7 +172,9 @@ pub(super) fn foreign_key(key: &ForeignKeyConstraint) -> Result<NewForeignKey> {
     }
     let action = |a: &Option<ast::ReferentialAction>| {
         Ok(match a {
-            None | Some(ast::ReferentialAction::NoAction | ast::ReferentialAction::Restrict) => ReferentialAction::NoAction,
+            None | Some(ast::ReferentialAction::NoAction | ast::ReferentialAction::Restrict) => {
+                ReferentialAction::NoAction
+            }
             Some(ast::ReferentialAction::Cascade) => ReferentialAction::Cascade,
             Some(ast::ReferentialAction::SetNull) => ReferentialAction::SetNull,
             Some(ast::ReferentialAction::SetDefault) => {
@@ -176,10 +194,12 @@ pub(super) fn foreign_key(key: &ForeignKeyConstraint) -> Result<NewForeignKey> {
 
 fn characteristics(given: Option<&ConstraintCharacteristics>) -> Result<()> {
     match given {
-        Some(c) if c.deferrable == Some(true) || matches!(c.initially, Some(ast::DeferrableInitial::Deferred)) => {
-            Err(Error::unsupported("deferrable constraints are not supported: constraints are checked by each statement"))
+        Some(c) if c.deferrable == Some(true) || matches!(c.initially, Some(ast::DeferrableInitial::Deferred)) => Err(
+            Error::unsupported("deferrable constraints are not supported: constraints are checked by each statement"),
+        ),
+        Some(c) if c.enforced == Some(false) => {
+            Err(Error::unsupported("constraints that are not enforced are not supported"))
         }
-        Some(c) if c.enforced == Some(false) => Err(Error::unsupported("constraints that are not enforced are not supported")),
         _ => Ok(()),
     }
 }

@@ -6,8 +6,8 @@
 use super::{Binder, Bound, fragment, options, relation_name, sequence, types, undefined_table};
 use crate::pg::parse::{CreateTable, Like, fold};
 use atoll_model::{
-    CatalogCommand, Error, ErrorKind, Generated, NewColumn, NewIndex, NewTable, ReadBalance, Replication, Result, SqlType,
-    Table, Value,
+    CatalogCommand, Error, ErrorKind, Generated, NewColumn, NewIndex, NewTable, ReadBalance, Replication, Result,
+    SqlType, Table, Value,
 };
 use datafusion::arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast::{self, ColumnDef, ColumnOption, GeneratedAs, ObjectNamePart, TableConstraint};
@@ -26,12 +26,14 @@ pub fn columns_from_schema(schema: &Schema, names: &[String]) -> Result<Vec<NewC
     let mut columns: Vec<NewColumn> = Vec::with_capacity(schema.fields().len());
     for (at, field) in schema.fields().iter().enumerate() {
         let name = names.get(at).unwrap_or(field.name());
-        let ty = SqlType::of_field(field)
-            .filter(|t| *t != SqlType::Interval)
-            .ok_or_else(|| Error::unsupported(format!("a table cannot hold column \"{name}\" of type {}", field.data_type())))?;
+        let ty = SqlType::of_field(field).filter(|t| *t != SqlType::Interval).ok_or_else(|| {
+            Error::unsupported(format!("a table cannot hold column \"{name}\" of type {}", field.data_type()))
+        })?;
         // The scale of a computed numeric is an accident of its computation; PostgreSQL stores such columns without one.
         let ty = match ty {
-            SqlType::Numeric(_) if !field.metadata().contains_key(atoll_model::TYPE_METADATA_KEY) => SqlType::Numeric(None),
+            SqlType::Numeric(_) if !field.metadata().contains_key(atoll_model::TYPE_METADATA_KEY) => {
+                SqlType::Numeric(None)
+            }
             ty => ty,
         };
         add_column(&mut columns, plain_column(name.clone(), ty))?;
@@ -45,7 +47,10 @@ fn plain_column(name: String, ty: SqlType) -> NewColumn {
 
 fn add_column(columns: &mut Vec<NewColumn>, column: NewColumn) -> Result<()> {
     if columns.iter().any(|c| c.name == column.name) {
-        return Err(Error::new(ErrorKind::DuplicateColumn, format!("column \"{}\" specified more than once", column.name)));
+        return Err(Error::new(
+            ErrorKind::DuplicateColumn,
+            format!("column \"{}\" specified more than once", column.name),
+        ));
     }
     if columns.len() == MAX_COLUMNS {
         return Err(Error::new(ErrorKind::ProgramLimit, format!("tables can have at most {MAX_COLUMNS} columns")));
@@ -65,7 +70,11 @@ impl Binder<'_> {
                 .hint("Use a plain table with a name of its own and drop it at the end, or a CTE (WITH …)."));
         }
         if create.if_not_exists && self.catalog.names.contains_key(&create.name) {
-            return Ok(Bound::skipped("CREATE TABLE", "42P07", format!("relation \"{}\" already exists, skipping", create.name)));
+            return Ok(Bound::skipped(
+                "CREATE TABLE",
+                "42P07",
+                format!("relation \"{}\" already exists, skipping", create.name),
+            ));
         }
         let mut table = NewTable {
             name: create.name.clone(),
@@ -115,7 +124,10 @@ impl Binder<'_> {
     pub(super) fn column(&self, table: &str, def: &ColumnDef) -> Result<NewColumn> {
         let name = fold(&def.name);
         if name == atoll_model::ROW_ID_COLUMN {
-            return Err(Error::new(ErrorKind::InvalidTableDefinition, format!("column name \"{name}\" is the system's")));
+            return Err(Error::new(
+                ErrorKind::InvalidTableDefinition,
+                format!("column name \"{name}\" is the system's"),
+            ));
         }
         let serial = types::serial(&def.data_type);
         let ty = match &serial {
@@ -136,7 +148,10 @@ impl Binder<'_> {
                     if column.identity.is_some() || column.default.is_some() {
                         return Err(Error::new(
                             ErrorKind::Syntax,
-                            format!("multiple default values specified for column \"{}\" of table \"{table}\"", column.name),
+                            format!(
+                                "multiple default values specified for column \"{}\" of table \"{table}\"",
+                                column.name
+                            ),
                         ));
                     }
                     column.default = match expr {
@@ -154,19 +169,28 @@ impl Binder<'_> {
                     if column.identity.is_some() || column.default.is_some() {
                         return Err(Error::new(
                             ErrorKind::Syntax,
-                            format!("both default and identity specified for column \"{}\" of table \"{table}\"", column.name),
+                            format!(
+                                "both default and identity specified for column \"{}\" of table \"{table}\"",
+                                column.name
+                            ),
                         ));
                     }
                     let always = *generated_as == GeneratedAs::Always;
                     let options = sequence_options.as_deref().unwrap_or_default();
                     column.not_null = true;
-                    column.identity = Some((always, sequence::owned(self.catalog, table, &column.name, &column.ty, options)?));
+                    column.identity =
+                        Some((always, sequence::owned(self.catalog, table, &column.name, &column.ty, options)?));
                 }
                 ColumnOption::Generated { .. } => {
-                    return Err(Error::unsupported("generated columns are not supported: a view can compute the value"));
+                    return Err(Error::unsupported(
+                        "generated columns are not supported: a view can compute the value",
+                    ));
                 }
                 ColumnOption::Collation(name) => collation(&name.to_string())?,
-                ColumnOption::PrimaryKey(_) | ColumnOption::Unique(_) | ColumnOption::ForeignKey(_) | ColumnOption::Check(_) => {}
+                ColumnOption::PrimaryKey(_)
+                | ColumnOption::Unique(_)
+                | ColumnOption::ForeignKey(_)
+                | ColumnOption::Check(_) => {}
                 other => return Err(Error::unsupported(format!("column option {other} is not supported"))),
             }
         }
@@ -183,7 +207,11 @@ impl Binder<'_> {
         let source = self.catalog.table(&like.table).ok_or_else(|| undefined_table(&like.table))?;
         for column in source.columns.iter().filter(|c| !c.hidden) {
             let mut made = plain_column(column.name.clone(), column.ty.clone());
-            made.not_null = column.not_null && (source.primary_key.is_none() || like.indexes || !source.key.contains(&column.id) || column.not_null);
+            made.not_null = column.not_null
+                && (source.primary_key.is_none()
+                    || like.indexes
+                    || !source.key.contains(&column.id)
+                    || column.not_null);
             if like.defaults {
                 made.default = column.default.clone();
             }
@@ -210,7 +238,9 @@ impl Binder<'_> {
     pub(super) fn create_view(&self, create: &ast::CreateView) -> Result<Bound> {
         let name = relation_name(&create.name)?;
         if create.materialized {
-            return Err(Error::unsupported("materialized views are not implemented yet: CREATE TABLE … AS keeps a result"));
+            return Err(Error::unsupported(
+                "materialized views are not implemented yet: CREATE TABLE … AS keeps a result",
+            ));
         }
         if create.temporary {
             return Err(Error::unsupported("temporary views are not supported"));
@@ -236,13 +266,16 @@ impl Binder<'_> {
             }
             std::ops::ControlFlow::<()>::Continue(())
         });
-        Ok(Bound::one("CREATE VIEW", CatalogCommand::CreateView {
-            name,
-            columns: create.columns.iter().map(|c| fold(&c.name)).collect(),
-            query: create.query.to_string(),
-            depends_on,
-            replace: create.or_replace,
-        }))
+        Ok(Bound::one(
+            "CREATE VIEW",
+            CatalogCommand::CreateView {
+                name,
+                columns: create.columns.iter().map(|c| fold(&c.name)).collect(),
+                query: create.query.to_string(),
+                depends_on,
+                replace: create.or_replace,
+            },
+        ))
     }
 }
 
@@ -259,7 +292,9 @@ fn collect_ctes(query: &ast::Query, names: &mut Vec<String>) {
 fn collation(name: &str) -> Result<()> {
     match name.replace('"', "").to_lowercase().trim_start_matches("pg_catalog.") {
         "c" | "posix" | "default" | "c.utf-8" | "c.utf8" | "ucs_basic" => Ok(()),
-        other => Err(Error::unsupported(format!("collation \"{other}\" is not supported: text is compared by its bytes (\"C\")"))),
+        other => Err(Error::unsupported(format!(
+            "collation \"{other}\" is not supported: text is compared by its bytes (\"C\")"
+        ))),
     }
 }
 

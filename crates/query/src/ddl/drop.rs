@@ -5,7 +5,9 @@
 use super::{Binder, Bound, relation_name};
 use crate::pg::parse::fold;
 use atoll_model::{CatalogCommand, Error, ErrorKind, NamedObject, Result};
-use datafusion::sql::sqlparser::ast::{CascadeOption, ObjectName, ObjectNamePart, ObjectType, Truncate, TruncateIdentityOption};
+use datafusion::sql::sqlparser::ast::{
+    CascadeOption, ObjectName, ObjectNamePart, ObjectType, Truncate, TruncateIdentityOption,
+};
 
 impl Binder<'_> {
     pub(super) fn drop(&self, kind: ObjectType, if_exists: bool, names: &[ObjectName], cascade: bool) -> Result<Bound> {
@@ -14,7 +16,9 @@ impl Binder<'_> {
             ObjectType::View => ("DROP VIEW", "view"),
             ObjectType::Index => ("DROP INDEX", "index"),
             ObjectType::Sequence => ("DROP SEQUENCE", "sequence"),
-            ObjectType::Schema | ObjectType::Database | ObjectType::Type | ObjectType::MaterializedView if if_exists => {
+            ObjectType::Schema | ObjectType::Database | ObjectType::Type | ObjectType::MaterializedView
+                if if_exists =>
+            {
                 // There are none, so there is nothing to drop.
                 let (tag, what) = match kind {
                     ObjectType::Schema => ("DROP SCHEMA", "schema"),
@@ -42,13 +46,24 @@ impl Binder<'_> {
             }
             seen.push(name.clone());
             let command = match (kind, self.catalog.names.get(&name)) {
-                (ObjectType::Table, Some(NamedObject::Table(_))) => CatalogCommand::DropTable { name: name.clone(), cascade },
-                (ObjectType::Table, Some(NamedObject::Fragment(_))) => CatalogCommand::DropFragment { name: name.clone() },
-                (ObjectType::View, Some(NamedObject::View(_))) => CatalogCommand::DropView { name: name.clone(), cascade },
+                (ObjectType::Table, Some(NamedObject::Table(_))) => {
+                    CatalogCommand::DropTable { name: name.clone(), cascade }
+                }
+                (ObjectType::Table, Some(NamedObject::Fragment(_))) => {
+                    CatalogCommand::DropFragment { name: name.clone() }
+                }
+                (ObjectType::View, Some(NamedObject::View(_))) => {
+                    CatalogCommand::DropView { name: name.clone(), cascade }
+                }
                 (ObjectType::Index, Some(NamedObject::Index(_))) => CatalogCommand::DropIndex { name: name.clone() },
-                (ObjectType::Sequence, Some(NamedObject::Sequence(_))) => CatalogCommand::DropSequence { name: name.clone() },
+                (ObjectType::Sequence, Some(NamedObject::Sequence(_))) => {
+                    CatalogCommand::DropSequence { name: name.clone() }
+                }
                 (_, Some(_)) => {
-                    return Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is not a {what}").replace("a index", "an index")));
+                    return Err(Error::new(
+                        ErrorKind::WrongObjectType,
+                        format!("\"{name}\" is not a {what}").replace("a index", "an index"),
+                    ));
                 }
                 (_, None) if if_exists => {
                     bound.notice("00000", format!("{what} \"{name}\" does not exist, skipping"));
@@ -57,7 +72,9 @@ impl Binder<'_> {
                 (ObjectType::Index, None) => {
                     return Err(Error::new(ErrorKind::UndefinedObject, format!("{what} \"{name}\" does not exist")));
                 }
-                (_, None) => return Err(Error::new(ErrorKind::UndefinedTable, format!("{what} \"{name}\" does not exist"))),
+                (_, None) => {
+                    return Err(Error::new(ErrorKind::UndefinedTable, format!("{what} \"{name}\" does not exist")));
+                }
             };
             bound.apply(command);
         }
@@ -86,7 +103,13 @@ impl Binder<'_> {
                         atoll_model::Fragmentation::Derived { parent, .. } => Some(*parent),
                         _ => None,
                     };
-                    table.foreign_keys.iter().map(|k| k.parent).chain(derived).filter(|p| *p != table.id).collect::<Vec<_>>()
+                    table
+                        .foreign_keys
+                        .iter()
+                        .map(|k| k.parent)
+                        .chain(derived)
+                        .filter(|p| *p != table.id)
+                        .collect::<Vec<_>>()
                 })
                 .filter_map(|id| self.catalog.tables.get(&id).map(|t| t.name.clone()))
                 .collect();
@@ -118,9 +141,14 @@ impl Binder<'_> {
                 let refers = child.foreign_keys.iter().any(|k| Some(k.parent) == id);
                 if refers && !tables.contains(&child.name) {
                     if !cascade {
-                        return Err(Error::unsupported("cannot truncate a table referenced in a foreign key constraint")
-                            .detail(format!("Table \"{}\" references \"{}\".", child.name, tables[at]))
-                            .hint(format!("Truncate table \"{}\" at the same time, or use TRUNCATE ... CASCADE.", child.name)));
+                        return Err(Error::unsupported(
+                            "cannot truncate a table referenced in a foreign key constraint",
+                        )
+                        .detail(format!("Table \"{}\" references \"{}\".", child.name, tables[at]))
+                        .hint(format!(
+                            "Truncate table \"{}\" at the same time, or use TRUNCATE ... CASCADE.",
+                            child.name
+                        )));
                     }
                     tables.push(child.name.clone());
                 }

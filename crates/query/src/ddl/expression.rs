@@ -34,7 +34,10 @@ impl Binder<'_> {
             DataType::Boolean | DataType::Null => {}
             other => {
                 let ty = SqlType::of_arrow(&other).map_or_else(|| other.to_string(), |t| t.to_string());
-                return Err(Error::new(ErrorKind::DatatypeMismatch, format!("argument of CHECK must be type boolean, not type {ty}")));
+                return Err(Error::new(
+                    ErrorKind::DatatypeMismatch,
+                    format!("argument of CHECK must be type boolean, not type {ty}"),
+                ));
             }
         }
         if planned.is_volatile() {
@@ -107,16 +110,24 @@ pub fn constant(state: &SessionState, expr: &ast::Expr, ty: &SqlType) -> Result<
                     let (whole, _) = text::parse_numeric(&n, Some((38, 0)))?;
                     text::parse(ty, &whole.to_string())
                 }
-                SqlType::Bool | SqlType::Bytea | SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz | SqlType::Uuid => {
-                    Err(Error::new(ErrorKind::DatatypeMismatch, format!("a value of type {ty} is needed, not the number {n}")))
-                }
+                SqlType::Bool
+                | SqlType::Bytea
+                | SqlType::Date
+                | SqlType::Timestamp
+                | SqlType::TimestampTz
+                | SqlType::Uuid => Err(Error::new(
+                    ErrorKind::DatatypeMismatch,
+                    format!("a value of type {ty} is needed, not the number {n}"),
+                )),
                 _ => text::parse(ty, &n),
             };
         }
         _ => {}
     }
     if references_column(expr) {
-        return Err(Error::new(ErrorKind::InvalidTableDefinition, "cannot use column reference here").detail(expr.to_string()));
+        return Err(
+            Error::new(ErrorKind::InvalidTableDefinition, "cannot use column reference here").detail(expr.to_string())
+        );
     }
     let schema = DFSchema::empty();
     let planned = plan(state, expr, &schema)?;
@@ -177,7 +188,10 @@ fn literal(expr: &ast::Expr) -> Option<Literal> {
 fn assignable(from: &DataType, to: &SqlType) -> bool {
     let Some(from) = SqlType::of_arrow(from) else { return false };
     let numeric = |t: &SqlType| {
-        matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_))
+        matches!(
+            t,
+            SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_)
+        )
     };
     let moment = |t: &SqlType| matches!(t, SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz);
     from == *to
@@ -196,7 +210,14 @@ fn references_column(expr: &ast::Expr) -> bool {
         ast::Expr::Identifier(ident)
             if matches!(
                 ident.value.to_lowercase().as_str(),
-                "current_date" | "current_timestamp" | "localtimestamp" | "current_user" | "session_user" | "user" | "localtime" | "current_time"
+                "current_date"
+                    | "current_timestamp"
+                    | "localtimestamp"
+                    | "current_user"
+                    | "session_user"
+                    | "user"
+                    | "localtime"
+                    | "current_time"
             ) =>
         {
             ControlFlow::Continue(())
@@ -234,7 +255,7 @@ fn refuse_aggregates(expr: &Expr, what: &str) -> Result<()> {
 }
 
 /// The columns that an expression names, each once, in order of appearance.
-pub(super) fn columns_of(expr: &ast::Expr) -> Vec<String> {
+pub fn columns_of(expr: &ast::Expr) -> Vec<String> {
     let mut names: Vec<String> = vec![];
     let _ = ast::visit_expressions(expr, |e| {
         let name = match e {
@@ -265,10 +286,14 @@ pub(super) fn plan_error(error: DataFusionError) -> Error {
         DataFusionError::External(inner) if inner.is::<Error>() => {
             inner.downcast_ref::<Error>().cloned().unwrap_or_else(|| Error::internal(inner.to_string()))
         }
-        DataFusionError::Plan(m) if m.contains("nvalid function") => Error::new(ErrorKind::UndefinedFunction, m.clone()),
+        DataFusionError::Plan(m) if m.contains("nvalid function") => {
+            Error::new(ErrorKind::UndefinedFunction, m.clone())
+        }
         DataFusionError::NotImplemented(m) => Error::unsupported(m.clone()),
         DataFusionError::ArrowError(e, _) => match e.as_ref() {
-            datafusion::arrow::error::ArrowError::DivideByZero => Error::new(ErrorKind::DivisionByZero, "division by zero"),
+            datafusion::arrow::error::ArrowError::DivideByZero => {
+                Error::new(ErrorKind::DivisionByZero, "division by zero")
+            }
             other => Error::new(ErrorKind::InvalidText, other.to_string()),
         },
         other => Error::new(ErrorKind::DatatypeMismatch, other.strip_backtrace()),

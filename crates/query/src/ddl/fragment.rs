@@ -7,8 +7,8 @@ use super::options::{self, TableOptions};
 use super::{Binder, Bound, expression, undefined_table};
 use crate::pg::parse::{self, CreateFragment, PartitionKind};
 use atoll_model::{
-    Catalog, CatalogCommand, Error, ErrorKind, FragmentBounds, Fragmentation, NewFragment, NewFragmentation, NewTable, RangeBound,
-    Result, SqlType, Value,
+    Catalog, CatalogCommand, Error, ErrorKind, FragmentBounds, Fragmentation, NewFragment, NewFragmentation, NewTable,
+    RangeBound, Result, SqlType, Value,
 };
 
 /// Puts PARTITION BY and the options into the table.
@@ -27,7 +27,9 @@ pub(super) fn allocate(
         (Some(_), Some(_)) => return Err(invalid("colocate_with and PARTITION BY exclude each other")),
         (Some(parent), None) => {
             if !options.sites.is_empty() || options.fragments.is_some() || options.replicas.is_some() {
-                return Err(invalid("a co-located table lives where its parent does: sites, fragments and replicas are the parent's"));
+                return Err(invalid(
+                    "a co-located table lives where its parent does: sites, fragments and replicas are the parent's",
+                ));
             }
             let column = options.colocate_on.clone().unwrap_or_default();
             column_exists(table, &column)?;
@@ -40,7 +42,10 @@ pub(super) fn allocate(
             match (kind, columns.as_slice()) {
                 (PartitionKind::List, [column]) => NewFragmentation::List(column.clone()),
                 (PartitionKind::List, _) => {
-                    return Err(Error::new(ErrorKind::InvalidObjectDefinition, "cannot use \"list\" partition strategy with more than one column"));
+                    return Err(Error::new(
+                        ErrorKind::InvalidObjectDefinition,
+                        "cannot use \"list\" partition strategy with more than one column",
+                    ));
                 }
                 (PartitionKind::Range, columns) => NewFragmentation::Range(columns.to_vec()),
                 (PartitionKind::Hash, columns) => NewFragmentation::Hash(columns.to_vec()),
@@ -51,10 +56,16 @@ pub(super) fn allocate(
         }
         (None, None) => NewFragmentation::Default,
     };
-    if options.fragments.is_some() && matches!(table.fragmentation, NewFragmentation::List(_) | NewFragmentation::Range(_)) {
+    if options.fragments.is_some()
+        && matches!(table.fragmentation, NewFragmentation::List(_) | NewFragmentation::Range(_))
+    {
         return Err(invalid("fragments of a table split by list or range are declared: CREATE TABLE … PARTITION OF"));
     }
-    if matches!(table.fragmentation, NewFragmentation::Default) && options.fragments.is_some_and(|n| n > 1) && options.sites.is_empty() && catalog.sites.is_empty() {
+    if matches!(table.fragmentation, NewFragmentation::Default)
+        && options.fragments.is_some_and(|n| n > 1)
+        && options.sites.is_empty()
+        && catalog.sites.is_empty()
+    {
         return Err(invalid("there is no site"));
     }
     let sites = if options.sites.is_empty() { catalog.sites.len() } else { options.sites.len() };
@@ -92,12 +103,23 @@ fn known_sites(sites: &[String], catalog: &Catalog) -> Result<()> {
 impl Binder<'_> {
     pub(super) fn create_fragment(&self, create: &CreateFragment) -> Result<Bound> {
         if create.if_not_exists && self.catalog.names.contains_key(&create.name) {
-            return Ok(Bound::skipped("CREATE TABLE", "42P07", format!("relation \"{}\" already exists, skipping", create.name)));
+            return Ok(Bound::skipped(
+                "CREATE TABLE",
+                "42P07",
+                format!("relation \"{}\" already exists, skipping", create.name),
+            ));
         }
         let table = self.catalog.table(&create.parent).ok_or_else(|| undefined_table(&create.parent))?;
         let options = options::read(&create.options, create.tablespace.as_ref())?;
-        if options.fragments.is_some() || options.colocate_with.is_some() || options.read_balance.is_some() || options.replicas.is_some() {
-            return Err(Error::new(ErrorKind::InvalidParameterValue, "a fragment takes the options sites and replication only"));
+        if options.fragments.is_some()
+            || options.colocate_with.is_some()
+            || options.read_balance.is_some()
+            || options.replicas.is_some()
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidParameterValue,
+                "a fragment takes the options sites and replication only",
+            ));
         }
         known_sites(&options.sites, self.catalog)?;
         let keys: Vec<(String, SqlType)> = table
@@ -110,24 +132,36 @@ impl Binder<'_> {
         };
         let bounds = match (&table.fragmentation, &create.bounds) {
             (Fragmentation::None | Fragmentation::Derived { .. }, _) => {
-                return Err(Error::new(ErrorKind::InvalidObjectDefinition, format!("\"{}\" is not partitioned", table.name)));
+                return Err(Error::new(
+                    ErrorKind::InvalidObjectDefinition,
+                    format!("\"{}\" is not partitioned", table.name),
+                ));
             }
             (Fragmentation::Hash(_), parse::Bounds::Default) => {
-                return Err(Error::new(ErrorKind::InvalidTableDefinition, "a hash-partitioned table may not have a default partition"));
+                return Err(Error::new(
+                    ErrorKind::InvalidTableDefinition,
+                    "a hash-partitioned table may not have a default partition",
+                ));
             }
             (_, parse::Bounds::Default) => FragmentBounds::Default,
-            (Fragmentation::List(_), parse::Bounds::In(values)) => FragmentBounds::List(
-                values.iter().map(|v| self.bound_value(v, &keys[0])).collect::<Result<_>>()?,
-            ),
+            (Fragmentation::List(_), parse::Bounds::In(values)) => {
+                FragmentBounds::List(values.iter().map(|v| self.bound_value(v, &keys[0])).collect::<Result<_>>()?)
+            }
             (Fragmentation::Range(_), parse::Bounds::FromTo(from, to)) => {
                 FragmentBounds::Range { from: self.range_bound(from, &keys)?, to: self.range_bound(to, &keys)? }
             }
             (Fragmentation::Hash(_), parse::Bounds::Hash { modulus, remainder }) => {
                 if *modulus == 0 {
-                    return Err(Error::new(ErrorKind::InvalidTableDefinition, "modulus for hash partition must be an integer value greater than zero"));
+                    return Err(Error::new(
+                        ErrorKind::InvalidTableDefinition,
+                        "modulus for hash partition must be an integer value greater than zero",
+                    ));
                 }
                 if remainder >= modulus {
-                    return Err(Error::new(ErrorKind::InvalidTableDefinition, "remainder for hash partition must be less than modulus"));
+                    return Err(Error::new(
+                        ErrorKind::InvalidTableDefinition,
+                        "remainder for hash partition must be less than modulus",
+                    ));
                 }
                 FragmentBounds::Hash { modulus: *modulus, remainder: *remainder }
             }
@@ -135,13 +169,20 @@ impl Binder<'_> {
             (Fragmentation::Range(_), _) => return Err(wrong("range")),
             (Fragmentation::Hash(_), _) => return Err(wrong("hash")),
         };
-        Ok(Bound::one("CREATE TABLE", CatalogCommand::CreateFragment {
-            table: create.parent.clone(),
-            fragment: NewFragment { name: create.name.clone(), bounds, sites: options.sites },
-        }))
+        Ok(Bound::one(
+            "CREATE TABLE",
+            CatalogCommand::CreateFragment {
+                table: create.parent.clone(),
+                fragment: NewFragment { name: create.name.clone(), bounds, sites: options.sites },
+            },
+        ))
     }
 
-    fn bound_value(&self, expr: &datafusion::sql::sqlparser::ast::Expr, (name, ty): &(String, SqlType)) -> Result<Value> {
+    fn bound_value(
+        &self,
+        expr: &datafusion::sql::sqlparser::ast::Expr,
+        (name, ty): &(String, SqlType),
+    ) -> Result<Value> {
         expression::constant(self.state, expr, ty).map_err(|e| match e.kind() {
             ErrorKind::InvalidTableDefinition => e,
             _ => Error::new(e.kind(), format!("partition bound for column \"{name}\": {}", e.message())),
@@ -164,7 +205,10 @@ impl Binder<'_> {
                     parse::Bound::Max => RangeBound::Max,
                     parse::Bound::Value(expr) => match self.bound_value(expr, key)? {
                         Value::Null => {
-                            return Err(Error::new(ErrorKind::InvalidTableDefinition, "cannot specify NULL in range bound"));
+                            return Err(Error::new(
+                                ErrorKind::InvalidTableDefinition,
+                                "cannot specify NULL in range bound",
+                            ));
                         }
                         value => RangeBound::Value(value),
                     },

@@ -13,7 +13,11 @@ impl Binder<'_> {
             && let Some(name) = &name
             && self.catalog.names.contains_key(name)
         {
-            return Ok(Bound::skipped("CREATE INDEX", "42P07", format!("relation \"{name}\" already exists, skipping")));
+            return Ok(Bound::skipped(
+                "CREATE INDEX",
+                "42P07",
+                format!("relation \"{name}\" already exists, skipping"),
+            ));
         }
         match self.catalog.names.get(&table) {
             Some(NamedObject::Table(_)) => {}
@@ -21,7 +25,10 @@ impl Binder<'_> {
                 return Err(Error::unsupported("an index belongs to the whole table, not to one fragment"));
             }
             Some(_) => {
-                return Err(Error::new(ErrorKind::WrongObjectType, format!("cannot create index on relation \"{table}\"")));
+                return Err(Error::new(
+                    ErrorKind::WrongObjectType,
+                    format!("cannot create index on relation \"{table}\""),
+                ));
             }
             None => return Err(undefined_table(&table)),
         }
@@ -34,7 +41,10 @@ impl Binder<'_> {
         match &create.using {
             None | Some(IndexType::BTree) => {}
             Some(other) => {
-                return Err(Error::unsupported(format!("index method {} is not supported: all indexes are btree", other.to_string().to_lowercase())));
+                return Err(Error::unsupported(format!(
+                    "index method {} is not supported: all indexes are btree",
+                    other.to_string().to_lowercase()
+                )));
             }
         }
         let mut bound = Bound::of("CREATE INDEX");
@@ -43,7 +53,12 @@ impl Binder<'_> {
         }
         bound.apply(CatalogCommand::CreateIndex {
             table,
-            index: NewIndex { name, columns: index_columns(&create.columns)?, unique: create.unique, constraint: false },
+            index: NewIndex {
+                name,
+                columns: index_columns(&create.columns)?,
+                unique: create.unique,
+                constraint: false,
+            },
         });
         Ok(bound)
     }

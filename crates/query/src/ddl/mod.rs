@@ -17,7 +17,7 @@ mod sequence;
 mod types;
 
 pub use create::columns_from_schema;
-pub use expression::constant;
+pub use expression::{columns_of, constant};
 pub use types::sql_type;
 
 use crate::pg::parse::{RoleAttributes, Statement, fold};
@@ -102,7 +102,11 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
     Ok(Some(match statement {
         Statement::CreateSite { name, engine, options, if_not_exists } => {
             if *if_not_exists && catalog.site(name).is_some() {
-                return Ok(Some(Bound::skipped("CREATE SITE", "42710", format!("site \"{name}\" already exists, skipping"))));
+                return Ok(Some(Bound::skipped(
+                    "CREATE SITE",
+                    "42710",
+                    format!("site \"{name}\" already exists, skipping"),
+                )));
             }
             let engine = match engine.as_str() {
                 "embedded" => SiteEngine::Embedded,
@@ -111,15 +115,24 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
                         .hint("ENGINE embedded is."));
                 }
                 _ => {
-                    return Err(Error::new(ErrorKind::InvalidParameterValue, format!("unrecognized site engine \"{engine}\""))
-                        .hint("Valid engines: embedded."));
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameterValue,
+                        format!("unrecognized site engine \"{engine}\""),
+                    )
+                    .hint("Valid engines: embedded."));
                 }
             };
             if let Some(option) = options.keys().next() {
-                return Err(Error::new(ErrorKind::InvalidParameterValue, format!("unrecognized site option \"{option}\""))
-                    .detail("Sites of the engine embedded take no options."));
+                return Err(Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("unrecognized site option \"{option}\""),
+                )
+                .detail("Sites of the engine embedded take no options."));
             }
-            Bound::one("CREATE SITE", CatalogCommand::CreateSite { name: name.clone(), engine, options: options.clone() })
+            Bound::one(
+                "CREATE SITE",
+                CatalogCommand::CreateSite { name: name.clone(), engine, options: options.clone() },
+            )
         }
         Statement::DropSite { names, if_exists } => {
             let mut bound = Bound::of("DROP SITE");
@@ -136,23 +149,31 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         Statement::CreateFragment(fragment) => binder.create_fragment(fragment)?,
         Statement::CreateRole { name, attributes, if_not_exists } => {
             if *if_not_exists && catalog.roles.contains_key(name) {
-                return Ok(Some(Bound::skipped("CREATE ROLE", "42710", format!("role \"{name}\" already exists, skipping"))));
+                return Ok(Some(Bound::skipped(
+                    "CREATE ROLE",
+                    "42710",
+                    format!("role \"{name}\" already exists, skipping"),
+                )));
             }
-            Bound::one("CREATE ROLE", CatalogCommand::CreateRole {
-                name: name.clone(),
-                login: attributes.login.unwrap_or(false),
-                superuser: attributes.superuser.unwrap_or(false),
-                password: password(attributes)?.flatten(),
-            })
+            Bound::one(
+                "CREATE ROLE",
+                CatalogCommand::CreateRole {
+                    name: name.clone(),
+                    login: attributes.login.unwrap_or(false),
+                    superuser: attributes.superuser.unwrap_or(false),
+                    password: password(attributes)?.flatten(),
+                },
+            )
         }
-        Statement::AlterRole { name, attributes } => {
-            Bound::one("ALTER ROLE", CatalogCommand::AlterRole {
+        Statement::AlterRole { name, attributes } => Bound::one(
+            "ALTER ROLE",
+            CatalogCommand::AlterRole {
                 name: name.clone(),
                 login: attributes.login,
                 superuser: attributes.superuser,
                 password: password(attributes)?,
-            })
-        }
+            },
+        ),
         Statement::DropRole { names, if_exists } => {
             let mut bound = Bound::of("DROP ROLE");
             for name in names {
@@ -166,7 +187,9 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         }
         Statement::AlterSequence { name, if_exists, restart } => binder.alter_sequence(name, *if_exists, *restart)?,
         Statement::Sql(statement) => return binder.sql(statement),
-        Statement::CreateTable(_) | Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint => return Ok(None),
+        Statement::CreateTable(_) | Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint => {
+            return Ok(None);
+        }
     }))
 }
 
@@ -176,12 +199,21 @@ impl Binder<'_> {
             ast::Statement::AlterTable(alter) => self.alter_table(alter)?,
             ast::Statement::CreateIndex(create) => self.create_index(create)?,
             ast::Statement::CreateView(create) => self.create_view(create)?,
-            ast::Statement::CreateSequence { temporary, if_not_exists, name, data_type, sequence_options, owned_by } => {
+            ast::Statement::CreateSequence {
+                temporary,
+                if_not_exists,
+                name,
+                data_type,
+                sequence_options,
+                owned_by,
+            } => {
                 if *temporary {
                     return Err(Error::unsupported("temporary sequences are not supported"));
                 }
                 if owned_by.is_some() {
-                    return Err(Error::unsupported("OWNED BY is not supported: declare the column serial or GENERATED … AS IDENTITY"));
+                    return Err(Error::unsupported(
+                        "OWNED BY is not supported: declare the column serial or GENERATED … AS IDENTITY",
+                    ));
                 }
                 self.create_sequence(&relation_name(name)?, *if_not_exists, data_type.as_ref(), sequence_options)?
             }
@@ -192,8 +224,12 @@ impl Binder<'_> {
             ast::Statement::Comment { .. } => {
                 return Err(Error::unsupported("comments are not stored, so COMMENT ON is refused"));
             }
-            ast::Statement::AlterIndex { .. } => return Err(Error::unsupported("ALTER INDEX is not supported: drop it and create another")),
-            ast::Statement::AlterView { .. } => return Err(Error::unsupported("ALTER VIEW is not supported: CREATE OR REPLACE VIEW is")),
+            ast::Statement::AlterIndex { .. } => {
+                return Err(Error::unsupported("ALTER INDEX is not supported: drop it and create another"));
+            }
+            ast::Statement::AlterView { .. } => {
+                return Err(Error::unsupported("ALTER VIEW is not supported: CREATE OR REPLACE VIEW is"));
+            }
             _ => return Ok(None),
         }))
     }
@@ -204,8 +240,8 @@ fn password(attributes: &RoleAttributes) -> Result<Option<Option<String>>> {
     if atoll_ports::scram::Verifier::parse(text).is_some() {
         return Ok(Some(Some(text.clone())));
     }
-    let verifier =
-        atoll_ports::scram::verifier(text).map_err(|_| Error::internal("the operating system gives no random numbers"))?;
+    let verifier = atoll_ports::scram::verifier(text)
+        .map_err(|_| Error::internal("the operating system gives no random numbers"))?;
     Ok(Some(Some(verifier)))
 }
 
@@ -227,7 +263,9 @@ pub fn relation_name(name: &ObjectName) -> Result<String> {
         [schema, _] | [_, schema, _] if matches!(schema.as_str(), "pg_catalog" | "information_schema" | "atoll") => {
             Err(Error::new(ErrorKind::InsufficientPrivilege, format!("permission denied for schema {schema}")))
         }
-        [schema, _] | [_, schema, _] => Err(Error::new(ErrorKind::InvalidSchema, format!("schema \"{schema}\" does not exist"))),
+        [schema, _] | [_, schema, _] => {
+            Err(Error::new(ErrorKind::InvalidSchema, format!("schema \"{schema}\" does not exist")))
+        }
         _ => Err(Error::new(ErrorKind::Syntax, format!("improper relation name (too many dotted names): {name}"))),
     }
 }

@@ -49,8 +49,10 @@ pub fn read(options: &[(String, String)], tablespace: Option<&String>) -> Result
                         return Err(Error::unsupported(format!("replication = '{value}' is not implemented yet"))
                             .hint("replication = 'all' (read one copy, write all) is."));
                     }
-                    _ => return Err(invalid(format!("invalid value for option \"replication\": \"{value}\""))
-                        .detail("Valid values: all, quorum, leaderless.")),
+                    _ => {
+                        return Err(invalid(format!("invalid value for option \"replication\": \"{value}\""))
+                            .detail("Valid values: all, quorum, leaderless."));
+                    }
                 });
             }
             "read_balance" => {
@@ -58,15 +60,20 @@ pub fn read(options: &[(String, String)], tablespace: Option<&String>) -> Result
                     "round_robin" => ReadBalance::RoundRobin,
                     "least_loaded" => ReadBalance::LeastLoaded,
                     "nearest" => return Err(Error::unsupported("read_balance = 'nearest' is not implemented yet")),
-                    _ => return Err(invalid(format!("invalid value for option \"read_balance\": \"{value}\""))
-                        .detail("Valid values: round_robin, least_loaded, nearest.")),
+                    _ => {
+                        return Err(invalid(format!("invalid value for option \"read_balance\": \"{value}\""))
+                            .detail("Valid values: round_robin, least_loaded, nearest."));
+                    }
                 });
             }
             "colocate_with" => made.colocate_with = Some(plain(value)),
             "colocate_on" => made.colocate_on = Some(plain(value)),
-            "quorum" | "failures" | "election" | "write_quorum" | "read_quorum" | "sloppy_quorum" | "conflict" | "topology" => {
-                return Err(Error::unsupported(format!("option \"{name}\" belongs to a replication protocol that is not implemented yet"))
-                    .hint("replication = 'all' (read one copy, write all) is."));
+            "quorum" | "failures" | "election" | "write_quorum" | "read_quorum" | "sloppy_quorum" | "conflict"
+            | "topology" => {
+                return Err(Error::unsupported(format!(
+                    "option \"{name}\" belongs to a replication protocol that is not implemented yet"
+                ))
+                .hint("replication = 'all' (read one copy, write all) is."));
             }
             "fillfactor" | "parallel_workers" | "user_catalog_table" => {}
             name if name.starts_with("autovacuum_") || name.starts_with("toast.") || name.starts_with("toast_") => {}
@@ -94,7 +101,8 @@ fn sites(value: &str) -> Result<Vec<String>> {
     let names: Vec<String> = value.split(',').map(plain).collect();
     for (at, name) in names.iter().enumerate() {
         if name.is_empty() {
-            return Err(invalid(format!("invalid value for option \"sites\": \"{value}\"")).detail("It is a list of names: 'a, b'."));
+            return Err(invalid(format!("invalid value for option \"sites\": \"{value}\""))
+                .detail("It is a list of names: 'a, b'."));
         }
         if names[..at].contains(name) {
             return Err(invalid(format!("site \"{name}\" is named more than once")));

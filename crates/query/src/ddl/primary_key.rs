@@ -4,12 +4,18 @@
 use super::create::column_names;
 use super::{Binder, Bound, Step, quoted};
 use atoll_model::{
-    CatalogCommand, Error, ErrorKind, FragmentBounds, Fragmentation, NewColumn, NewFragmentation, NewIndex, NewTable, Result,
-    Table, TableChange, Value,
+    CatalogCommand, Error, ErrorKind, FragmentBounds, Fragmentation, NewColumn, NewFragmentation, NewIndex, NewTable,
+    Result, Table, TableChange, Value,
 };
 
 impl Binder<'_> {
-    pub(super) fn add_primary_key(&self, table: &Table, name: Option<String>, columns: Vec<String>, bound: &mut Bound) -> Result<()> {
+    pub(super) fn add_primary_key(
+        &self,
+        table: &Table,
+        name: Option<String>,
+        columns: Vec<String>,
+        bound: &mut Bound,
+    ) -> Result<()> {
         if table.primary_key.is_some() {
             return Err(Error::new(
                 ErrorKind::InvalidTableDefinition,
@@ -18,7 +24,10 @@ impl Binder<'_> {
         }
         for column in &columns {
             if !table.columns.iter().any(|c| c.name == *column && !c.hidden) {
-                return Err(Error::new(ErrorKind::UndefinedColumn, format!("column \"{column}\" of relation \"{}\" does not exist", table.name)));
+                return Err(Error::new(
+                    ErrorKind::UndefinedColumn,
+                    format!("column \"{column}\" of relation \"{}\" does not exist", table.name),
+                ));
             }
         }
         let refuse = |why: &str| {
@@ -46,9 +55,12 @@ impl Binder<'_> {
                 sites.push(site.name.clone());
             }
         }
-        let implicit_hash = table.fragments.iter().all(|f| matches!(f.bounds, FragmentBounds::Hash { .. } | FragmentBounds::All));
+        let implicit_hash =
+            table.fragments.iter().all(|f| matches!(f.bounds, FragmentBounds::Hash { .. } | FragmentBounds::All));
         let (fragmentation, fragments) = match &table.fragmentation {
-            Fragmentation::None if table.fragments.iter().all(|f| f.replicas.len() > 1) => (NewFragmentation::Copies, None),
+            Fragmentation::None if table.fragments.iter().all(|f| f.replicas.len() > 1) => {
+                (NewFragmentation::Copies, None)
+            }
             Fragmentation::None => (NewFragmentation::Default, Some(1)),
             Fragmentation::Hash(by) if implicit_hash => {
                 let by = column_names(table, by);

@@ -13,7 +13,11 @@ impl Binder<'_> {
         options: &[SequenceOptions],
     ) -> Result<Bound> {
         if if_not_exists && self.catalog.names.contains_key(name) {
-            return Ok(Bound::skipped("CREATE SEQUENCE", "42P07", format!("relation \"{name}\" already exists, skipping")));
+            return Ok(Bound::skipped(
+                "CREATE SEQUENCE",
+                "42P07",
+                format!("relation \"{name}\" already exists, skipping"),
+            ));
         }
         let ty = data_type.map(types::sql_type).transpose()?.unwrap_or(SqlType::Int8);
         Ok(Bound::one("CREATE SEQUENCE", CatalogCommand::CreateSequence(define(name.into(), &ty, options)?)))
@@ -22,7 +26,11 @@ impl Binder<'_> {
     pub(super) fn alter_sequence(&self, name: &str, if_exists: bool, restart: Option<Option<i64>>) -> Result<Bound> {
         let Some(sequence) = self.catalog.sequence(name) else {
             if if_exists {
-                return Ok(Bound::skipped("ALTER SEQUENCE", "00000", format!("relation \"{name}\" does not exist, skipping")));
+                return Ok(Bound::skipped(
+                    "ALTER SEQUENCE",
+                    "00000",
+                    format!("relation \"{name}\" does not exist, skipping"),
+                ));
             }
             return Err(super::undefined_table(name));
         };
@@ -30,7 +38,10 @@ impl Binder<'_> {
         if let Some(value) = restart {
             let value = value.unwrap_or(sequence.start);
             if value < sequence.min || value > sequence.max {
-                return Err(invalid(format!("RESTART value ({value}) is outside of the sequence's bounds ({} … {})", sequence.min, sequence.max)));
+                return Err(invalid(format!(
+                    "RESTART value ({value}) is outside of the sequence's bounds ({} … {})",
+                    sequence.min, sequence.max
+                )));
             }
             bound.steps.push(super::Step::Restart { sequence: name.into(), value });
         }
@@ -39,7 +50,13 @@ impl Binder<'_> {
 }
 
 /// The sequence behind a serial or identity column, under the name that PostgreSQL gives it.
-pub(super) fn owned(catalog: &Catalog, table: &str, column: &str, ty: &SqlType, options: &[SequenceOptions]) -> Result<NewSequence> {
+pub(super) fn owned(
+    catalog: &Catalog,
+    table: &str,
+    column: &str,
+    ty: &SqlType,
+    options: &[SequenceOptions],
+) -> Result<NewSequence> {
     let base = format!("{table}_{column}_seq");
     let name = if catalog.names.contains_key(&base) {
         (1..).map(|n| format!("{base}{n}")).find(|n| !catalog.names.contains_key(n)).unwrap_or(base)

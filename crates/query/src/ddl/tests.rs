@@ -78,7 +78,11 @@ fn what_is_refused() {
     ] {
         assert_eq!(refused(&catalog, sql).0, kind, "{sql}: {}", refused(&catalog, sql).1);
     }
-    assert!(run(&mut catalog, "DROP TABLE IF EXISTS nosuch; CREATE TABLE IF NOT EXISTS t (a int)").expect("no-ops").is_empty());
+    assert!(
+        run(&mut catalog, "DROP TABLE IF EXISTS nosuch; CREATE TABLE IF NOT EXISTS t (a int)")
+            .expect("no-ops")
+            .is_empty()
+    );
 }
 
 #[test]
@@ -89,7 +93,10 @@ fn constraints_are_checked_before_they_are_added() {
     assert!(matches!(&steps[0], Step::Check { sql, .. } if sql == "SELECT 1 FROM \"t\" WHERE \"a\" IS NULL LIMIT 1"));
     let steps = run(&mut catalog, "ALTER TABLE t ADD COLUMN c int DEFAULT 7 CHECK (c > 1)").expect("steps");
     assert!(matches!(&steps[..], [Step::Apply(_), Step::Check { .. }, Step::Apply(_)]));
-    assert_eq!(catalog.table("t").expect("t").columns.iter().find(|c| c.name == "c").expect("c").missing, Value::Int4(7));
+    assert_eq!(
+        catalog.table("t").expect("t").columns.iter().find(|c| c.name == "c").expect("c").missing,
+        Value::Int4(7)
+    );
     run(&mut catalog, "CREATE INDEX t_b ON t (b)").expect("an index");
     run(&mut catalog, "ALTER TABLE t ADD PRIMARY KEY (a)").expect("a key");
     let table = catalog.table("t").expect("t");

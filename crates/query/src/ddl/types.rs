@@ -13,7 +13,9 @@ const MAX_PRECISION: u8 = 38;
 /// # Errors
 /// `UndefinedObject`; `InvalidParameterValue` for bad modifiers; `NotSupported`.
 pub fn sql_type(name: &DataType) -> Result<SqlType> {
-    let unknown = || Error::new(ErrorKind::UndefinedObject, format!("type \"{}\" does not exist", name.to_string().to_lowercase()));
+    let unknown = || {
+        Error::new(ErrorKind::UndefinedObject, format!("type \"{}\" does not exist", name.to_string().to_lowercase()))
+    };
     let ty = match name {
         DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) => match sql_type(item)? {
             // PostgreSQL does not tell `int[]` from `int[][]` either; one dimension is what is carried.
@@ -40,7 +42,10 @@ pub fn sql_type(name: &DataType) -> Result<SqlType> {
             }
             SqlType::parse(&text).ok_or_else(unknown)?
         }
-        DataType::Int(Some(_)) | DataType::Integer(Some(_)) | DataType::BigInt(Some(_)) | DataType::SmallInt(Some(_)) => {
+        DataType::Int(Some(_))
+        | DataType::Integer(Some(_))
+        | DataType::BigInt(Some(_))
+        | DataType::SmallInt(Some(_)) => {
             return Err(Error::new(ErrorKind::Syntax, format!("type modifier is not allowed for type \"{name}\"")));
         }
         other => SqlType::parse(&other.to_string()).ok_or_else(unknown)?,

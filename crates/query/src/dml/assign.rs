@@ -91,9 +91,7 @@ pub(crate) fn convert(value: Value, from: &SqlType, to: &SqlType) -> Result<Valu
             Value::Text(t) => convert(Value::Text(t), &SqlType::Text, &unlimited(to))?,
             v => v,
         },
-        (SqlType::Float4 | SqlType::Float8, v @ Value::Numeric(..)) => {
-            text::parse(to, &text::to_text(from, &v))?
-        }
+        (SqlType::Float4 | SqlType::Float8, v @ Value::Numeric(..)) => text::parse(to, &text::to_text(from, &v))?,
         (SqlType::Numeric(_), v @ (Value::Float4(_) | Value::Float8(_))) => text::parse(to, &text::to_text(from, &v))?,
         (SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_), v) => {
             convert(Value::Text(text::to_text(from, &v)), &SqlType::Text, to)?
@@ -113,7 +111,9 @@ fn unlimited(ty: &SqlType) -> SqlType {
 fn numeric(n: i128, scale: i8, limits: Option<(u8, i8)>) -> Result<Value> {
     let to = SqlType::Numeric(limits);
     let (precision, wanted) = limits.unwrap_or((38, UNCONSTRAINED_SCALE));
-    if limits.is_none() && scale > wanted && text::rescale(n, scale, wanted).and_then(|r| text::rescale(r, wanted, scale)) != Some(n)
+    if limits.is_none()
+        && scale > wanted
+        && text::rescale(n, scale, wanted).and_then(|r| text::rescale(r, wanted, scale)) != Some(n)
     {
         return Err(Error::new(
             ErrorKind::NumericOutOfRange,
@@ -181,7 +181,10 @@ mod tests {
 
     #[test]
     fn text_is_read_as_the_columns_type() {
-        assert_eq!(convert(Value::Text("1970-01-02".into()), &SqlType::Text, &SqlType::Date).ok(), Some(Value::Date(1)));
+        assert_eq!(
+            convert(Value::Text("1970-01-02".into()), &SqlType::Text, &SqlType::Date).ok(),
+            Some(Value::Date(1))
+        );
         let error = convert(Value::Text("x".into()), &SqlType::Text, &SqlType::Int4).expect_err("not a number");
         assert_eq!(error.kind(), ErrorKind::InvalidText);
     }

@@ -2,7 +2,9 @@
 
 use super::assign::assign;
 use super::insert::is_default;
-use super::{Changed, check_rows, column_position, defaults, params, quote, refuse_generated_always, returning, target};
+use super::{
+    Changed, check_rows, column_position, defaults, params, quote, refuse_generated_always, returning, target,
+};
 use crate::session::context::StatementContext;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::{FragmentRef, TableLock};
@@ -178,7 +180,8 @@ impl Search<'_> {
 
     fn sql(&self) -> String {
         let alias = quote(self.alias);
-        let columns = self.table.columns.iter().enumerate().map(|(i, c)| format!("{alias}.{} AS \"o{i}\"", quote(&c.name)));
+        let columns =
+            self.table.columns.iter().enumerate().map(|(i, c)| format!("{alias}.{} AS \"o{i}\"", quote(&c.name)));
         let values = self.values.iter().enumerate().map(|(i, v)| format!("{v} AS \"n{i}\""));
         let items: Vec<String> = columns.chain(values).collect();
         let selection = self.selection.map(|s| format!(" WHERE {s}")).unwrap_or_default();

@@ -45,7 +45,9 @@ impl Plan {
         if let Some(name) = &table.primary_key {
             keys.push((None, name, table.key.clone()));
         }
-        keys.extend(table.indexes.iter().filter(|i| i.unique).map(|i| (Some(i.id), i.name.as_str(), i.columns.clone())));
+        keys.extend(
+            table.indexes.iter().filter(|i| i.unique).map(|i| (Some(i.id), i.name.as_str(), i.columns.clone())),
+        );
         let arbiters: Vec<_> = match &clause.conflict_target {
             None => keys,
             Some(ConflictTarget::Columns(names)) => {
@@ -167,9 +169,11 @@ impl Update {
                 return Err(Error::unsupported("assignment of several columns in ON CONFLICT DO UPDATE")
                     .hint("Assign each column on its own."));
             };
-            let ident = name.0.last().and_then(|p| p.as_ident()).ok_or_else(|| {
-                Error::new(ErrorKind::Syntax, format!("assignment to {name}"))
-            })?;
+            let ident = name
+                .0
+                .last()
+                .and_then(|p| p.as_ident())
+                .ok_or_else(|| Error::new(ErrorKind::Syntax, format!("assignment to {name}")))?;
             positions.push(column_position(table, ident)?);
             values.push(bind(&assignment.value)?);
         }
@@ -201,7 +205,11 @@ impl Update {
     }
 }
 
-fn qualify(mut expr: datafusion::sql::sqlparser::ast::Expr, table: &Table, qualifier: &str) -> datafusion::sql::sqlparser::ast::Expr {
+fn qualify(
+    mut expr: datafusion::sql::sqlparser::ast::Expr,
+    table: &Table,
+    qualifier: &str,
+) -> datafusion::sql::sqlparser::ast::Expr {
     use datafusion::sql::sqlparser::ast::{Expr, Ident, visit_expressions_mut};
     let _ = visit_expressions_mut(&mut expr, |e| {
         if let Expr::Identifier(ident) = e

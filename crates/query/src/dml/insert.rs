@@ -1,7 +1,9 @@
 //! INSERT: rows from VALUES or a query, missing columns filled in, checked, and written where they belong.
 
 use super::assign::assign;
-use super::{Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, returning, target};
+use super::{
+    Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, returning, target,
+};
 use crate::session::context::StatementContext;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::TableLock;
@@ -67,9 +69,11 @@ pub(crate) async fn insert_rows(cx: &StatementContext, table: &Arc<Table>, rows:
 fn named_columns(table: &Table, statement: &Insert) -> Result<Vec<usize>> {
     let mut positions = vec![];
     for name in &statement.columns {
-        let ident = name.0.last().and_then(|p| p.as_ident()).ok_or_else(|| {
-            Error::new(ErrorKind::Syntax, format!("\"{name}\" is not a column name"))
-        })?;
+        let ident = name
+            .0
+            .last()
+            .and_then(|p| p.as_ident())
+            .ok_or_else(|| Error::new(ErrorKind::Syntax, format!("\"{name}\" is not a column name")))?;
         let at = column_position(table, ident)?;
         if positions.contains(&at) {
             return Err(Error::new(

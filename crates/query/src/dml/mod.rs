@@ -65,7 +65,10 @@ pub(crate) fn target(cx: &StatementContext, name: &ObjectName) -> Result<Arc<Tab
 pub(crate) fn column_position(table: &Table, name: &Ident) -> Result<usize> {
     let name = params::fold(name);
     table.position_of(&name).filter(|p| !table.columns[*p].hidden).ok_or_else(|| {
-        Error::new(ErrorKind::UndefinedColumn, format!("column \"{name}\" of relation \"{}\" does not exist", table.name))
+        Error::new(
+            ErrorKind::UndefinedColumn,
+            format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
+        )
     })
 }
 
@@ -80,13 +83,12 @@ pub(crate) fn check_rows(cx: &StatementContext, table: &Table, rows: &[Row]) -> 
     }
     let (types, schema) = carried(table);
     let batch = rows::to_batch(&schema, &types, rows)?;
-    let df_schema = DFSchema::try_from_qualified_schema(table.name.as_str(), &schema).map_err(crate::read::map_error)?;
+    let df_schema =
+        DFSchema::try_from_qualified_schema(table.name.as_str(), &schema).map_err(crate::read::map_error)?;
     for check in &table.checks {
         let expr = cx.compile(&check.expression, &df_schema)?;
-        let array = expr
-            .evaluate(&batch)
-            .and_then(|v| v.into_array(batch.num_rows()))
-            .map_err(crate::read::map_error)?;
+        let array =
+            expr.evaluate(&batch).and_then(|v| v.into_array(batch.num_rows())).map_err(crate::read::map_error)?;
         let Some(passed) = array.as_boolean_opt() else { continue };
         // NULL passes, as the standard says.
         if let Some(bad) = (0..rows.len()).find(|i| passed.is_valid(*i) && !passed.value(*i)) {
@@ -162,9 +164,8 @@ pub(crate) fn evaluate(
         out_types.push(SqlType::of_field(&field).ok_or_else(|| {
             Error::unsupported(format!("values of Arrow type {} have no SQL type", field.data_type()))
         })?);
-        columns.push(
-            expr.evaluate(&batch).and_then(|v| v.into_array(batch.num_rows())).map_err(crate::read::map_error)?,
-        );
+        columns
+            .push(expr.evaluate(&batch).and_then(|v| v.into_array(batch.num_rows())).map_err(crate::read::map_error)?);
     }
     let mut out: Vec<Row> = vec![Vec::with_capacity(exprs.len()); rows.len()];
     for (column, ty) in columns.into_iter().zip(&out_types) {

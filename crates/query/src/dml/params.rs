@@ -68,9 +68,9 @@ pub(crate) fn literal(ty: &SqlType, value: &Value) -> Result<Expr> {
         Value::Null => cast(Expr::Value(Literal::Null.into()), ty)?,
         Value::Bool(b) => Expr::Value(Literal::Boolean(*b).into()),
         Value::Text(t) => quoted(t.clone()),
-        Value::Bytea(b) => Expr::Value(
-            Literal::HexStringLiteral(b.iter().map(|x| format!("{x:02x}")).collect()).into(),
-        ),
+        Value::Bytea(b) => {
+            Expr::Value(Literal::HexStringLiteral(b.iter().map(|x| format!("{x:02x}")).collect()).into())
+        }
         Value::Array(items) => {
             let item = match ty {
                 SqlType::Array(item) => item.as_ref(),
@@ -96,7 +96,13 @@ fn cast(expr: Expr, ty: &SqlType) -> Result<Expr> {
         },
         other => other.to_string(),
     };
-    Ok(Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type: parse_type(&name)?, array: false, format: None })
+    Ok(Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(expr),
+        data_type: parse_type(&name)?,
+        array: false,
+        format: None,
+    })
 }
 
 fn parse_type(name: &str) -> Result<DataType> {

@@ -53,9 +53,7 @@ pub(crate) fn output_name(expr: &Expr) -> String {
     match expr {
         Expr::Identifier(i) => params::fold(i),
         Expr::CompoundIdentifier(parts) => parts.last().map_or_else(|| "?column?".into(), params::fold),
-        Expr::Function(f) => {
-            f.name.0.last().and_then(|p| p.as_ident()).map_or_else(|| "?column?".into(), params::fold)
-        }
+        Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map_or_else(|| "?column?".into(), params::fold),
         Expr::Nested(inner) => output_name(inner),
         Expr::Cast { expr, .. } => output_name(expr),
         Expr::Case { .. } => "case".into(),

@@ -75,7 +75,11 @@ impl Plan {
             }
             Ast::Update(update) => {
                 let Some((table, alias)) = one_table(catalog, &update.table) else { return Ok(None) };
-                if update.from.is_some() || update.returning.is_some() || update.limit.is_some() || !table.checks.is_empty() {
+                if update.from.is_some()
+                    || update.returning.is_some()
+                    || update.limit.is_some()
+                    || !table.checks.is_empty()
+                {
                     return Ok(None);
                 }
                 let Some(plan) =
@@ -87,9 +91,15 @@ impl Plan {
                 for a in &update.assignments {
                     let AssignmentTarget::ColumnName(name) = &a.target else { return Ok(None) };
                     let [part] = name.0.as_slice() else { return Ok(None) };
-                    let Some(at) = part.as_ident().and_then(|i| table.position_of(&params::fold(i))) else { return Ok(None) };
+                    let Some(at) = part.as_ident().and_then(|i| table.position_of(&params::fold(i))) else {
+                        return Ok(None);
+                    };
                     let fixed = table.key.contains(&table.columns[at].id) || table.columns[at].generated.is_some();
-                    if fixed || table.columns[at].hidden || assignments.iter().any(|(b, _)| *b == at) || !evaluable(&a.value) {
+                    if fixed
+                        || table.columns[at].hidden
+                        || assignments.iter().any(|(b, _)| *b == at)
+                        || !evaluable(&a.value)
+                    {
                         return Ok(None);
                     }
                     assignments.push((at, a.value.clone()));
@@ -142,7 +152,10 @@ impl Plan {
                 None => {
                     let (from, value) = params::plain_literal(expr)?;
                     // Only what converts without loss stands for the comparison.
-                    let exact = matches!((&from, ty), (SqlType::Int8, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) | (SqlType::Text, _));
+                    let exact = matches!(
+                        (&from, ty),
+                        (SqlType::Int8, SqlType::Int2 | SqlType::Int4 | SqlType::Int8) | (SqlType::Text, _)
+                    );
                     if !exact || dml::assign::convert(value.clone(), &from, ty).is_err() {
                         return None;
                     }
@@ -198,7 +211,8 @@ impl Update {
 
 /// The table and what it is called in the statement.
 fn one_table(catalog: &Catalog, from: &TableWithJoins) -> Option<(Arc<Table>, String)> {
-    let TableFactor::Table { name, alias, args: None, with_hints, version: None, sample: None, .. } = &from.relation else {
+    let TableFactor::Table { name, alias, args: None, with_hints, version: None, sample: None, .. } = &from.relation
+    else {
         return None;
     };
     if !from.joins.is_empty() || !with_hints.is_empty() || alias.as_ref().is_some_and(|a| !a.columns.is_empty()) {
@@ -251,7 +265,9 @@ fn evaluable(expr: &Expr) -> bool {
         Expr::UnaryOp { expr, .. } => evaluable(expr),
         Expr::BinaryOp { left, right, op } => {
             use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus, StringConcat};
-            matches!(op, Plus | Minus | Multiply | Divide | Modulo | StringConcat) && evaluable(left) && evaluable(right)
+            matches!(op, Plus | Minus | Multiply | Divide | Modulo | StringConcat)
+                && evaluable(left)
+                && evaluable(right)
         }
         _ => false,
     }

@@ -135,7 +135,12 @@ impl Plan {
         }
     }
 
-    async fn lock(&self, txn: &Arc<dyn Transaction>, candidates: std::ops::Range<usize>, key: Vec<Value>) -> Result<Option<Row>> {
+    async fn lock(
+        &self,
+        txn: &Arc<dyn Transaction>,
+        candidates: std::ops::Range<usize>,
+        key: Vec<Value>,
+    ) -> Result<Option<Row>> {
         let keys = [key];
         for at in candidates {
             let mut locked = txn.lock(&self.fragment(at), &keys, LockMode::Exclusive, LockWait::Wait).await?;

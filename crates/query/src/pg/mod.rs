@@ -2,5 +2,53 @@
 //!
 //! Invariant: what is here answers as PostgreSQL does or refuses with PostgreSQL's SQLSTATE; it never guesses.
 
+pub mod catalogs;
+pub mod functions;
 pub mod parse;
 pub mod rewrite;
+
+pub use catalogs::schemas;
+pub use functions::{SessionAccess, SessionHooks, register};
+pub use parse::{CreateTable, Statement};
+
+use atoll_model::{Error, ErrorKind, Result};
+use datafusion::sql::sqlparser::ast;
+
+/// Splits a text into statements, each with its own text.
+///
+/// # Errors
+/// See [`parse::parse`].
+pub fn parse(sql: &str) -> Result<Vec<(String, Statement)>> {
+    Ok(parse::parse(sql)?.into_iter().map(|item| (sql[item.text].to_string(), item.statement)).collect())
+}
+
+/// Parses the text of one statement that sqlparser reads.
+///
+/// # Errors
+/// 42601.
+pub fn parse_one(sql: &str) -> Result<ast::Statement> {
+    let mut items = parse::parse(sql)?;
+    match (items.pop().map(|item| item.statement), items.is_empty()) {
+        (Some(Statement::Sql(statement)), true) => Ok(*statement),
+        _ => Err(Error::new(ErrorKind::Syntax, "a single query is needed here")),
+    }
+}
+
+/// Parses one expression and rewrites it for the planner.
+///
+/// # Errors
+/// 42601, and those of [`rewrite::expression`].
+pub fn parse_expression(sql: &str) -> Result<ast::ExprWithAlias> {
+    let mut expr = parse::parse_expression(sql)?;
+    rewrite::expression(&mut expr)?;
+    Ok(ast::ExprWithAlias { expr, alias: None })
+}
+
+/// Rewrites a statement for the planner.
+///
+/// # Errors
+/// `NotSupported` for what would otherwise be misread.
+pub fn rewrite(mut statement: ast::Statement) -> Result<ast::Statement> {
+    rewrite::statement(&mut statement)?;
+    Ok(statement)
+}

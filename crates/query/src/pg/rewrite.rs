@@ -1,14 +1,342 @@
 //! A pass over the syntax tree, before planning: PostgreSQL's spellings for which DataFusion has another, or none.
 //!
-//! Invariant: a rewriting keeps the meaning; what has no equivalent is left for the planner to refuse.
+//! Invariant: a rewriting keeps the meaning; what has no equivalent is left for the planner to refuse. Literals that small integers
+//! fit in become `int4`, as in PostgreSQL, except where a number is a position or a count (ORDER BY 1, LIMIT 5, ROWS 2 PRECEDING).
 
-use atoll_model::Result;
-use datafusion::sql::sqlparser::ast::Expr;
+use atoll_model::{Error, Result};
+use datafusion::sql::sqlparser::ast::{
+    self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SetExpr,
+    TableFactor, Value, VisitMut, VisitorMut, WindowFrameBound, WindowType,
+};
+use std::ops::ControlFlow;
 
 /// Rewrites one expression.
 ///
 /// # Errors
 /// `NotSupported` for what would otherwise be misread.
-pub fn expression(_expr: &mut Expr) -> Result<()> {
-    Ok(())
+pub fn expression(expr: &mut Expr) -> Result<()> {
+    match expr.visit(&mut Rewriter) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Rewrites a statement.
+///
+/// # Errors
+/// As [`expression`].
+pub fn statement(statement: &mut ast::Statement) -> Result<()> {
+    match statement.visit(&mut Rewriter) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = Error;
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        match expr {
+            Expr::Value(value) => {
+                if let Value::Number(text, _) = &value.value
+                    && text.parse::<i32>().is_ok()
+                {
+                    let inner = std::mem::replace(expr, null());
+                    *expr = cast(inner, DataType::Int4(None));
+                }
+            }
+            // PostgreSQL reads -2147483648 as a number too large for int4, negated: bigint. That is kept.
+            Expr::Collate { expr: inner, .. } => {
+                let inner = std::mem::replace(inner.as_mut(), null());
+                *expr = inner;
+            }
+            Expr::BinaryOp { op, .. } => {
+                if let BinaryOperator::PGCustomBinaryOperator(path) = op
+                    && let Some(plain) = path.last().and_then(|o| operator(o))
+                {
+                    *op = plain;
+                }
+            }
+            Expr::Cast { data_type, expr: inner, kind, .. } => {
+                if let Some(function) = cast_function(data_type) {
+                    let try_cast = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
+                    if !try_cast {
+                        let inner = uncast(std::mem::replace(inner.as_mut(), null()));
+                        *expr = call(function, vec![inner]);
+                    }
+                } else if let Some(plain) = cast_type(data_type) {
+                    *data_type = plain;
+                }
+            }
+            Expr::TypedString(typed) => {
+                if let Some(function) = cast_function(&typed.data_type) {
+                    let inner = Expr::Value(typed.value.clone());
+                    *expr = call(function, vec![inner]);
+                }
+            }
+            Expr::Function(function) => rewrite_function(function),
+            Expr::InList { list, .. } => {
+                for item in list {
+                    strip(item);
+                }
+            }
+            Expr::Identifier(ident) if ident.quote_style.is_none() => {
+                let lower = ident.value.to_lowercase();
+                if matches!(
+                    lower.as_str(),
+                    "current_user" | "session_user" | "user" | "current_catalog" | "current_schema" | "current_role"
+                ) {
+                    let name = match lower.as_str() {
+                        "user" | "current_role" => "current_user",
+                        "current_catalog" => "current_database",
+                        other => other,
+                    };
+                    *expr = call(name, vec![]);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if let Some(order) = &mut query.order_by
+            && let OrderByKind::Expressions(items) = &mut order.kind
+        {
+            items.iter_mut().for_each(|item| strip(&mut item.expr));
+        }
+        match &mut query.limit_clause {
+            Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+                if let Some(limit) = limit {
+                    strip(limit);
+                }
+                if let Some(offset) = offset {
+                    strip(&mut offset.value);
+                }
+            }
+            Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+                strip(offset);
+                strip(limit);
+            }
+            None => {}
+        }
+        if let Some(fetch) = &mut query.fetch
+            && let Some(quantity) = &mut fetch.quantity
+        {
+            strip(quantity);
+        }
+        group_by(&mut query.body);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        match factor {
+            TableFactor::Table { name, args: Some(args), .. } => {
+                unqualify(name);
+                args.args.iter_mut().for_each(strip_argument);
+            }
+            TableFactor::Function { name, args, .. } => {
+                unqualify(name);
+                args.iter_mut().for_each(strip_argument);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn group_by(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            if let GroupByExpr::Expressions(items, _) = &mut select.group_by {
+                items.iter_mut().for_each(strip);
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            group_by(left);
+            group_by(right);
+        }
+        _ => {}
+    }
+}
+
+fn null() -> Expr {
+    Expr::Value(Value::Null.into())
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// Takes a number's cast to int4 away again.
+fn strip(expr: &mut Expr) {
+    if let Expr::Cast { expr: inner, data_type: DataType::Int4(None), .. } = expr
+        && matches!(inner.as_ref(), Expr::Value(v) if matches!(v.value, Value::Number(..)))
+    {
+        *expr = std::mem::replace(inner.as_mut(), null());
+    } else if let Expr::UnaryOp { expr: inner, .. } = expr {
+        strip(inner);
+    }
+}
+
+fn uncast(mut expr: Expr) -> Expr {
+    strip(&mut expr);
+    expr
+}
+
+fn strip_argument(arg: &mut FunctionArg) {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+        | FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. }
+        | FunctionArg::ExprNamed { arg: FunctionArgExpr::Expr(expr), .. } => strip(expr),
+        _ => {}
+    }
+}
+
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+/// `pg_catalog.f(…)` is `f(…)`.
+fn unqualify(name: &mut ObjectName) {
+    if let [ObjectNamePart::Identifier(schema), _] = name.0.as_slice()
+        && matches!(schema.value.to_lowercase().as_str(), "pg_catalog" | "information_schema")
+    {
+        name.0.remove(0);
+    }
+}
+
+fn rewrite_function(function: &mut Function) {
+    unqualify(&mut function.name);
+    let name = function.name.to_string().to_lowercase();
+    let renamed = match name.as_str() {
+        // Not deterministic names of DataFusion for what PostgreSQL calls otherwise.
+        "every" => Some("bool_and"),
+        "char_length" | "character_length" => Some("length"),
+        "transaction_timestamp" | "statement_timestamp" => Some("now"),
+        "power" | "pow" => Some("power"),
+        "ceiling" => Some("ceil"),
+        _ => None,
+    };
+    if let Some(renamed) = renamed {
+        function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(renamed))]);
+    }
+    if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
+        if let Some(frame) = &mut spec.window_frame {
+            let mut bound = |b: &mut WindowFrameBound| {
+                if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = b {
+                    strip(e);
+                }
+            };
+            bound(&mut frame.start_bound);
+            if let Some(end) = &mut frame.end_bound {
+                bound(end);
+            }
+        }
+    }
+    // Offsets and bucket counts must stay literals until the physical plan.
+    if function.over.is_some()
+        || matches!(name.as_str(), "nth_value" | "generate_series" | "percentile_cont" | "percentile_disc")
+    {
+        if let FunctionArguments::List(list) = &mut function.args {
+            list.args.iter_mut().for_each(strip_argument);
+        }
+    }
+}
+
+fn operator(name: &str) -> Option<BinaryOperator> {
+    Some(match name {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "||" => BinaryOperator::StringConcat,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        _ => return None,
+    })
+}
+
+fn type_name(ty: &DataType) -> String {
+    let text = ty.to_string().to_lowercase().replace('"', "");
+    text.strip_prefix("pg_catalog.").map_or(text.clone(), str::to_string)
+}
+
+/// Types whose values need reading, not just another carrier.
+fn cast_function(ty: &DataType) -> Option<&'static str> {
+    Some(match type_name(ty).as_str() {
+        "regclass" => "atoll_regclass",
+        "regtype" => "atoll_regtype",
+        "regproc" | "regprocedure" | "regoper" | "regoperator" | "regconfig" | "regdictionary" => "atoll_regproc",
+        "regnamespace" => "atoll_regnamespace",
+        "regrole" => "atoll_regrole",
+        "json" => "atoll_json",
+        "jsonb" => "atoll_jsonb",
+        "uuid" => "atoll_uuid",
+        _ => return None,
+    })
+}
+
+/// Types that are carried as another.
+fn cast_type(ty: &DataType) -> Option<DataType> {
+    Some(match type_name(ty).as_str() {
+        "oid" | "xid" | "xid8" | "cid" => DataType::BigInt(None),
+        "name" | "char" if !matches!(ty, DataType::Char(_)) => DataType::Text,
+        "pg_node_tree" | "aclitem" | "inet" | "cidr" | "unknown" | "int2vector" | "oidvector" | "refcursor" => {
+            DataType::Text
+        }
+        "int4" | "int2" | "int8" | "text" | "bool" | "float8" | "float4" | "varchar" | "timestamptz" | "timestamp"
+        | "date" => {
+            return match ty {
+                DataType::Custom(..) => Some(match type_name(ty).as_str() {
+                    "int4" => DataType::Int4(None),
+                    "int2" => DataType::Int2(None),
+                    "int8" => DataType::Int8(None),
+                    "bool" => DataType::Boolean,
+                    "float8" => DataType::Float8,
+                    "float4" => DataType::Float4,
+                    "date" => DataType::Date,
+                    "timestamptz" => DataType::Timestamp(None, ast::TimezoneInfo::Tz),
+                    "timestamp" => DataType::Timestamp(None, ast::TimezoneInfo::None),
+                    _ => DataType::Text,
+                }),
+                _ => None,
+            };
+        }
+        "oid[]" | "xid[]" => {
+            DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(DataType::BigInt(None)), None))
+        }
+        "name[]" | "regtype[]" | "char[]" => {
+            DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(DataType::Text), None))
+        }
+        _ => return None,
+    })
 }

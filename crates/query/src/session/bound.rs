@@ -14,7 +14,8 @@ use datafusion::common::{DFSchema, ParamValues};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FromTable, Insert, LockType, NonBlock, Query, SelectItem, SetExpr, Statement as Ast, TableFactor, TableObject, Visit, Visitor,
+    Expr, FromTable, Insert, LockType, NonBlock, Query, SelectItem, SetExpr, Statement as Ast, TableFactor,
+    TableObject, Visit, Visitor,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -117,14 +118,20 @@ impl Binder<'_> {
     ///
     /// # Errors
     /// Whatever is wrong with the statement.
-    pub(crate) async fn bind(&self, statement: Arc<Statement>, declared: &[Option<SqlType>]) -> Result<(Bound, Vec<ResultColumn>)> {
+    pub(crate) async fn bind(
+        &self,
+        statement: Arc<Statement>,
+        declared: &[Option<SqlType>],
+    ) -> Result<(Bound, Vec<ResultColumn>)> {
         let mut inferred: BTreeMap<usize, SqlType> = BTreeMap::new();
         let mut columns = vec![];
         let mut lock_rows = None;
         let mut cached = None;
         let kind = match statement.as_ref() {
             Statement::Sql(ast) => match ast.as_ref() {
-                Ast::Query(query) if !matches!(query.body.as_ref(), SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_)) => {
+                Ast::Query(query)
+                    if !matches!(query.body.as_ref(), SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_)) =>
+                {
                     lock_rows = LockRows::of(self.catalog, query)?;
                     let mut ast = ast.as_ref().clone();
                     strip_locks(&mut ast);
@@ -159,16 +166,21 @@ impl Binder<'_> {
                         for a in &update.assignments {
                             if let datafusion::sql::sqlparser::ast::AssignmentTarget::ColumnName(n) = &a.target
                                 && let Some(at) = params::placeholder(&a.value)
-                                && let Some(p) = n.0.last().and_then(|p| p.as_ident()).and_then(|i| table.position_of(&params::fold(i)))
+                                && let Some(p) =
+                                    n.0.last()
+                                        .and_then(|p| p.as_ident())
+                                        .and_then(|i| table.position_of(&params::fold(i)))
                             {
                                 inferred.insert(at, table.columns[p].ty.clone());
                             }
                         }
-                        let exprs: Vec<&Expr> = update.assignments.iter().map(|a| &a.value).chain(&update.selection).collect();
+                        let exprs: Vec<&Expr> =
+                            update.assignments.iter().map(|a| &a.value).chain(&update.selection).collect();
                         self.infer_exprs(table, &exprs, &mut inferred);
                         columns = self.returning_of(table, update.returning.as_deref())?;
                     }
-                    keyed::Plan::of(self.state, self.catalog, statement.as_ref(), &columns, &mut inferred)?.map_or(Kind::Change, Kind::Keyed)
+                    keyed::Plan::of(self.state, self.catalog, statement.as_ref(), &columns, &mut inferred)?
+                        .map_or(Kind::Change, Kind::Keyed)
                 }
                 Ast::Delete(delete) => {
                     let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
@@ -248,7 +260,9 @@ impl Binder<'_> {
                 let pairs: Vec<(&Expr, &Expr)> = match e {
                     Expr::BinaryOp { left, right, .. } => vec![(left, right), (right, left)],
                     Expr::InList { expr, list, .. } => list.iter().map(|l| (expr.as_ref(), l)).collect(),
-                    Expr::Between { expr, low, high, .. } => vec![(expr.as_ref(), low.as_ref()), (expr.as_ref(), high.as_ref())],
+                    Expr::Between { expr, low, high, .. } => {
+                        vec![(expr.as_ref(), low.as_ref()), (expr.as_ref(), high.as_ref())]
+                    }
                     Expr::Like { expr, pattern, .. } => vec![(expr.as_ref(), pattern.as_ref())],
                     _ => vec![],
                 };
@@ -299,7 +313,12 @@ impl Binder<'_> {
         Ok(())
     }
 
-    fn returning(&self, table: &TableObject, items: Option<&[SelectItem]>, _: Option<&str>) -> Result<Vec<ResultColumn>> {
+    fn returning(
+        &self,
+        table: &TableObject,
+        items: Option<&[SelectItem]>,
+        _: Option<&str>,
+    ) -> Result<Vec<ResultColumn>> {
         match table {
             TableObject::TableName(name) => self.table(name).map_or(Ok(vec![]), |t| self.returning_of(&t, items)),
             _ => Ok(vec![]),
@@ -313,7 +332,11 @@ impl Binder<'_> {
             let (name, expr) = match item {
                 SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => {
                     columns.extend(
-                        table.columns.iter().filter(|c| !c.hidden).map(|c| ResultColumn { name: c.name.clone(), ty: c.ty.clone() }),
+                        table
+                            .columns
+                            .iter()
+                            .filter(|c| !c.hidden)
+                            .map(|c| ResultColumn { name: c.name.clone(), ty: c.ty.clone() }),
                     );
                     continue;
                 }
@@ -420,7 +443,10 @@ impl LockRows {
         loop {
             let catalog = cx.txn.catalog();
             let Some(table) = catalog.table(&self.table) else {
-                return Err(Error::new(ErrorKind::UndefinedTable, format!("relation \"{}\" does not exist", self.table)));
+                return Err(Error::new(
+                    ErrorKind::UndefinedTable,
+                    format!("relation \"{}\" does not exist", self.table),
+                ));
             };
             let (_, rows) = cx.query_rows_with_hidden(&self.keys).await?;
             let mut changed = false;

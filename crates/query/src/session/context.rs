@@ -153,7 +153,11 @@ pub(crate) fn types_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<
         .iter()
         .map(|f| {
             SqlType::of_field(f).ok_or_else(|| {
-                Error::unsupported(format!("column \"{}\" is of Arrow type {}, which SQL has no name for", f.name(), f.data_type()))
+                Error::unsupported(format!(
+                    "column \"{}\" is of Arrow type {}, which SQL has no name for",
+                    f.name(),
+                    f.data_type()
+                ))
             })
         })
         .collect()

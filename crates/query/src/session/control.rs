@@ -169,8 +169,11 @@ impl SqlSession {
                     ));
                 }
                 if self.named.len() >= MAX_NAMED {
-                    return Err(Error::new(ErrorKind::ProgramLimit, format!("more than {MAX_NAMED} prepared statements"))
-                        .hint("DEALLOCATE those that are no longer used."));
+                    return Err(Error::new(
+                        ErrorKind::ProgramLimit,
+                        format!("more than {MAX_NAMED} prepared statements"),
+                    )
+                    .hint("DEALLOCATE those that are no longer used."));
                 }
                 let declared: Vec<Option<SqlType>> =
                     data_types.iter().map(|t| SqlType::parse(&t.to_string())).collect();
@@ -228,10 +231,7 @@ impl SqlSession {
                     let txn = self.transaction()?;
                     let cx = self.context(&txn, bound, values.to_vec())?;
                     let (mut from, mut rows) = cx.evaluate_constant(&expr.to_string(), 1).await?;
-                    (
-                        from.pop().unwrap_or(SqlType::Text),
-                        rows.pop().and_then(|mut r| r.pop()).unwrap_or(Value::Null),
-                    )
+                    (from.pop().unwrap_or(SqlType::Text), rows.pop().and_then(|mut r| r.pop()).unwrap_or(Value::Null))
                 }
             };
             params.push(crate::dml::assign::convert(value, &from, ty)?);
@@ -288,8 +288,7 @@ impl SqlSession {
                         }
                         TransactionMode::AccessMode(access) => {
                             let on = matches!(access, TransactionAccessMode::ReadOnly);
-                            self.settings
-                                .set("default_transaction_read_only", Some(if on { "on" } else { "off" }))?;
+                            self.settings.set("default_transaction_read_only", Some(if on { "on" } else { "off" }))?;
                         }
                     }
                 }

@@ -34,7 +34,9 @@ impl SqlSession {
         if *to {
             let sql = match source {
                 CopySource::Query(query) => query.to_string(),
-                CopySource::Table { table_name, columns } if columns.is_empty() => format!("SELECT * FROM {table_name}"),
+                CopySource::Table { table_name, columns } if columns.is_empty() => {
+                    format!("SELECT * FROM {table_name}")
+                }
                 CopySource::Table { table_name, columns } => {
                     let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
                     format!("SELECT {} FROM {table_name}", names.join(", "))
@@ -43,7 +45,12 @@ impl SqlSession {
             let plan = super::context::plan(&cx.state, crate::session::sql::parse_one(&sql)?).await?;
             let plan = cx.engine.optimize(&cx.state, &plan)?;
             let (schema, stream) = cx.engine.execute(&cx.state, &plan, txn.clone()).await?;
-            return Ok(Execution::CopyOut { options, columns: columns_of(&schema)?, schema, stream: self.guard(stream) });
+            return Ok(Execution::CopyOut {
+                options,
+                columns: columns_of(&schema)?,
+                schema,
+                stream: self.guard(stream),
+            });
         }
         let CopySource::Table { table_name, columns } = source else {
             return Err(Error::new(ErrorKind::Syntax, "COPY of a query goes TO STDOUT only"));

@@ -38,7 +38,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn state(&self, catalog: &Arc<Catalog>, show_hidden: bool, session: &SqlSession) -> Result<Arc<SessionState>> {
+    pub(super) fn state(
+        &self,
+        catalog: &Arc<Catalog>,
+        show_hidden: bool,
+        session: &SqlSession,
+    ) -> Result<Arc<SessionState>> {
         let key = (Arc::as_ptr(catalog) as usize, show_hidden, session.user.clone());
         if let Some((_, state)) = self.states.get(&key) {
             return Ok(state);

@@ -101,7 +101,8 @@ impl SqlSession {
     }
 
     async fn run(&mut self, prepared: &Arc<Prepared>, params: Vec<Value>) -> Result<Execution> {
-        let bound = prepared.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a plan of another engine"))?;
+        let bound =
+            prepared.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a plan of another engine"))?;
         if let Some(done) = self.control(&bound, &params).await? {
             return Ok(done);
         }
@@ -114,11 +115,14 @@ impl SqlSession {
                 // The catalog has moved on: bind again.
                 None => {
                     let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(&bound)).await?;
-                    let again = again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
+                    let again =
+                        again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
                     match &again.kind {
-                        Kind::Keyed(plan) => keyed::run(plan, &txn, &again.param_types, &params)
-                            .await?
-                            .ok_or_else(|| Error::new(ErrorKind::SerializationFailure, "the table's definition keeps changing")),
+                        Kind::Keyed(plan) => {
+                            keyed::run(plan, &txn, &again.param_types, &params).await?.ok_or_else(|| {
+                                Error::new(ErrorKind::SerializationFailure, "the table's definition keeps changing")
+                            })
+                        }
                         Kind::Query => self.query(&txn, &again, prepared, params).await,
                         _ => self.change(&txn, &again, params).await,
                     }
@@ -176,7 +180,12 @@ impl SqlSession {
         .boxed()
     }
 
-    async fn change(&mut self, txn: &Arc<dyn Transaction>, bound: &Arc<Bound>, params: Vec<Value>) -> Result<Execution> {
+    async fn change(
+        &mut self,
+        txn: &Arc<dyn Transaction>,
+        bound: &Arc<Bound>,
+        params: Vec<Value>,
+    ) -> Result<Execution> {
         let cx = self.context(txn, bound, params)?;
         let Statement::Sql(ast) = bound.statement.as_ref() else {
             return Err(Error::internal("not a statement that changes rows"));
@@ -198,7 +207,12 @@ impl SqlSession {
         })
     }
 
-    async fn bind(&mut self, sql: Arc<str>, statement: Arc<Statement>, declared: &[Option<SqlType>]) -> Result<Arc<Prepared>> {
+    async fn bind(
+        &mut self,
+        sql: Arc<str>,
+        statement: Arc<Statement>,
+        declared: &[Option<SqlType>],
+    ) -> Result<Arc<Prepared>> {
         let catalog = self.catalog();
         let state = self.state(&catalog, false)?;
         let binder = bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog };
@@ -236,7 +250,8 @@ impl Session for SqlSession {
     }
 
     async fn prepare(&mut self, statement: Parsed, param_types: &[Option<SqlType>]) -> Result<Arc<Prepared>> {
-        let tree = statement.tree.downcast::<Statement>().map_err(|_| Error::internal("a syntax tree of another engine"))?;
+        let tree =
+            statement.tree.downcast::<Statement>().map_err(|_| Error::internal("a syntax tree of another engine"))?;
         let result = if self.current.is_failed() && !bound::ends_transaction(&tree) {
             Err(transaction::failed())
         } else {

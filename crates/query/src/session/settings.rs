@@ -176,11 +176,17 @@ impl Settings {
                 "off" | "false" | "no" | "0" => Ok("off".into()),
                 _ => Err(invalid()),
             },
-            "server_version" | "server_version_num" | "server_encoding" | "is_superuser" | "integer_datetimes"
-            | "lc_collate" | "lc_ctype" | "max_identifier_length" | "in_hot_standby" => Err(Error::new(
-                ErrorKind::CantChangeParameter,
-                format!("parameter \"{name}\" cannot be changed"),
-            )),
+            "server_version"
+            | "server_version_num"
+            | "server_encoding"
+            | "is_superuser"
+            | "integer_datetimes"
+            | "lc_collate"
+            | "lc_ctype"
+            | "max_identifier_length"
+            | "in_hot_standby" => {
+                Err(Error::new(ErrorKind::CantChangeParameter, format!("parameter \"{name}\" cannot be changed")))
+            }
             _ => Ok(value.to_owned()),
         }
     }

@@ -21,7 +21,10 @@ impl Current {
     ///
     /// # Errors
     /// `InFailedTransaction`.
-    pub(crate) fn get_or_begin(&mut self, begin: impl FnOnce() -> Arc<dyn Transaction>) -> Result<&Arc<dyn Transaction>> {
+    pub(crate) fn get_or_begin(
+        &mut self,
+        begin: impl FnOnce() -> Arc<dyn Transaction>,
+    ) -> Result<&Arc<dyn Transaction>> {
         let open =
             self.0.get_or_insert_with(|| Open { txn: begin(), explicit: false, failed: false, savepoints: vec![] });
         if open.failed {
@@ -147,9 +150,10 @@ impl Current {
 }
 
 fn find(savepoints: &[(String, u64)], name: &str) -> Result<usize> {
-    savepoints.iter().rposition(|(n, _)| n == name).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidSavepoint, format!("savepoint \"{name}\" does not exist"))
-    })
+    savepoints
+        .iter()
+        .rposition(|(n, _)| n == name)
+        .ok_or_else(|| Error::new(ErrorKind::InvalidSavepoint, format!("savepoint \"{name}\" does not exist")))
 }
 
 /// The error for every statement in a failed transaction.

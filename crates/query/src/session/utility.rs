@@ -3,9 +3,9 @@
 use super::bound::Bound;
 use super::context::{self, StatementContext};
 use super::{SqlSession, text_rows};
+use crate::ddl::{self, Step};
 use crate::dml;
 use crate::pg::parse::Statement;
-use crate::ddl::{self, Step};
 use crate::read;
 use atoll_model::{Error, ErrorKind, Result, Value};
 use atoll_ports::cluster::{TableLock, Transaction};
@@ -93,7 +93,8 @@ impl SqlSession {
         }
         let (types, rows) = cx.query_rows(&query.to_string()).await?;
         let catalog = cx.txn.catalog();
-        let table = catalog.table(&create.name).ok_or_else(|| Error::internal("the new table is not in the catalog"))?;
+        let table =
+            catalog.table(&create.name).ok_or_else(|| Error::internal("the new table is not in the catalog"))?;
         cx.txn.lock_table(table, TableLock::Write).await?;
         let mut whole = Vec::with_capacity(rows.len());
         for row in rows {

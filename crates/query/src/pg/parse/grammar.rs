@@ -69,9 +69,12 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
         ("ALTER", "DATABASE" | "SYSTEM" | "DEFAULT" | "DOMAIN" | "AGGREGATE" | "LANGUAGE") => {
             refused(format!("ALTER {second} is not supported"))
         }
-        ("CREATE", kind @ ("DATABASE" | "EXTENSION" | "TRIGGER" | "FUNCTION" | "PROCEDURE" | "TYPE" | "DOMAIN" | "RULE" | "POLICY"
-        | "SCHEMA" | "PUBLICATION" | "SUBSCRIPTION" | "AGGREGATE" | "MATERIALIZED" | "FOREIGN" | "SERVER" | "TABLESPACE" | "LANGUAGE"
-        | "CAST" | "COLLATION" | "OPERATOR" | "STATISTICS" | "EVENT")) => {
+        (
+            "CREATE",
+            kind @ ("DATABASE" | "EXTENSION" | "TRIGGER" | "FUNCTION" | "PROCEDURE" | "TYPE" | "DOMAIN" | "RULE"
+            | "POLICY" | "SCHEMA" | "PUBLICATION" | "SUBSCRIPTION" | "AGGREGATE" | "MATERIALIZED" | "FOREIGN"
+            | "SERVER" | "TABLESPACE" | "LANGUAGE" | "CAST" | "COLLATION" | "OPERATOR" | "STATISTICS" | "EVENT"),
+        ) => {
             let hint = match kind {
                 "TABLESPACE" => ": CREATE SITE makes places for rows",
                 "DATABASE" => ": there is one database, atoll",
@@ -138,7 +141,9 @@ fn plain_name(p: &Parser<'_>, name: &ObjectName) -> Parsed<String> {
         Some([name]) => Ok(name.clone()),
         Some([schema, name]) if schema == "public" => Ok(name.clone()),
         Some([schema, _]) if schema == "pg_temp" => refused("temporary tables are not supported"),
-        Some([schema, _]) => refused(format!("there is no schema \"{schema}\" to create in: all tables are in the schema public")),
+        Some([schema, _]) => {
+            refused(format!("there is no schema \"{schema}\" to create in: all tables are in the schema public"))
+        }
         _ => p.expected("name", p.peek_token()),
     }
 }
@@ -210,10 +215,11 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
     };
     if p.peek_token().token == Token::LParen {
         if matches!(p.peek_nth_token(2).token, Token::Comma | Token::RParen) {
-            table.column_names = p.parse_parenthesized_column_list(
-                datafusion::sql::sqlparser::parser::IsOptional::Mandatory,
-                false,
-            )?.iter().map(fold).collect();
+            table.column_names = p
+                .parse_parenthesized_column_list(datafusion::sql::sqlparser::parser::IsOptional::Mandatory, false)?
+                .iter()
+                .map(fold)
+                .collect();
         } else {
             elements(p, &mut table)?;
         }
@@ -429,8 +435,8 @@ fn role_attributes(p: &mut Parser<'_>) -> Parsed<RoleAttributes> {
             "LOGIN" | "NOLOGIN" => made.login = Some(word == "LOGIN"),
             "SUPERUSER" | "NOSUPERUSER" => made.superuser = Some(word == "SUPERUSER"),
             // Without a meaning here, and harmless: there is one database, and no role is a member of another.
-            "INHERIT" | "NOINHERIT" | "CREATEDB" | "NOCREATEDB" | "CREATEROLE" | "NOCREATEROLE" | "NOREPLICATION" | "NOBYPASSRLS"
-            | "ENCRYPTED" => {}
+            "INHERIT" | "NOINHERIT" | "CREATEDB" | "NOCREATEDB" | "CREATEROLE" | "NOCREATEROLE" | "NOREPLICATION"
+            | "NOBYPASSRLS" | "ENCRYPTED" => {}
             "PASSWORD" => {
                 p.next_token();
                 made.password = Some(if p.parse_keyword(Keyword::NULL) { None } else { Some(string(p)?) });

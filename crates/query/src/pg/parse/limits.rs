@@ -36,7 +36,13 @@ pub fn check(tokens: &[TokenWithSpan]) -> Result<(), Location> {
             Token::Comma => level.0 = 0,
             Token::SemiColon => *level = (0, 0),
             Token::Word(word) => match word.keyword {
-                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::IS | Keyword::LIKE | Keyword::ILIKE | Keyword::COLLATE => {
+                Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::COLLATE => {
                     level.0 += 1;
                 }
                 Keyword::JOIN => level.0 += 1,
@@ -55,7 +61,9 @@ pub fn check(tokens: &[TokenWithSpan]) -> Result<(), Location> {
             | Token::EOF => {}
             _ => level.0 += 1,
         }
-        if levels.last().is_some_and(|(chain, sets)| *chain > MAX_CHAIN || *sets > MAX_SET_OPERATIONS) || levels.len() > 2000 {
+        if levels.last().is_some_and(|(chain, sets)| *chain > MAX_CHAIN || *sets > MAX_SET_OPERATIONS)
+            || levels.len() > 2000
+        {
             return Err(token.span.start);
         }
     }

@@ -61,8 +61,8 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         if first.token == Token::EOF {
             return Ok(items);
         }
-        let statement =
-            grammar::statement(&mut parser).map_err(|e| syntax_error(sql, &lines, &tokens, &e, &parser.peek_token()))?;
+        let statement = grammar::statement(&mut parser)
+            .map_err(|e| syntax_error(sql, &lines, &tokens, &e, &parser.peek_token()))?;
         let next = parser.peek_token();
         if !matches!(next.token, Token::EOF | Token::SemiColon) {
             return Err(near(sql, &lines, &next));
@@ -96,8 +96,10 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
 }
 
 fn too_complex() -> Error {
-    Error::new(ErrorKind::ProgramLimit, "statement is too complex")
-        .hint(format!("Expressions may be nested {MAX_NESTING} deep, and one chain of operators may have {} members.", limits::MAX_CHAIN))
+    Error::new(ErrorKind::ProgramLimit, "statement is too complex").hint(format!(
+        "Expressions may be nested {MAX_NESTING} deep, and one chain of operators may have {} members.",
+        limits::MAX_CHAIN
+    ))
 }
 
 /// The number of characters before a byte offset, from 1.
@@ -140,11 +142,18 @@ fn near(sql: &str, lines: &[usize], token: &TokenWithSpan) -> Error {
     }
     let start = offset(sql, lines, token.span.start);
     let end = offset(sql, lines, token.span.end).max(start);
-    Error::new(ErrorKind::Syntax, format!("syntax error at or near \"{}\"", &sql[start..end])).position(characters(sql, start))
+    Error::new(ErrorKind::Syntax, format!("syntax error at or near \"{}\"", &sql[start..end]))
+        .position(characters(sql, start))
 }
 
 /// PostgreSQL names the token at which it gave up. sqlparser tells it as a place in its message.
-fn syntax_error(sql: &str, lines: &[usize], tokens: &[TokenWithSpan], error: &ParserError, next: &TokenWithSpan) -> Error {
+fn syntax_error(
+    sql: &str,
+    lines: &[usize],
+    tokens: &[TokenWithSpan],
+    error: &ParserError,
+    next: &TokenWithSpan,
+) -> Error {
     let message = match error {
         ParserError::RecursionLimitExceeded => return too_complex(),
         ParserError::ParserError(m) | ParserError::TokenizerError(m) => m,

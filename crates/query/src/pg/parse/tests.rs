@@ -19,7 +19,9 @@ fn sites() {
         Statement::CreateSite { name, engine, options, .. } if name == "beijing" && engine == "embedded" && options.is_empty()));
     assert!(matches!(one("create site hk engine postgres options (url 'postgres://x', pool '4');"),
         Statement::CreateSite { options, .. } if options["url"] == "postgres://x" && options["pool"] == "4"));
-    assert!(matches!(one("DROP SITE IF EXISTS a, b"), Statement::DropSite { names, if_exists: true } if names == ["a", "b"]));
+    assert!(
+        matches!(one("DROP SITE IF EXISTS a, b"), Statement::DropSite { names, if_exists: true } if names == ["a", "b"])
+    );
 }
 
 #[test]
@@ -49,9 +51,13 @@ fn fragments() {
         other => panic!("{other:?}"),
     };
     let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES IN ('a', NULL) TABLESPACE s");
-    assert!(matches!(&f.bounds, Bounds::In(v) if v.len() == 2) && f.tablespace.as_deref() == Some("s") && f.parent == "t");
+    assert!(
+        matches!(&f.bounds, Bounds::In(v) if v.len() == 2) && f.tablespace.as_deref() == Some("s") && f.parent == "t"
+    );
     let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES FROM (MINVALUE, 1) TO (10, MAXVALUE)");
-    assert!(matches!(&f.bounds, Bounds::FromTo(a, b) if matches!(a[..], [Bound::Min, Bound::Value(_)]) && matches!(b[1], Bound::Max)));
+    assert!(
+        matches!(&f.bounds, Bounds::FromTo(a, b) if matches!(a[..], [Bound::Min, Bound::Value(_)]) && matches!(b[1], Bound::Max))
+    );
     let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES WITH (MODULUS 4, REMAINDER 3)");
     assert!(matches!(f.bounds, Bounds::Hash { modulus: 4, remainder: 3 }));
     let f = bounds("CREATE TABLE p PARTITION OF t DEFAULT WITH (sites = 'a, b', replication = 'all')");
@@ -62,12 +68,23 @@ fn fragments() {
 fn roles_and_maintenance() {
     assert!(matches!(one("CREATE USER ann WITH PASSWORD 'x' SUPERUSER"),
         Statement::CreateRole { name, attributes: RoleAttributes { login: Some(true), superuser: Some(true), password: Some(Some(_)) }, .. } if name == "ann"));
-    assert!(matches!(one("ALTER ROLE ann PASSWORD NULL"), Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }));
+    assert!(matches!(
+        one("ALTER ROLE ann PASSWORD NULL"),
+        Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }
+    ));
     assert!(matches!(one("VACUUM (FULL, ANALYZE) t"), Statement::Vacuum { tables, analyze: true } if tables == ["t"]));
-    assert!(matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables, analyze: true } if tables.len() == 1));
+    assert!(
+        matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables, analyze: true } if tables.len() == 1)
+    );
     assert!(matches!(one("ANALYZE"), Statement::Analyze { tables } if tables.is_empty()));
     assert!(matches!(one("CHECKPOINT"), Statement::Checkpoint));
-    for sql in ["DISCARD ALL", "COMMENT ON TABLE t IS 'x'", "BEGIN ISOLATION LEVEL SERIALIZABLE", "SHOW x", "TRUNCATE a, b RESTART IDENTITY"] {
+    for sql in [
+        "DISCARD ALL",
+        "COMMENT ON TABLE t IS 'x'",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "SHOW x",
+        "TRUNCATE a, b RESTART IDENTITY",
+    ] {
         assert!(matches!(one(sql), Statement::Sql(_)), "{sql}");
     }
 }

@@ -1,0 +1,161 @@
+//! A system table: its columns, and a function that makes its rows.
+
+use crate::rows;
+use async_trait::async_trait;
+use atoll_model::{Catalog, Row, SqlType, Value};
+use atoll_ports::cluster::Cluster;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{SchemaProvider, Session, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::datasource::TableType;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::ExecutionPlan;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// What rows are made from.
+pub struct Source<'a> {
+    /// The catalog.
+    pub catalog: &'a Catalog,
+    /// The cluster, for statistics.
+    pub cluster: &'a Arc<dyn Cluster>,
+}
+
+type Rows = fn(&Source<'_>) -> Vec<Row>;
+
+/// A system table.
+#[derive(Clone)]
+pub struct Definition {
+    /// Its name.
+    pub name: &'static str,
+    columns: Vec<(&'static str, SqlType)>,
+    rows: Rows,
+}
+
+/// A table with columns written as `name:type`, the type being one letter: o object id, t text, i int4, s int2, l int8, b boolean,
+/// f real, d double, z timestamptz; in upper case an array of it.
+pub fn table(name: &'static str, columns: &'static str, rows: Rows) -> Definition {
+    let columns = columns
+        .split_whitespace()
+        .map(|column| {
+            let (name, letter) = column.split_once(':').unwrap_or((column, "t"));
+            let scalar = match letter.to_ascii_lowercase().as_str() {
+                "o" | "l" => SqlType::Int8,
+                "i" => SqlType::Int4,
+                "s" => SqlType::Int2,
+                "b" => SqlType::Bool,
+                "f" => SqlType::Float4,
+                "d" => SqlType::Float8,
+                "z" => SqlType::TimestampTz,
+                _ => SqlType::Text,
+            };
+            let array = letter.chars().all(|c| c.is_ascii_uppercase());
+            (name, if array { SqlType::Array(Box::new(scalar)) } else { scalar })
+        })
+        .collect();
+    Definition { name, columns, rows }
+}
+
+/// A table that is empty, truthfully: there are no such objects.
+pub fn empty(name: &'static str, columns: &'static str) -> Definition {
+    table(name, columns, |_| vec![])
+}
+
+/// Text.
+pub fn t(text: impl Into<String>) -> Value {
+    Value::Text(text.into())
+}
+
+/// An object id.
+pub fn o(oid: impl Into<i64>) -> Value {
+    Value::Int8(oid.into())
+}
+
+/// A boolean.
+pub fn b(value: bool) -> Value {
+    Value::Bool(value)
+}
+
+/// Text or NULL.
+pub fn maybe(text: Option<String>) -> Value {
+    text.map_or(Value::Null, Value::Text)
+}
+
+/// The schema of system tables.
+pub struct SystemSchema {
+    tables: BTreeMap<&'static str, Arc<SystemTable>>,
+}
+
+impl SystemSchema {
+    pub(super) fn new(definitions: Vec<Definition>, catalog: Arc<Catalog>, cluster: Arc<dyn Cluster>) -> Self {
+        let tables = definitions
+            .into_iter()
+            .map(|definition| {
+                let schema = rows::schema_of(definition.columns.iter().map(|(n, t)| (*n, t)));
+                let name = definition.name;
+                (name, Arc::new(SystemTable { definition, schema, catalog: catalog.clone(), cluster: cluster.clone() }))
+            })
+            .collect();
+        SystemSchema { tables }
+    }
+}
+
+impl fmt::Debug for SystemSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.tables.keys()).finish()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.keys().map(ToString::to_string).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Ok(self.tables.get(name).map(|t| t.clone() as Arc<dyn TableProvider>))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.contains_key(name)
+    }
+}
+
+struct SystemTable {
+    definition: Definition,
+    schema: SchemaRef,
+    catalog: Arc<Catalog>,
+    cluster: Arc<dyn Cluster>,
+}
+
+impl fmt::Debug for SystemTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SystemTable").field(&self.definition.name).finish()
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let rows = (self.definition.rows)(&Source { catalog: &self.catalog, cluster: &self.cluster });
+        let types: Vec<SqlType> = self.definition.columns.iter().map(|(_, t)| t.clone()).collect();
+        let batch = rows::to_batch(&self.schema, &types, &rows).map_err(|e| DataFusionError::External(Box::new(e)))?;
+        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)
+    }
+}

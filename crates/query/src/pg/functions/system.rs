@@ -1,0 +1,264 @@
+//! Functions about the catalog: names and definitions by object id, sizes, privileges.
+
+use super::definitions::{self as def, last_name};
+use super::scalar::{Scalar, integer, text};
+use atoll_model::{Catalog, Error, ErrorKind, RelationId, Result, SqlType, Value};
+use std::sync::Arc;
+
+pub(super) fn functions(catalog: &Arc<Catalog>) -> Vec<Scalar> {
+    let mut made = by_oid(catalog);
+    made.extend(plain());
+    made
+}
+
+/// A function of the catalog.
+fn of(
+    catalog: &Arc<Catalog>,
+    name: &'static str,
+    arity: std::ops::RangeInclusive<usize>,
+    returns: SqlType,
+    body: impl Fn(&Catalog, &[Value]) -> Result<Value> + Send + Sync + 'static,
+) -> Scalar {
+    let catalog = catalog.clone();
+    Scalar::new(name, arity, returns, move |_, args| body(&catalog, args)).stable()
+}
+
+fn optional(value: Option<String>) -> Value {
+    value.map_or(Value::Null, Value::Text)
+}
+
+fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
+    let regclass = |types: &[SqlType]| {
+        Ok(if matches!(types.first(), Some(SqlType::Int2 | SqlType::Int4 | SqlType::Int8)) {
+            SqlType::Text
+        } else {
+            SqlType::Int8
+        })
+    };
+    vec![
+        of(catalog, "atoll_regclass", 1..=1, SqlType::Int8, |catalog, args| match &args[0] {
+            Value::Text(name) => {
+                if let Ok(oid) = name.parse() {
+                    return Ok(Value::Int8(oid));
+                }
+                let plain = last_name(name);
+                def::oid_of(catalog, &plain)
+                    .or_else(|| crate::pg::catalogs::system_oid(&plain))
+                    .map(Value::Int8)
+                    .ok_or_else(|| Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist")))
+            }
+            oid => Ok(Value::Text(match integer(oid) {
+                0 => "-".into(),
+                oid => def::relation_of(catalog, oid).map_or_else(|| oid.to_string(), |n| def::quote_ident(&n)),
+            })),
+        })
+        .returning(regclass),
+        of(catalog, "to_regclass", 1..=1, SqlType::Int8, |catalog, args| {
+            let plain = last_name(text(&args[0]));
+            Ok(def::oid_of(catalog, &plain)
+                .or_else(|| crate::pg::catalogs::system_oid(&plain))
+                .map_or(Value::Null, Value::Int8))
+        }),
+        of(catalog, "atoll_regrole", 1..=1, SqlType::Int8, |catalog, args| match &args[0] {
+            Value::Text(name) => Ok(Value::Int8(def::role_oid(catalog, &last_name(name)))),
+            oid => Ok(Value::Text(role(catalog, integer(oid)))),
+        })
+        .returning(regclass),
+        of(catalog, "pg_get_userbyid", 1..=1, SqlType::Text, |catalog, args| {
+            Ok(Value::Text(role(catalog, integer(&args[0]))))
+        }),
+        of(catalog, "pg_get_indexdef", 1..=3, SqlType::Text, |catalog, args| {
+            let Some((table, index)) = def::index_of(catalog, integer(&args[0])) else { return Ok(Value::Null) };
+            if let Some(column) = args.get(1).map(integer).filter(|c| *c > 0) {
+                let columns = index.map_or(&table.key, |i| &i.columns);
+                let id = usize::try_from(column - 1).ok().and_then(|c| columns.get(c));
+                return Ok(optional(
+                    id.and_then(|id| table.position(*id)).map(|p| def::quote_ident(&table.columns[p].name)),
+                ));
+            }
+            Ok(Value::Text(def::index_definition(table, index)))
+        }),
+        of(catalog, "pg_get_constraintdef", 1..=2, SqlType::Text, |catalog, args| {
+            let oid = integer(&args[0]);
+            for table in catalog.tables.values() {
+                for (at, constraint) in def::constraints(table).iter().enumerate() {
+                    if def::constraint_oid(table, at) == oid {
+                        return Ok(Value::Text(def::constraint_definition(catalog, table, constraint)));
+                    }
+                }
+            }
+            Ok(Value::Null)
+        }),
+        of(catalog, "pg_get_viewdef", 1..=2, SqlType::Text, |catalog, args| {
+            let view = match &args[0] {
+                Value::Text(name) => catalog.view(&last_name(name)),
+                oid => u32::try_from(integer(oid)).ok().and_then(|id| catalog.views.get(&RelationId(id))),
+            };
+            Ok(optional(view.map(|v| format!(" {};", v.query))))
+        }),
+        of(catalog, "pg_get_partkeydef", 1..=1, SqlType::Text, |catalog, args| {
+            let table = u32::try_from(integer(&args[0])).ok().and_then(|id| catalog.tables.get(&RelationId(id)));
+            Ok(optional(table.and_then(|t| def::partition_key(t))))
+        }),
+        of(catalog, "pg_get_serial_sequence", 2..=2, SqlType::Text, |catalog, args| {
+            let table = catalog.table(&last_name(text(&args[0])));
+            let sequence = table.and_then(|t| {
+                let column = t.columns.iter().find(|c| c.name == text(&args[1]))?;
+                catalog.sequences.values().find(|s| s.owned_by == Some((t.id, column.id)))
+            });
+            Ok(optional(sequence.map(|s| format!("public.{}", def::quote_ident(&s.name)))))
+        }),
+    ]
+}
+
+fn role(catalog: &Catalog, oid: i64) -> String {
+    catalog
+        .roles
+        .keys()
+        .find(|n| def::role_oid(catalog, n) == oid)
+        .cloned()
+        .unwrap_or_else(|| format!("unknown (OID={oid})"))
+}
+
+fn plain() -> Vec<Scalar> {
+    let yes =
+        |name: &'static str, arity| Scalar::new(name, arity, SqlType::Bool, |_, _| Ok(Value::Bool(true))).stable();
+    let no =
+        |name: &'static str, arity| Scalar::new(name, arity, SqlType::Bool, |_, _| Ok(Value::Bool(false))).stable();
+    let none = |name: &'static str, arity| Scalar::new(name, arity, SqlType::Text, |_, _| Ok(Value::Null)).stable();
+    let zero = |name: &'static str, arity| Scalar::new(name, arity, SqlType::Int8, |_, _| Ok(Value::Int8(0))).stable();
+    let regtype = |types: &[SqlType]| {
+        Ok(if matches!(types.first(), Some(SqlType::Int2 | SqlType::Int4 | SqlType::Int8)) {
+            SqlType::Text
+        } else {
+            SqlType::Int8
+        })
+    };
+    vec![
+        yes("pg_table_is_visible", 1..=1),
+        yes("pg_type_is_visible", 1..=1),
+        yes("pg_function_is_visible", 1..=1),
+        yes("pg_operator_is_visible", 1..=1),
+        yes("pg_opclass_is_visible", 1..=1),
+        yes("pg_collation_is_visible", 1..=1),
+        yes("pg_statistics_obj_is_visible", 1..=1),
+        yes("has_table_privilege", 2..=3),
+        yes("has_schema_privilege", 2..=3),
+        yes("has_database_privilege", 2..=3),
+        yes("has_column_privilege", 3..=4),
+        yes("has_any_column_privilege", 2..=3),
+        yes("has_sequence_privilege", 2..=3),
+        yes("has_function_privilege", 2..=3),
+        yes("has_tablespace_privilege", 2..=3),
+        yes("pg_has_role", 2..=3),
+        no("pg_is_other_temp_schema", 1..=1),
+        no("pg_relation_is_publishable", 1..=1),
+        none("obj_description", 1..=2),
+        none("col_description", 2..=2),
+        none("shobj_description", 2..=2),
+        none("pg_get_ruledef", 1..=2),
+        none("pg_get_triggerdef", 1..=2),
+        none("pg_get_functiondef", 1..=1),
+        none("pg_get_function_result", 1..=1),
+        none("pg_get_function_arguments", 1..=1),
+        none("pg_get_function_identity_arguments", 1..=1),
+        none("pg_get_statisticsobjdef_columns", 1..=1),
+        none("pg_tablespace_location", 1..=1),
+        zero("pg_my_temp_schema", 0..=0),
+        zero("pg_stat_get_numscans", 1..=1),
+        zero("pg_relation_filenode", 1..=1),
+        Scalar::new("pg_get_expr", 2..=3, SqlType::Text, |_, args| Ok(args[0].clone())),
+        Scalar::new("format_type", 2..=2, SqlType::Text, |_, args| {
+            Ok(match (&args[0], &args[1]) {
+                (Value::Null, _) => Value::Null,
+                (oid, typmod) => Value::Text(def::format_type(integer(oid), typmod.as_i64().unwrap_or(-1))),
+            })
+        })
+        .with_nulls(),
+        Scalar::new("atoll_regtype", 1..=1, SqlType::Int8, |_, args| match &args[0] {
+            Value::Text(name) => SqlType::parse(&last_name(name))
+                .map(|t| Value::Int8(i64::from(t.pg_oid())))
+                .ok_or_else(|| Error::new(ErrorKind::UndefinedObject, format!("type \"{name}\" does not exist"))),
+            oid => Ok(Value::Text(if integer(oid) == 0 { "-".into() } else { def::format_type(integer(oid), -1) })),
+        })
+        .returning(regtype),
+        Scalar::new("atoll_regproc", 1..=1, SqlType::Int8, |_, args| match &args[0] {
+            Value::Text(name) => {
+                Err(Error::new(ErrorKind::UndefinedFunction, format!("function \"{name}\" does not exist")))
+            }
+            oid => Ok(Value::Text(if integer(oid) == 0 { "-".into() } else { integer(oid).to_string() })),
+        })
+        .returning(regtype),
+        Scalar::new("atoll_regnamespace", 1..=1, SqlType::Int8, |_, args| {
+            const NAMES: [(&str, i64); 4] = [
+                ("pg_catalog", def::PG_CATALOG),
+                ("public", def::PUBLIC),
+                ("information_schema", def::INFORMATION_SCHEMA),
+                ("atoll", def::ATOLL),
+            ];
+            match &args[0] {
+                Value::Text(name) => {
+                    let plain = last_name(name);
+                    NAMES.iter().find(|(n, _)| *n == plain).map(|(_, oid)| Value::Int8(*oid)).ok_or_else(|| {
+                        Error::new(ErrorKind::InvalidSchema, format!("schema \"{name}\" does not exist"))
+                    })
+                }
+                oid => Ok(Value::Text(
+                    NAMES
+                        .iter()
+                        .find(|(_, o)| *o == integer(oid))
+                        .map_or_else(|| integer(oid).to_string(), |(n, _)| (*n).into()),
+                )),
+            }
+        })
+        .returning(regtype),
+        Scalar::new("pg_encoding_to_char", 1..=1, SqlType::Text, |_, args| {
+            Ok(Value::Text(if integer(&args[0]) == 6 { "UTF8".into() } else { String::new() }))
+        }),
+        Scalar::new("pg_char_to_encoding", 1..=1, SqlType::Int4, |_, args| {
+            Ok(Value::Int4(if text(&args[0]).eq_ignore_ascii_case("utf8") { 6 } else { -1 }))
+        }),
+        Scalar::new("pg_size_pretty", 1..=1, SqlType::Text, |_, args| {
+            let bytes = match &args[0] {
+                Value::Numeric(n, s) => {
+                    atoll_model::text::rescale(*n, *s, 0).and_then(|n| i64::try_from(n).ok()).unwrap_or(i64::MAX)
+                }
+                other => integer(other),
+            };
+            Ok(Value::Text(pretty(bytes)))
+        }),
+        Scalar::new("pg_typeof", 1..=1, SqlType::Text, |call, _| {
+            Ok(Value::Text(
+                call.types.first().map_or_else(|| "unknown".into(), |t| def::format_type(i64::from(t.pg_oid()), -1)),
+            ))
+        })
+        .with_nulls(),
+        Scalar::new("quote_ident", 1..=1, SqlType::Text, |_, args| Ok(Value::Text(def::quote_ident(text(&args[0]))))),
+        Scalar::new("quote_literal", 1..=1, SqlType::Text, |call, args| {
+            let shown = super::scalar::shown(&call.types[0], &args[0]);
+            let escaped = shown.replace('\'', "''");
+            Ok(Value::Text(if shown.contains('\\') {
+                format!("E'{}'", escaped.replace('\\', "\\\\"))
+            } else {
+                format!("'{escaped}'")
+            }))
+        }),
+    ]
+}
+
+/// A size as `pg_size_pretty` prints it: the next unit from ten times its size on, rounded half up.
+fn pretty(bytes: i64) -> String {
+    const UNITS: [&str; 6] = ["bytes", "kB", "MB", "GB", "TB", "PB"];
+    let mut size = i128::from(bytes);
+    let mut unit = 0;
+    // Half a unit of the next size is kept as an extra bit, as PostgreSQL does.
+    let mut doubled = size * 2;
+    while unit + 1 < UNITS.len() && doubled.abs() >= 20_480 - i128::from(unit > 0) {
+        doubled /= 1024;
+        unit += 1;
+    }
+    if unit > 0 {
+        size = (doubled + doubled.signum()) / 2;
+    }
+    format!("{size} {}", UNITS[unit])
+}
