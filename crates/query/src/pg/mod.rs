@@ -8,7 +8,7 @@ pub mod parse;
 pub mod rewrite;
 
 pub use catalogs::schemas;
-pub use functions::{SessionAccess, SessionHooks, register};
+pub use functions::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
 pub use parse::{CreateTable, Statement};
 
 use atoll_model::{Error, ErrorKind, Result};

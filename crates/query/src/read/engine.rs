@@ -7,6 +7,7 @@ use super::catalog::{self, AtollSchemaProvider, DATABASE, PUBLIC};
 use super::error::map_error;
 use super::localize::{self, Localized};
 use super::overflow::CheckedArithmetic;
+use crate::pg::{self, SessionAccess, SessionHooks};
 use atoll_model::{Catalog, Result};
 use atoll_ports::cluster::{Cluster, Transaction};
 use atoll_ports::session::BatchStream;
@@ -41,16 +42,6 @@ impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions { memory_limit: 1 << 30, spill_dir: None, parallelism: 0, batch_size: 8192 }
     }
-}
-
-/// What functions such as `current_user` need to know of the session.
-pub(crate) trait SessionFacts {
-    /// The user.
-    fn user(&self) -> &str;
-    /// The number by which clients cancel.
-    fn process_id(&self) -> i32;
-    /// All settings.
-    fn settings(&self) -> Vec<(String, String)>;
 }
 
 /// From bound plans to rows.
@@ -101,22 +92,23 @@ impl Engine {
     ///
     /// # Errors
     /// `Internal` when functions cannot be registered.
-    pub(crate) fn session_state(
-        &self,
-        catalog: &Arc<Catalog>,
-        show_hidden: bool,
-        session: &dyn SessionFacts,
-    ) -> Result<SessionState> {
-        tracing::trace!(
-            user = session.user(),
-            pid = session.process_id(),
-            settings = session.settings().len(),
-            "planner state"
-        );
-        let template = self.template.clone();
-        let others: Arc<[(String, Arc<dyn SchemaProvider>)]> = Arc::new([]);
+    pub(crate) fn session_state(&self, catalog: &Arc<Catalog>, show_hidden: bool, user: &str) -> Result<SessionState> {
+        let mut template = self.template.as_ref().clone();
+        pg::register(&mut template, catalog, user).map_err(map_error)?;
+        let template = Arc::new(template);
+        let others: Arc<[(String, Arc<dyn SchemaProvider>)]> =
+            pg::schemas(catalog, &self.cluster).into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
         let public = AtollSchemaProvider::new(catalog.clone(), show_hidden, template.clone(), others.clone());
         catalog::with_public(&template, Arc::new(public), &others).map_err(map_error)
+    }
+
+    /// The same planner state, whose functions see a session.
+    pub(crate) fn running(&self, state: &SessionState, access: Arc<dyn SessionAccess>) -> SessionState {
+        let mut state = state.clone();
+        state.config_mut().options_mut().extensions.insert(SessionHooks(Some(access)));
+        let options = state.config_options().clone();
+        state.execution_props_mut().mark_start_execution(options);
+        state
     }
 
     /// Optimizes a plan; its parameters may be open.

@@ -21,7 +21,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use engine::Engine;
 pub use engine::EngineOptions;
-pub(crate) use engine::{Engine, SessionFacts};
 pub(crate) use error::{external, map_error};
 pub(crate) use explain::ExplainOptions;

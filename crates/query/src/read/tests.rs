@@ -1,7 +1,7 @@
 //! The same questions over several ways to split the same rows: the answers must not differ; and what EXPLAIN says of them.
 
 use super::testing::{Define, Memory, column, hash};
-use super::{Engine, EngineOptions, ExplainOptions, SessionFacts, map_error};
+use super::{Engine, EngineOptions, ExplainOptions, map_error};
 use crate::rows;
 use atoll_model::{ErrorKind, FragmentBounds, Fragmentation, RangeBound, Result, Row, SqlType, Value};
 use atoll_ports::cluster::Cluster;
@@ -11,19 +11,6 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use futures::TryStreamExt;
 use std::sync::Arc;
-
-struct Nobody;
-impl SessionFacts for Nobody {
-    fn user(&self) -> &str {
-        "atoll"
-    }
-    fn process_id(&self) -> i32 {
-        1
-    }
-    fn settings(&self) -> Vec<(String, String)> {
-        vec![]
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Layout {
@@ -111,7 +98,7 @@ struct World {
 fn world(layout: Layout) -> World {
     let cluster: Arc<dyn Cluster> = Arc::new(memory(layout));
     let engine = Engine::new(cluster.clone(), EngineOptions { parallelism: 2, ..EngineOptions::default() }).unwrap();
-    let state = engine.session_state(&cluster.catalog(), false, &Nobody).unwrap();
+    let state = engine.session_state(&cluster.catalog(), false, "atoll").unwrap();
     World { engine, cluster, state }
 }
 

@@ -1,18 +1,24 @@
 //! What a running statement has at hand: its transaction, its catalog's planner states, its parameters.
 
+use super::access::Access;
 use crate::dml::params;
+use crate::pg;
 use crate::read::{self, Engine};
 use crate::rows;
 use atoll_model::{Error, ErrorKind, RelationId, Result, Row, SqlType, Value};
 use atoll_ports::cluster::{Cluster, Transaction};
+use atoll_ports::session::BatchStream;
 use atoll_ports::session::Canceller;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::parser::Statement as PlannedStatement;
-use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{Expr as AstExpr, Statement as Ast};
 use futures::TryStreamExt;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -29,6 +35,7 @@ pub(crate) struct SequenceValues {
 #[derive(Clone)]
 pub(crate) struct StatementContext {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) access: Arc<Access>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) txn: Arc<dyn Transaction>,
     /// Planner state over the transaction's catalog.
@@ -46,7 +53,7 @@ impl StatementContext {
     ///
     /// # Errors
     /// `UndefinedParameter`.
-    pub(crate) fn parameter(&self, expr: &Expr) -> Result<Option<(SqlType, Value)>> {
+    pub(crate) fn parameter(&self, expr: &AstExpr) -> Result<Option<(SqlType, Value)>> {
         let Some(at) = params::placeholder(expr) else { return Ok(None) };
         match (self.param_types.get(at), self.params.get(at)) {
             (Some(ty), Some(value)) => Ok(Some((ty.clone(), value.clone()))),
@@ -59,7 +66,15 @@ impl StatementContext {
     /// # Errors
     /// Those of binding; `NotSupported` for subqueries.
     pub(crate) fn compile(&self, sql: &str, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-        compile(&self.state, sql, schema)
+        let expr = bind(&self.state, sql, schema)?;
+        let running;
+        let state = if pg::expression_asks_session(&expr) {
+            running = self.engine.running(&self.state, self.access.clone());
+            &running
+        } else {
+            self.state.as_ref()
+        };
+        state.create_physical_expr(expr, schema).map_err(read::map_error)
     }
 
     /// Evaluates an expression without columns `count` times (volatile functions anew each time).
@@ -98,7 +113,7 @@ impl StatementContext {
         params::substitute(&mut ast, &self.param_types, &self.params)?;
         let plan = plan(state, ast).await?;
         let plan = self.engine.optimize(state, &plan)?;
-        let (schema, mut stream) = self.engine.execute(state, &plan, self.txn.clone()).await?;
+        let (schema, mut stream) = self.execute_in(state, &plan).await?;
         let types = types_of(&schema)?;
         let mut rows = vec![];
         while let Some(batch) = stream.try_next().await? {
@@ -106,6 +121,27 @@ impl StatementContext {
             rows.append(&mut rows::from_batch(&batch, &types)?);
         }
         Ok((types, rows))
+    }
+
+    /// Runs an optimized plan, its parameters replaced.
+    ///
+    /// # Errors
+    /// Those of planning; those of execution come with the stream.
+    pub(crate) async fn execute(&self, plan: &LogicalPlan) -> Result<(SchemaRef, BatchStream)> {
+        self.execute_in(&self.state, plan).await
+    }
+
+    async fn execute_in(&self, state: &Arc<SessionState>, plan: &LogicalPlan) -> Result<(SchemaRef, BatchStream)> {
+        self.engine.execute(&self.running_state(state, plan), plan, self.txn.clone()).await
+    }
+
+    /// The planner state in which a plan runs: functions that ask the session see it.
+    pub(crate) fn running_state<'s>(&self, state: &'s Arc<SessionState>, plan: &LogicalPlan) -> Cow<'s, SessionState> {
+        if pg::plan_asks_session(plan) {
+            Cow::Owned(self.engine.running(state, self.access.clone()))
+        } else {
+            Cow::Borrowed(state)
+        }
     }
 
     /// Remembers a sequence's value for `currval` and `lastval`.
@@ -128,7 +164,8 @@ impl StatementContext {
 ///
 /// # Errors
 /// Those of binding.
-pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<datafusion::logical_expr::LogicalPlan> {
+pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<LogicalPlan> {
+    let ast = pg::rewrite(ast)?;
     state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await.map_err(read::map_error)
 }
 
@@ -137,10 +174,13 @@ pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<datafusion::l
 /// # Errors
 /// Those of binding; `NotSupported` for subqueries.
 pub(crate) fn compile(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-    let expr = crate::pg::parse::parse_expression(sql)?;
-    let expr = ExprWithAlias { expr, alias: None };
-    let expr = state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)?;
+    let expr = bind(state, sql, schema)?;
     state.create_physical_expr(expr, schema).map_err(read::map_error)
+}
+
+fn bind(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Expr> {
+    let expr = pg::parse_expression(sql)?;
+    state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)
 }
 
 /// SQL types of a result's columns.

@@ -139,8 +139,10 @@ impl SqlSession {
             }
             Ast::Reset(reset) => {
                 match &reset.reset {
-                    Reset::ALL => self.settings.reset(),
-                    Reset::ConfigurationParameter(name) => self.settings.set(&name.to_string(), None)?,
+                    Reset::ALL => Arc::make_mut(&mut self.settings).reset(),
+                    Reset::ConfigurationParameter(name) => {
+                        Arc::make_mut(&mut self.settings).set(&name.to_string(), None)?
+                    }
                     other => return Err(Error::unsupported(format!("RESET {other:?}"))),
                 }
                 done("RESET")
@@ -154,7 +156,7 @@ impl SqlSession {
                     ));
                 }
                 if matches!(object_type, DiscardObject::ALL) {
-                    self.settings.reset();
+                    Arc::make_mut(&mut self.settings).reset();
                     self.named.clear();
                     *self.sequences.lock() = super::SequenceValues::default();
                 }
@@ -269,26 +271,29 @@ impl SqlSession {
                     return self.change_block(|o| o.isolation = level);
                 }
                 let _ = matches!(scope, Some(ContextModifier::Local));
-                self.settings.set(&name, value.as_deref())
+                Arc::make_mut(&mut self.settings).set(&name, value.as_deref())
             }
             Set::SetTimeZone { value, .. } => {
                 if is_default(value) {
-                    return self.settings.set("TimeZone", None);
+                    return Arc::make_mut(&mut self.settings).set("TimeZone", None);
                 }
-                self.settings.set("TimeZone", Some(&setting_value(value)))
+                Arc::make_mut(&mut self.settings).set("TimeZone", Some(&setting_value(value)))
             }
-            Set::SetNames { charset_name, .. } => self.settings.set("client_encoding", Some(&charset_name.value)),
-            Set::SetNamesDefault {} => self.settings.set("client_encoding", None),
+            Set::SetNames { charset_name, .. } => {
+                Arc::make_mut(&mut self.settings).set("client_encoding", Some(&charset_name.value))
+            }
+            Set::SetNamesDefault {} => Arc::make_mut(&mut self.settings).set("client_encoding", None),
             Set::SetTransaction { modes, session: true, .. } => {
                 for mode in modes {
                     match mode {
                         TransactionMode::IsolationLevel(level) => {
                             let level = level.to_string().to_lowercase();
-                            self.settings.set("default_transaction_isolation", Some(&level))?;
+                            Arc::make_mut(&mut self.settings).set("default_transaction_isolation", Some(&level))?;
                         }
                         TransactionMode::AccessMode(access) => {
                             let on = matches!(access, TransactionAccessMode::ReadOnly);
-                            self.settings.set("default_transaction_read_only", Some(if on { "on" } else { "off" }))?;
+                            Arc::make_mut(&mut self.settings)
+                                .set("default_transaction_read_only", Some(if on { "on" } else { "off" }))?;
                         }
                     }
                 }

@@ -44,7 +44,7 @@ impl SqlSession {
             };
             let plan = super::context::plan(&cx.state, crate::session::sql::parse_one(&sql)?).await?;
             let plan = cx.engine.optimize(&cx.state, &plan)?;
-            let (schema, stream) = cx.engine.execute(&cx.state, &plan, txn.clone()).await?;
+            let (schema, stream) = cx.execute(&plan).await?;
             return Ok(Execution::CopyOut {
                 options,
                 columns: columns_of(&schema)?,

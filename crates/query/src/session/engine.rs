@@ -48,7 +48,7 @@ impl Shared {
         if let Some((_, state)) = self.states.get(&key) {
             return Ok(state);
         }
-        let state = Arc::new(self.read.session_state(catalog, show_hidden, session)?);
+        let state = Arc::new(self.read.session_state(catalog, show_hidden, &session.user)?);
         self.states.insert(key, (catalog.clone(), state.clone()));
         Ok(state)
     }
@@ -97,7 +97,8 @@ impl Database for SqlEngine {
             engine: self.0.clone(),
             user: startup.user,
             process_id: startup.process_id,
-            settings,
+            settings: Arc::new(settings),
+            pending_settings: Arc::default(),
             settings_before: None,
             current: Current::default(),
             block_options: None,

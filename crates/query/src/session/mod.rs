@@ -3,6 +3,7 @@
 //! A statement is parsed once, bound to a [`bound::Bound`] when it is prepared, and run as often as asked. Whatever fails inside a
 //! transaction block marks the block as failed.
 
+mod access;
 pub(crate) mod bound;
 pub(crate) mod context;
 mod control;
@@ -19,7 +20,6 @@ pub use engine::{EngineOptions, SqlEngine};
 use crate::dml;
 use crate::keyed;
 use crate::pg::parse::{self, Statement};
-use crate::read;
 use async_trait::async_trait;
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Value};
 use atoll_ports::cluster::Transaction;
@@ -43,9 +43,10 @@ pub(crate) struct SqlSession {
     engine: Arc<engine::Shared>,
     user: String,
     process_id: i32,
-    settings: Settings,
+    settings: Arc<Settings>,
+    pending_settings: access::PendingSettings,
     /// Settings as they were when the transaction block began, to return to when it is rolled back.
-    settings_before: Option<Settings>,
+    settings_before: Option<Arc<Settings>>,
     current: Current,
     /// Options of the transaction block, until its first statement fixes them.
     block_options: Option<BranchOptions>,
@@ -83,7 +84,17 @@ impl SqlSession {
 
     fn context(&self, txn: &Arc<dyn Transaction>, bound: &Bound, params: Vec<Value>) -> Result<StatementContext> {
         let catalog = txn.catalog();
+        let access = access::Access {
+            process_id: self.process_id,
+            began: self.current.began(),
+            txn: txn.clone(),
+            cluster: self.engine.cluster.clone(),
+            settings: self.settings.clone(),
+            pending: self.pending_settings.clone(),
+            sequences: self.sequences.clone(),
+        };
         Ok(StatementContext {
+            access: Arc::new(access),
             engine: self.engine.read.clone(),
             cluster: self.engine.cluster.clone(),
             txn: txn.clone(),
@@ -96,6 +107,15 @@ impl SqlSession {
         })
     }
 
+    /// Settings that functions of earlier statements have changed.
+    fn take_over_settings(&mut self) {
+        for (name, value) in self.pending_settings.lock().drain(..) {
+            if let Err(error) = Arc::make_mut(&mut self.settings).set(&name, Some(&value)) {
+                tracing::error!(%error, name, "a setting that was checked is refused");
+            }
+        }
+    }
+
     fn notice(&mut self, severity: &'static str, sqlstate: &'static str, message: impl Into<String>) {
         self.notices.push(Notice { severity, sqlstate, message: message.into() });
     }
@@ -103,6 +123,7 @@ impl SqlSession {
     async fn run(&mut self, prepared: &Arc<Prepared>, params: Vec<Value>) -> Result<Execution> {
         let bound =
             prepared.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a plan of another engine"))?;
+        self.take_over_settings();
         if let Some(done) = self.control(&bound, &params).await? {
             return Ok(done);
         }
@@ -148,7 +169,7 @@ impl SqlSession {
             keys.lock(&cx).await?;
         }
         let plan = bound.plan(&cx).await?;
-        let (schema, stream) = cx.engine.execute(&cx.state, &plan, txn.clone()).await?;
+        let (schema, stream) = cx.execute(&plan).await?;
         let columns = if prepared.columns.len() == schema.fields().len() {
             prepared.columns.clone()
         } else {
@@ -303,7 +324,8 @@ impl Session for SqlSession {
     }
 
     fn changed_settings(&mut self) -> Vec<(String, String)> {
-        self.settings.take_changed()
+        self.take_over_settings();
+        Arc::make_mut(&mut self.settings).take_changed()
     }
 
     fn notices(&mut self) -> Vec<Notice> {
@@ -319,16 +341,4 @@ impl Session for SqlSession {
 fn text_rows(name: &str, lines: Vec<String>, tag: &'static str) -> Execution {
     let columns = vec![ResultColumn { name: name.into(), ty: SqlType::Text }];
     Execution::Rows { columns, rows: lines.into_iter().map(|l| vec![Value::Text(l)]).collect(), tag }
-}
-
-impl read::SessionFacts for SqlSession {
-    fn user(&self) -> &str {
-        &self.user
-    }
-    fn process_id(&self) -> i32 {
-        self.process_id
-    }
-    fn settings(&self) -> Vec<(String, String)> {
-        self.settings.all().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-    }
 }

@@ -4,6 +4,7 @@ use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::cluster::Transaction;
 use atoll_ports::session::TransactionStatus;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The transaction that is open, if any.
 #[derive(Default)]
@@ -11,6 +12,8 @@ pub(crate) struct Current(Option<Open>);
 
 struct Open {
     txn: Arc<dyn Transaction>,
+    /// Microseconds since 1970.
+    began: i64,
     explicit: bool,
     failed: bool,
     savepoints: Vec<(String, u64)>,
@@ -25,8 +28,13 @@ impl Current {
         &mut self,
         begin: impl FnOnce() -> Arc<dyn Transaction>,
     ) -> Result<&Arc<dyn Transaction>> {
-        let open =
-            self.0.get_or_insert_with(|| Open { txn: begin(), explicit: false, failed: false, savepoints: vec![] });
+        let open = self.0.get_or_insert_with(|| Open {
+            txn: begin(),
+            began: micros(),
+            explicit: false,
+            failed: false,
+            savepoints: vec![],
+        });
         if open.failed {
             return Err(failed());
         }
@@ -36,6 +44,11 @@ impl Current {
     /// The open transaction.
     pub(crate) fn txn(&self) -> Option<&Arc<dyn Transaction>> {
         self.0.as_ref().map(|o| &o.txn)
+    }
+
+    /// When the open transaction began, in microseconds since 1970; now, when none is open.
+    pub(crate) fn began(&self) -> i64 {
+        self.0.as_ref().map_or_else(micros, |o| o.began)
     }
 
     /// Whether a transaction block is open.
@@ -53,7 +66,8 @@ impl Current {
         match &mut self.0 {
             Some(open) => !std::mem::replace(&mut open.explicit, true),
             None => {
-                self.0 = Some(Open { txn: begin(), explicit: true, failed: false, savepoints: vec![] });
+                self.0 =
+                    Some(Open { txn: begin(), began: micros(), explicit: true, failed: false, savepoints: vec![] });
                 true
             }
         }
@@ -147,6 +161,11 @@ impl Current {
             _ => TransactionStatus::Idle,
         }
     }
+}
+
+fn micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn find(savepoints: &[(String, u64)], name: &str) -> Result<usize> {

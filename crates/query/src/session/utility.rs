@@ -129,7 +129,7 @@ impl SqlSession {
                 .hint("EXPLAIN the SELECT that finds the same rows."));
         }
         let plan = context::plan(&cx.state, inner).await?;
-        let lines = cx.engine.explain(&cx.state, &plan, txn.clone(), &options).await?;
+        let lines = cx.engine.explain(&cx.running_state(&cx.state, &plan), &plan, txn.clone(), &options).await?;
         Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"))
     }
 }

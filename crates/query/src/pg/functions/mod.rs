@@ -11,7 +11,7 @@ mod session;
 mod system;
 mod text;
 
-pub use session::{SessionAccess, SessionHooks};
+pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
 use atoll_model::Catalog;
 use datafusion::execution::FunctionRegistry;

@@ -3,6 +3,8 @@
 use super::scalar::{Call, Scalar, integer, text};
 use atoll_model::{Catalog, Error, ErrorKind, Result, Sequence, SqlType, Value};
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ pub trait SessionAccess: Send + Sync + fmt::Debug {
     fn process_id(&self) -> i32;
     /// `txid_current()`
     fn transaction_id(&self) -> u64;
+    /// `now()`: microseconds since 1970 at which the transaction began.
+    fn transaction_start(&self) -> i64;
     /// `current_setting(…)`; `None`: there is no such setting.
     fn setting(&self, name: &str) -> Option<String>;
     /// `set_config(…)`: gives the value as it now is.
@@ -82,12 +86,64 @@ fn micros() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The functions here that ask the session's hooks.
+const ASKING: [&str; 18] = [
+    "pg_backend_pid",
+    "txid_current",
+    "pg_current_xact_id",
+    "current_setting",
+    "set_config",
+    "nextval",
+    "currval",
+    "lastval",
+    "setval",
+    "now",
+    "current_timestamp",
+    "transaction_timestamp",
+    "statement_timestamp",
+    "localtimestamp",
+    "current_date",
+    "today",
+    "timeofday",
+    "clock_timestamp",
+];
+
+/// Whether an expression calls a function that asks the session, outside of its subqueries.
+pub fn expression_asks_session(expr: &Expr) -> bool {
+    expr.exists(|e| Ok(matches!(e, Expr::ScalarFunction(f) if ASKING.contains(&f.name())))).unwrap_or(true)
+}
+
+/// Whether a plan calls a function that asks the session.
+pub fn plan_asks_session(plan: &LogicalPlan) -> bool {
+    let mut asks = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            asks |= expression_asks_session(expr);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    });
+    asks || walked.is_err()
+}
+
 /// The version that clients compare with what they know.
 pub const VERSION: &str = "PostgreSQL 15.0 (Atoll)";
 
 pub(super) fn functions(catalog: &Arc<Catalog>, user: &str) -> Vec<Scalar> {
     let constant = |name, value: String| {
         Scalar::new(name, 0..=0, SqlType::Text, move |_, _| Ok(Value::Text(value.clone()))).stable()
+    };
+    let began = |name| {
+        Scalar::new(name, 0..=0, SqlType::TimestampTz, |call, _| {
+            Ok(Value::TimestampTz(hooks(call)?.transaction_start()))
+        })
+        .stable()
+    };
+    let date = |name| {
+        Scalar::new(name, 0..=0, SqlType::Date, |call, _| {
+            let days = hooks(call)?.transaction_start().div_euclid(86_400_000_000);
+            Ok(Value::Date(i32::try_from(days).unwrap_or(i32::MAX)))
+        })
+        .stable()
     };
     let schemas = SqlType::Array(Box::new(SqlType::Text));
     let mut made = vec![
@@ -115,6 +171,16 @@ pub(super) fn functions(catalog: &Arc<Catalog>, user: &str) -> Vec<Scalar> {
         .stable(),
         Scalar::new("pg_is_in_recovery", 0..=0, SqlType::Bool, |_, _| Ok(Value::Bool(false))).stable(),
         Scalar::new("clock_timestamp", 0..=0, SqlType::TimestampTz, |_, _| Ok(Value::TimestampTz(micros()))).volatile(),
+        began("now"),
+        began("current_timestamp"),
+        began("transaction_timestamp"),
+        began("statement_timestamp"),
+        Scalar::new("localtimestamp", 0..=0, SqlType::Timestamp, |call, _| {
+            Ok(Value::Timestamp(hooks(call)?.transaction_start()))
+        })
+        .stable(),
+        date("current_date"),
+        date("today"),
         Scalar::new("gen_random_uuid", 0..=0, SqlType::Uuid, |_, _| Ok(Value::Text(uuid::Uuid::new_v4().to_string())))
             .volatile(),
         Scalar::new("inet_server_addr", 0..=0, SqlType::Text, |_, _| Ok(Value::Null)).stable(),
