@@ -29,9 +29,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 const FORMAT: &str = "atoll-storage 1\n";
 
+/// How often, and after which pause, a locked data directory is tried again.
+const LOCK_TRIES: usize = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(30);
 /// Key of the clock's lease in the store's own keyspace.
 pub(crate) const CLOCK_KEY: &[u8] = b"clock";
 
@@ -296,7 +300,16 @@ fn lock(dir: &Path) -> Result<File> {
         .truncate(false)
         .open(&path)
         .map_err(|e| io_error("opening", &path, &e))?;
-    match file.try_lock() {
+    // A process that is being forked elsewhere in this program holds a copy of an old descriptor until it executes, and a
+    // predecessor that was told to stop may be a moment from done: a short wait tells those from a directory in use.
+    let mut patience = LOCK_TRIES;
+    let mut locked = file.try_lock();
+    while patience > 0 && matches!(locked, Err(fs::TryLockError::WouldBlock)) {
+        std::thread::sleep(LOCK_PAUSE);
+        patience -= 1;
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();
