@@ -127,7 +127,11 @@ fn limits_hold() {
 
 #[test]
 fn copy_takes_postgresqls_booleans() {
-    for sql in ["COPY t FROM STDIN WITH (FREEZE ON)", "copy t from stdin (header off, format 'csv')", "COPY t TO STDOUT (HEADER 1)"] {
+    for sql in [
+        "COPY t FROM STDIN WITH (FREEZE ON)",
+        "copy t from stdin (header off, format 'csv')",
+        "COPY t TO STDOUT (HEADER 1)",
+    ] {
         one(sql);
     }
     assert_eq!(error("COPY t FROM STDIN WITH (FREEZE maybe)").0, ErrorKind::Syntax);
