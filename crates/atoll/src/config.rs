@@ -43,7 +43,7 @@ pub struct ServeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// A level, or a filter such as `info,atoll_query=debug`.
+    /// A level of Atoll's own messages, or a filter of targets such as `warn,atoll=info,fjall=debug`.
     pub level: String,
     /// Lines for people or objects for machines.
     pub format: LogFormat,

@@ -36,7 +36,7 @@ pub struct ServeArgs {
     /// Let running statements finish for this long when stopping [default: 10s]
     #[arg(long, env = "ATOLL_SHUTDOWN_GRACE", value_name = "TIME")]
     shutdown_grace: Option<Span>,
-    /// A level, or a filter such as info,atoll_query=debug [default: info]
+    /// A level, or a filter such as warn,atoll=info,fjall=debug [default: info]
     #[arg(long, env = "ATOLL_LOG_LEVEL", value_name = "FILTER")]
     pub log_level: Option<String>,
     /// The form of log lines [default: text]

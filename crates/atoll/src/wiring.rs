@@ -141,7 +141,6 @@ pub async fn start(config: &ServeConfig) -> Result<RunningServer, StartError> {
         ..FrontConfig::default()
     };
     let front = atoll_front::serve(front, Arc::new(engine), Arc::new(Status(node.clone()))).await?;
-    tracing::info!(sql = %front.sql_addr(), http = %front.http_addr(), data = %config.data.display(), "atoll is ready");
     Ok(RunningServer { front, node, store })
 }
 
