@@ -3,6 +3,7 @@
 //! Invariant: functions here work on [`Value`]s row by row, with SQL types known from the arguments' fields, so that what
 //! they give and how they fail is PostgreSQL's; NULL in gives NULL out unless a function says otherwise.
 
+mod aggregates;
 mod datetime;
 pub mod definitions;
 mod format;
@@ -39,6 +40,9 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
     functions.extend(datetime::functions());
     for function in functions {
         state.register_udf(Arc::new(function.into()))?;
+    }
+    for function in aggregates::functions() {
+        state.register_udaf(Arc::new(function))?;
     }
     Ok(())
 }
