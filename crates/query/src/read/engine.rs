@@ -176,6 +176,7 @@ impl Engine {
         txn: Arc<dyn Transaction>,
     ) -> Result<(SchemaRef, BatchStream)> {
         let localized = self.localize(plan.clone(), &txn)?;
+        crate::metrics::statement_over(localized.reductions.iter().map(|r| r.kept.len()).sum());
         let physical = self.physical(state, &localized.plan).await?;
         self.start(state, physical)
     }
