@@ -201,6 +201,15 @@ impl Binder<'_> {
                     columns = super::control::show_columns(variable);
                     Kind::Control
                 }
+                Ast::Declare { stmts } => {
+                    // The parameters are those of the cursor's query.
+                    for query in stmts.iter().filter_map(|d| d.for_query.as_ref()) {
+                        let mut ast = Ast::Query(query.clone());
+                        strip_locks(&mut ast);
+                        self.infer(&context::plan(self.state, ast).await?, &mut inferred)?;
+                    }
+                    Kind::Control
+                }
                 ast if super::control::is_control(ast) => Kind::Control,
                 Ast::Query(_) | Ast::Merge(_) => {
                     return Err(Error::unsupported("statements that change rows inside WITH, and MERGE")
@@ -380,7 +389,10 @@ fn highest(statement: &Statement) -> usize {
         }
     }
     let mut highest = Highest(0);
-    if let Statement::Sql(ast) = statement {
+    if let Statement::Sql(ast) = statement
+        // The parameters of a statement that is only prepared are its own.
+        && !matches!(ast.as_ref(), Ast::Prepare { .. })
+    {
         let _ = ast.visit(&mut highest);
     }
     highest.0
