@@ -14,6 +14,8 @@ mod wire;
 
 pub use config::{FrontConfig, Limits, Tls, TlsError};
 pub use http::StatusSource;
+#[cfg(feature = "fuzzing")]
+pub use wire::fuzzing;
 
 use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::scram;

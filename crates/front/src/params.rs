@@ -83,9 +83,9 @@ fn binary(ty: &SqlType, bytes: &[u8]) -> Result<Value> {
         SqlType::Bytea => Value::Bytea(bytes.to_vec()),
         SqlType::Date => {
             let days = i32::from_be_bytes(fixed(ty, bytes)?);
-            // The two extremes are PostgreSQL's infinities.
-            let finite = days != i32::MAX && days != i32::MIN;
-            Value::Date(days.checked_add(PG_EPOCH_DAYS).filter(|_| finite).ok_or_else(datetime)?)
+            // The two extremes are PostgreSQL's infinities, and beyond what it takes for a date.
+            let days = days.checked_add(PG_EPOCH_DAYS).filter(|days| text::DATES.contains(&i64::from(*days)));
+            Value::Date(days.ok_or_else(datetime)?)
         }
         SqlType::Time => {
             let micros = i64::from_be_bytes(fixed(ty, bytes)?);
@@ -96,8 +96,8 @@ fn binary(ty: &SqlType, bytes: &[u8]) -> Result<Value> {
         }
         SqlType::Timestamp | SqlType::TimestampTz => {
             let micros = i64::from_be_bytes(fixed(ty, bytes)?);
-            let finite = micros != i64::MAX && micros != i64::MIN;
-            let micros = micros.checked_add(PG_EPOCH_MICROS).filter(|_| finite).ok_or_else(datetime)?;
+            let micros = micros.checked_add(PG_EPOCH_MICROS).filter(|micros| text::TIMESTAMPS.contains(micros));
+            let micros = micros.ok_or_else(datetime)?;
             if *ty == SqlType::Timestamp { Value::Timestamp(micros) } else { Value::TimestampTz(micros) }
         }
         SqlType::Interval => {

@@ -10,6 +10,8 @@ mod channel;
 mod connection;
 mod extended;
 mod frontend;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod results;
 mod scram;
 mod server;

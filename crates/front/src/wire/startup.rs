@@ -141,26 +141,7 @@ async fn negotiate(
         let message = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.0");
         return Err(Stop::Fatal(Error::unsupported(message)));
     }
-    let mut startup = Startup::default();
-    let mut unknown = Vec::new();
-    while !fields.is_empty() {
-        let name = fields.text().map_err(Stop::Fatal)?;
-        if name.is_empty() {
-            break;
-        }
-        let value = fields.text().map_err(Stop::Fatal)?;
-        match name {
-            "user" => startup.user = value.to_string(),
-            "database" => startup.database = value.to_string(),
-            "replication" if !matches!(value, "false" | "off" | "no" | "0") => {
-                return Err(Stop::Fatal(Error::unsupported("replication connections")));
-            }
-            "replication" => {}
-            "options" => startup.settings.extend(options(value).map_err(Stop::Fatal)?),
-            _ if name.starts_with("_pq_.") => unknown.push(name),
-            _ => startup.settings.push((name.to_string(), value.to_string())),
-        }
-    }
+    let (mut startup, unknown) = parameters(fields.rest()).map_err(Stop::Fatal)?;
     if minor > 0 || !unknown.is_empty() {
         backend::negotiate_version(&mut channel.out, &unknown);
     }
@@ -190,6 +171,35 @@ async fn negotiate(
     backend::ready(&mut channel.out, session.status());
     channel.all_due();
     Ok(Some((session, process_id, permit)))
+}
+
+/// The parameters of a startup packet, behind its version: who connects and how, and protocol options that we do not know.
+///
+/// # Errors
+/// 08P01, 22021; 0A000 for replication; 42601 for malformed `options`.
+pub(super) fn parameters(body: &[u8]) -> Result<(Startup, Vec<&str>), Error> {
+    let mut fields = Fields::new(body);
+    let mut startup = Startup::default();
+    let mut unknown = Vec::new();
+    while !fields.is_empty() {
+        let name = fields.text()?;
+        if name.is_empty() {
+            break;
+        }
+        let value = fields.text()?;
+        match name {
+            "user" => startup.user = value.to_string(),
+            "database" => startup.database = value.to_string(),
+            "replication" if !matches!(value, "false" | "off" | "no" | "0") => {
+                return Err(Error::unsupported("replication connections"));
+            }
+            "replication" => {}
+            "options" => startup.settings.extend(options(value)?),
+            _ if name.starts_with("_pq_.") => unknown.push(name),
+            _ => startup.settings.push((name.to_string(), value.to_string())),
+        }
+    }
+    Ok((startup, unknown))
 }
 
 /// The settings in the command-line options of a client (`-c name=value`, `--name=value`), which `PGOPTIONS` sends.

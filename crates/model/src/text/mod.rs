@@ -12,8 +12,8 @@ mod number;
 
 pub use array::{parse_array, write_quoted_element};
 pub use datetime::{
-    civil_from_days, days_from_civil, parse_date, parse_time, parse_timestamp, parse_timestamptz, write_date,
-    write_time, write_timestamp, write_timestamptz,
+    DATES, TIMESTAMPS, civil_from_days, days_from_civil, parse_date, parse_time, parse_timestamp, parse_timestamptz,
+    write_date, write_time, write_timestamp, write_timestamptz,
 };
 pub use interval::{Interval, parse_interval, write_interval};
 pub use json::{check_json, normalise_jsonb};

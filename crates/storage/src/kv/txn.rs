@@ -10,7 +10,7 @@ use super::commit::Request;
 use super::error::tree_error;
 use super::locks::{LockMode, LockOwner, LockWait};
 use super::reads::ReadSet;
-use super::scan::Scan;
+use super::scan::{Scan, lower_bound, upper_bound};
 use super::store::{Published, Shared, Space};
 use super::writes::{SpaceWrites, WriteSet};
 use atoll_model::{Error, ErrorKind, Result};
@@ -121,8 +121,7 @@ impl View {
 
     /// Keys and values of a range in order.
     pub fn scan(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>, reverse: bool) -> Scan {
-        let lower = lower.map(Slice::new);
-        let upper = upper.map(Slice::new);
+        let (lower, upper) = (lower_bound(lower), upper_bound(upper));
         if let Some(reads) = &self.reads {
             reads.lock().range(&self.space, (lower.clone(), upper.clone()));
         }

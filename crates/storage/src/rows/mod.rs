@@ -7,6 +7,8 @@
 mod batch;
 mod codec;
 mod column;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod key;
 mod read;
 mod row;
