@@ -4,6 +4,7 @@ use super::assign::assign;
 use super::{
     Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, returning, target,
 };
+use crate::pg::parse::Overriding;
 use crate::session::context::StatementContext;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::TableLock;
@@ -32,7 +33,11 @@ pub(crate) async fn insert(cx: &StatementContext, statement: &Insert) -> Result<
     } else {
         named_columns(&table, statement)?
     };
-    let source = Source::read(cx, &table, &positions, statement).await?;
+    let overriding = Overriding::of(statement);
+    let mut source = Source::read(cx, &table, &positions, statement, overriding).await?;
+    if overriding == Some(Overriding::User) {
+        source.defaults.take_identities(&table);
+    }
     let on_conflict = match &statement.on {
         None => None,
         Some(OnInsert::OnConflict(on)) => {
@@ -95,6 +100,16 @@ struct Defaults {
 }
 
 impl Defaults {
+    /// Identity columns take the next value, whatever was given.
+    fn take_identities(&mut self, table: &Table) {
+        for (at, column) in table.columns.iter().enumerate() {
+            if column.generated.is_some() && !self.all.contains(&at) {
+                self.all.push(at);
+                self.single.retain(|(_, column)| *column != at);
+            }
+        }
+    }
+
     async fn fill(&self, cx: &StatementContext, table: &Table, rows: &mut [Row]) -> Result<()> {
         defaults::fill(cx, table, rows, &self.all).await?;
         for &(row, column) in &self.single {
@@ -110,7 +125,13 @@ struct Source {
 }
 
 impl Source {
-    async fn read(cx: &StatementContext, table: &Table, positions: &[usize], statement: &Insert) -> Result<Source> {
+    async fn read(
+        cx: &StatementContext,
+        table: &Table,
+        positions: &[usize],
+        statement: &Insert,
+        overriding: Option<Overriding>,
+    ) -> Result<Source> {
         let width = table.columns.len();
         let Some(query) = &statement.source else {
             // DEFAULT VALUES
@@ -123,13 +144,15 @@ impl Source {
                 let lists: Vec<&Vec<Expr>> = values.rows.iter().map(|r| &r.content).collect();
                 let given = lists.first().map_or(0, |r| r.len());
                 count(positions, statement, given)?;
-                (given, Self::from_values(cx, table, &positions[..given], &lists).await?)
+                (given, Self::from_values(cx, table, &positions[..given], &lists, overriding.is_none()).await?)
             }
             _ => {
                 let (types, values) = cx.query_rows(&query.to_string()).await?;
                 count(positions, statement, types.len())?;
                 for at in &positions[..types.len()] {
-                    refuse_generated_always(&table.columns[*at])?;
+                    if overriding.is_none() {
+                        refuse_generated_always(&table.columns[*at])?;
+                    }
                 }
                 let mut rows = Vec::with_capacity(values.len());
                 for value in values {
@@ -152,6 +175,7 @@ impl Source {
         table: &Table,
         positions: &[usize],
         lists: &[&Vec<Expr>],
+        refuse_generated: bool,
     ) -> Result<(Vec<Row>, Vec<(usize, usize)>)> {
         let width = table.columns.len();
         let mut rows = Vec::with_capacity(lists.len());
@@ -167,7 +191,9 @@ impl Source {
                     single.push((r, *at));
                     continue;
                 }
-                refuse_generated_always(column)?;
+                if refuse_generated {
+                    refuse_generated_always(column)?;
+                }
                 let (ty, value) = match cx.parameter(expr)?.or_else(|| params::plain_literal(expr)) {
                     Some(typed) => typed,
                     None => {
