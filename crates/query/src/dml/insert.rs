@@ -1,32 +1,33 @@
 //! INSERT: rows from VALUES or a query, missing columns filled in, checked, and written where they belong.
 
 use super::assign::assign;
-use super::{
-    Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, returning, target,
-};
+use super::returning::Returning;
+use super::{Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, target};
 use crate::pg::parse::Overriding;
 use crate::session::context::StatementContext;
-use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Table, Value};
+use atoll_model::{Catalog, Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::TableLock;
+use atoll_ports::session::ResultColumn;
 use atoll_ports::site::RowChange;
-use datafusion::sql::sqlparser::ast::{Expr, Insert, OnInsert, SetExpr, TableObject};
+use datafusion::execution::SessionState;
+use datafusion::sql::sqlparser::ast::{Expr, Insert, OnInsert, SetExpr, TableObject, With};
 use std::sync::Arc;
 
 /// Rows written by one call to the transaction: bounds the memory of `INSERT … SELECT` and COPY beside the write set itself.
 const CHUNK: usize = 8192;
 
-/// Runs an INSERT whose parameters are in `cx`.
+/// Runs an INSERT whose parameters are in `cx`; `with` are the names of a WITH around it.
 ///
 /// # Errors
 /// Those of evaluation, constraints and writing.
-pub(crate) async fn insert(cx: &StatementContext, statement: &Insert) -> Result<Changed> {
+pub(crate) async fn insert(cx: &StatementContext, statement: &Insert, with: Option<&With>) -> Result<Changed> {
     let TableObject::TableName(name) = &statement.table else {
         return Err(Error::unsupported("INSERT into something other than a table"));
     };
     if statement.or.is_some() || statement.ignore || statement.overwrite || statement.replace_into {
         return Err(Error::new(ErrorKind::Syntax, "this form of INSERT is not PostgreSQL's"));
     }
-    let table = target(cx, name)?;
+    let table = target(&cx.txn.catalog(), name)?;
     cx.txn.lock_table(&table, TableLock::Write).await?;
     let positions: Vec<usize> = if statement.columns.is_empty() {
         (0..table.columns.len()).filter(|p| !table.columns[*p].hidden).collect()
@@ -34,15 +35,14 @@ pub(crate) async fn insert(cx: &StatementContext, statement: &Insert) -> Result<
         named_columns(&table, statement)?
     };
     let overriding = Overriding::of(statement);
-    let mut source = Source::read(cx, &table, &positions, statement, overriding).await?;
+    let mut source = Source::read(cx, &table, &positions, statement, with).await?;
     if overriding == Some(Overriding::User) {
         source.defaults.take_identities(&table);
     }
     let on_conflict = match &statement.on {
         None => None,
         Some(OnInsert::OnConflict(on)) => {
-            let alias = statement.table_alias.as_ref().map(|a| params::fold(&a.alias));
-            Some(conflict::Plan::bind(cx, &table, on, alias.as_deref())?)
+            Some(conflict::Plan::bind(cx, &table, on, &name_of(statement, &table))?)
         }
         Some(_) => return Err(Error::new(ErrorKind::Syntax, "use ON CONFLICT instead of ON DUPLICATE KEY")),
     };
@@ -55,8 +55,29 @@ pub(crate) async fn insert(cx: &StatementContext, statement: &Insert) -> Result<
         }
         Some(plan) => plan.run(cx, &table, rows).await?,
     };
-    let returned = returning::project(cx, &table, statement.returning.as_deref(), None, &affected).await?;
+    let returning = Returning::of(statement.returning.as_deref(), &table, &name_of(statement, &table), &[])?;
+    let returned = returning.map(|r| r.project(cx, &table, &affected, None)).transpose()?;
     Ok(Changed { rows: affected.len() as u64, returned })
+}
+
+/// What the table is called in ON CONFLICT and RETURNING.
+fn name_of(statement: &Insert, table: &Table) -> String {
+    statement.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| params::fold(&a.alias))
+}
+
+/// The columns of RETURNING.
+///
+/// # Errors
+/// Those of binding names and types.
+pub(crate) fn returned_columns(
+    state: &SessionState,
+    catalog: &Catalog,
+    statement: &Insert,
+) -> Result<Vec<ResultColumn>> {
+    let TableObject::TableName(name) = &statement.table else { return Ok(vec![]) };
+    let table = target(catalog, name)?;
+    let returning = Returning::of(statement.returning.as_deref(), &table, &name_of(statement, &table), &[])?;
+    returning.map_or(Ok(vec![]), |r| r.columns(state, &table, None))
 }
 
 /// Checks and writes whole rows.
@@ -130,14 +151,17 @@ impl Source {
         table: &Table,
         positions: &[usize],
         statement: &Insert,
-        overriding: Option<Overriding>,
+        with: Option<&With>,
     ) -> Result<Source> {
+        let overriding = Overriding::of(statement);
         let width = table.columns.len();
         let Some(query) = &statement.source else {
             // DEFAULT VALUES
             let defaults = Defaults { all: (0..width).collect(), single: vec![] };
             return Ok(Source { rows: vec![vec![Value::Null; width]], defaults });
         };
+        let mut query = query.as_ref().clone();
+        query.with = super::with::joined(with, query.with.as_ref());
         let plain = query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none();
         let (given, source) = match query.body.as_ref() {
             SetExpr::Values(values) if plain => {
@@ -147,7 +171,8 @@ impl Source {
                 (given, Self::from_values(cx, table, &positions[..given], &lists, overriding.is_none()).await?)
             }
             _ => {
-                let (types, values) = cx.query_rows(&query.to_string()).await?;
+                params::substitute(&mut query, &cx.param_types, &cx.params)?;
+                let (types, values) = cx.rows_of_query(query, false).await?;
                 count(positions, statement, types.len())?;
                 for at in &positions[..types.len()] {
                     if overriding.is_none() {

@@ -10,6 +10,7 @@ mod control;
 mod copy;
 mod cursor;
 mod engine;
+pub(crate) mod locking;
 pub(crate) mod names;
 pub(crate) mod settings;
 pub(crate) mod sql;
@@ -203,10 +204,22 @@ impl SqlSession {
         params: Vec<Value>,
     ) -> Result<Execution> {
         let cx = self.context(txn, bound, params)?;
-        if let Some(keys) = &bound.lock_rows {
-            keys.lock(&cx).await?;
-        }
-        let plan = bound.plan(&cx).await?;
+        let plan = if bound.locks {
+            let Statement::Sql(ast) = bound.statement.as_ref() else { return Err(Error::internal("not a query")) };
+            let mut ast = ast.as_ref().clone();
+            dml::params::substitute(&mut ast, &cx.param_types, &cx.params)?;
+            locking::settle_subqueries(&cx, &mut ast).await?;
+            if let Ast::Query(query) = &ast
+                && !query.locks.is_empty()
+            {
+                let (_, rows) = locking::run(&cx, query).await?;
+                return Ok(Execution::Rows { columns: prepared.columns.clone(), rows, tag: "SELECT" });
+            }
+            let plan = context::plan(&cx.state, ast).await?;
+            cx.engine.optimize(&cx.state, &plan)?
+        } else {
+            bound.plan(&cx).await?
+        };
         let (schema, stream) = cx.execute(&plan).await?;
         let columns = if prepared.columns.len() == schema.fields().len() {
             prepared.columns.clone()
@@ -251,15 +264,13 @@ impl SqlSession {
         };
         let mut ast = ast.as_ref().clone();
         // VALUES lists take parameters as values; everything else sees them as literals.
-        if !matches!(&ast, Ast::Insert(_)) {
+        if bound.locks || !matches!(&ast, Ast::Insert(_)) {
             dml::params::substitute(&mut ast, &cx.param_types, &cx.params)?;
         }
-        let (tag, changed) = match &ast {
-            Ast::Insert(insert) => ("INSERT 0", dml::insert(&cx, insert).await?),
-            Ast::Update(update) => ("UPDATE", dml::update(&cx, update).await?),
-            Ast::Delete(delete) => ("DELETE", dml::delete(&cx, delete).await?),
-            other => return Err(Error::unsupported(format!("{other}"))),
-        };
+        if bound.locks {
+            locking::settle_subqueries(&cx, &mut ast).await?;
+        }
+        let (tag, changed) = dml::run(&cx, &ast).await?;
         Ok(match changed.returned {
             Some((columns, rows)) => Execution::Rows { columns, rows, tag },
             None => Execution::Done { tag, rows: Some(changed.rows) },
