@@ -152,3 +152,15 @@ fn spellings_that_sqlparser_lacks() {
     assert_eq!(found, [None, Some(Overriding::User)]);
     assert_eq!(error("SELECT OVERRIDING SYSTEM VALUE 1").0, ErrorKind::Syntax);
 }
+
+#[test]
+fn copy_takes_postgresqls_booleans() {
+    for sql in [
+        "COPY t FROM STDIN WITH (FREEZE ON)",
+        "copy t from stdin (header off, format 'csv')",
+        "COPY t TO STDOUT (HEADER 1)",
+    ] {
+        one(sql);
+    }
+    assert_eq!(error("COPY t FROM STDIN WITH (FREEZE maybe)").0, ErrorKind::Syntax);
+}
