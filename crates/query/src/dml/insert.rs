@@ -162,13 +162,15 @@ impl Source {
         };
         let mut query = query.as_ref().clone();
         query.with = super::with::joined(with, query.with.as_ref());
-        let plain = query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none();
+        let plain = query.order_by.is_none() && query.limit_clause.is_none();
         let (given, source) = match query.body.as_ref() {
             SetExpr::Values(values) if plain => {
                 let lists: Vec<&Vec<Expr>> = values.rows.iter().map(|r| &r.content).collect();
                 let given = lists.first().map_or(0, |r| r.len());
                 count(positions, statement, given)?;
-                (given, Self::from_values(cx, table, &positions[..given], &lists, overriding.is_none()).await?)
+                let with = query.with.as_ref().map(ToString::to_string).unwrap_or_default();
+                let refuse = overriding.is_none();
+                (given, Self::from_values(cx, table, &positions[..given], &lists, refuse, &with).await?)
             }
             _ => {
                 params::substitute(&mut query, &cx.param_types, &cx.params)?;
@@ -201,6 +203,7 @@ impl Source {
         positions: &[usize],
         lists: &[&Vec<Expr>],
         refuse_generated: bool,
+        with: &str,
     ) -> Result<(Vec<Row>, Vec<(usize, usize)>)> {
         let width = table.columns.len();
         let mut rows = Vec::with_capacity(lists.len());
@@ -222,7 +225,7 @@ impl Source {
                 let (ty, value) = match cx.parameter(expr)?.or_else(|| params::plain_literal(expr)) {
                     Some(typed) => typed,
                     None => {
-                        let (mut types, mut values) = cx.evaluate_constant(&expr.to_string(), 1).await?;
+                        let (mut types, mut values) = cx.query_rows(&format!("{with} SELECT {expr}")).await?;
                         let value = values.pop().and_then(|mut r| r.pop()).unwrap_or(Value::Null);
                         (types.pop().unwrap_or(SqlType::Text), value)
                     }

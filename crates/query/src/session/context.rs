@@ -12,7 +12,7 @@ use atoll_ports::session::{Canceller, ResultColumn};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::parser::Statement as PlannedStatement;
 use datafusion::sql::sqlparser::ast::{Expr as AstExpr, Query, Statement as Ast};
@@ -206,7 +206,20 @@ pub(crate) fn compile(state: &SessionState, sql: &str, schema: &DFSchema) -> Res
 
 fn bind(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Expr> {
     let expr = pg::parse_expression(sql)?;
-    state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)
+    let expr = state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)?;
+    analyzed(state, expr, schema).map_err(read::map_error)
+}
+
+/// The expression as the analyzer leaves it in a query: with types that fit, and arithmetic that does not wrap around.
+fn analyzed(state: &SessionState, expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Expr> {
+    let rows = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) });
+    let plan = LogicalPlanBuilder::from(rows).project([expr])?.build()?;
+    match state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})? {
+        LogicalPlan::Projection(projection) if projection.expr.len() == 1 => {
+            Ok(projection.expr.into_iter().next().expect("one was counted").unalias())
+        }
+        _ => Err(read::external(Error::internal("an expression became a plan"))),
+    }
 }
 
 /// SQL types of a result's columns.

@@ -81,17 +81,21 @@ pub(crate) async fn settle_subqueries(cx: &StatementContext, ast: &mut Ast) -> R
 
 /// The innermost first subquery that locks.
 fn next_locking(ast: &Ast) -> Option<Query> {
-    struct Finder;
+    // Kept here, not in Break: derived visitors hold one of those for each field of the tree, all in one frame.
+    struct Finder(Option<Query>);
     impl Visitor for Finder {
-        type Break = Query;
-        fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Query> {
-            if query.locks.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(query.clone()) }
+        type Break = ();
+        fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            if query.locks.is_empty() {
+                return ControlFlow::Continue(());
+            }
+            self.0 = Some(query.clone());
+            ControlFlow::Break(())
         }
     }
-    match Visit::visit(ast, &mut Finder) {
-        ControlFlow::Break(query) => Some(query),
-        ControlFlow::Continue(()) => None,
-    }
+    let mut finder = Finder(None);
+    let _ = Visit::visit(ast, &mut finder);
+    finder.0
 }
 
 fn replace_locking(ast: &mut Ast, by: Query) {
