@@ -3,6 +3,7 @@
 use super::assign::assign;
 use super::returning::Returning;
 use super::{Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, target};
+use crate::pg::SessionAccess;
 use crate::pg::parse::Overriding;
 use crate::session::context::StatementContext;
 use atoll_model::{Catalog, Error, ErrorKind, Result, Row, SqlType, Table, Value};
@@ -10,7 +11,7 @@ use atoll_ports::cluster::TableLock;
 use atoll_ports::session::ResultColumn;
 use atoll_ports::site::RowChange;
 use datafusion::execution::SessionState;
-use datafusion::sql::sqlparser::ast::{Expr, Insert, OnInsert, SetExpr, TableObject, With};
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Insert, OnInsert, SetExpr, TableObject, With};
 use std::sync::Arc;
 
 /// Rows written by one call to the transaction: bounds the memory of `INSERT … SELECT` and COPY beside the write set itself.
@@ -222,7 +223,8 @@ impl Source {
                 if refuse_generated {
                     refuse_generated_always(column)?;
                 }
-                let (ty, value) = match cx.parameter(expr)?.or_else(|| params::plain_literal(expr)) {
+                let given = cx.parameter(expr)?.or_else(|| params::plain_literal(expr)).or_else(|| instant(cx, expr));
+                let (ty, value) = match given {
                     Some(typed) => typed,
                     None => {
                         let (mut types, mut values) = cx.query_rows(&format!("{with} SELECT {expr}")).await?;
@@ -236,6 +238,20 @@ impl Source {
         }
         Ok((rows, single))
     }
+}
+
+/// `now()` and `CURRENT_TIMESTAMP`: too common to be planned each time.
+fn instant(cx: &StatementContext, expr: &Expr) -> Option<(SqlType, Value)> {
+    let Expr::Function(call) = expr else { return None };
+    let [part] = call.name.0.as_slice() else { return None };
+    let name = part.as_ident().filter(|i| i.quote_style.is_none())?;
+    let bare = match &call.args {
+        FunctionArguments::None => name.value.eq_ignore_ascii_case("current_timestamp"),
+        FunctionArguments::List(list) => list.args.is_empty() && name.value.eq_ignore_ascii_case("now"),
+        FunctionArguments::Subquery(_) => false,
+    };
+    let plain = call.over.is_none() && call.filter.is_none() && call.within_group.is_empty();
+    (bare && plain).then(|| (SqlType::TimestampTz, Value::TimestampTz(cx.access.transaction_start())))
 }
 
 pub(super) fn is_default(expr: &Expr) -> bool {

@@ -87,8 +87,14 @@ impl Engine {
         let template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())
+            .with_type_planner(Arc::new(pg::casts::Types))
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
             .build();
+        // PostgreSQL's meaning of operators and literals comes before DataFusion's.
+        let mut builder = SessionStateBuilder::new_from_existing(template);
+        builder.expr_planners().get_or_insert_with(Vec::new).insert(0, pg::operators());
+        builder.analyzer().get_or_insert_default().rules.insert(0, Arc::new(pg::unknown::UnknownLiterals));
+        let template = builder.build();
         Ok(Engine { cluster, runtime, template: Arc::new(template) })
     }
 
@@ -170,6 +176,7 @@ impl Engine {
         txn: Arc<dyn Transaction>,
     ) -> Result<(SchemaRef, BatchStream)> {
         let localized = self.localize(plan.clone(), &txn)?;
+        crate::metrics::statement_over(localized.reductions.iter().map(|r| r.kept.len()).sum());
         let physical = self.physical(state, &localized.plan).await?;
         self.start(state, physical)
     }

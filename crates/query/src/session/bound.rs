@@ -5,6 +5,7 @@ use super::locking;
 use crate::dml::{self, params};
 use crate::keyed;
 use crate::pg::parse::Statement;
+use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
@@ -14,7 +15,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     AssignmentTarget, Expr, FromTable, Insert, Query, SelectItem, SetExpr, Statement as Ast, TableFactor, TableObject,
-    Visit, Visitor, With,
+    Visit, VisitMut, Visitor, VisitorMut, With,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,8 @@ pub(crate) struct Bound {
     pub(crate) param_types: Arc<[SqlType]>,
     /// FOR UPDATE / FOR SHARE, here or in a subquery.
     pub(crate) locks: bool,
+    /// Its parameters are cast to their types for planning, which could not tell them.
+    typed: bool,
     /// The optimized plan, with its parameters open, and the catalog that it holds for.
     cached: Mutex<Option<(Arc<Catalog>, Arc<LogicalPlan>)>>,
 }
@@ -65,7 +68,11 @@ impl Bound {
             Some(plan) => plan,
             None => {
                 let Statement::Sql(ast) = self.statement.as_ref() else { return Err(Error::internal("not a query")) };
-                let plan = context::plan(&cx.state, ast.as_ref().clone()).await?;
+                let mut ast = ast.as_ref().clone();
+                if self.typed {
+                    type_parameters(&mut ast, &cx.param_types)?;
+                }
+                let plan = context::plan(&cx.state, ast).await?;
                 let plan = Arc::new(cx.engine.optimize(&cx.state, &plan)?);
                 *self.cached.lock() = Some((catalog, plan.clone()));
                 plan
@@ -100,7 +107,7 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 /// `NotSupported` for Arrow types without an SQL name.
 pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<ResultColumn>> {
     let types = context::types_of(schema)?;
-    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn { name: f.name().clone(), ty }).collect())
+    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty }).collect())
 }
 
 /// Binds statements against a catalog.
@@ -123,6 +130,7 @@ impl Binder<'_> {
         let mut inferred: BTreeMap<usize, SqlType> = BTreeMap::new();
         let mut columns = vec![];
         let mut cached = None;
+        let mut typed = false;
         let locks = matches!(statement.as_ref(), Statement::Sql(ast) if locking::locks(ast));
         let kind = match statement.as_ref() {
             Statement::Sql(ast) => match ast.as_ref() {
@@ -132,14 +140,25 @@ impl Binder<'_> {
                     }
                     let ast = ast.as_ref().clone();
                     let ast = if locks { locking::without_locks(ast) } else { ast };
-                    let plan = context::plan(self.state, ast).await?;
+                    let known: Vec<SqlType> = declared.iter().flatten().cloned().collect();
+                    let plan = match self.plan_and_infer(ast.clone(), &mut inferred).await {
+                        // The client knows what planning cannot tell.
+                        Err(_) if !known.is_empty() && known.len() == highest(&statement) => {
+                            typed = true;
+                            let mut ast = ast;
+                            type_parameters(&mut ast, &known)?;
+                            self.plan_and_infer(ast, &mut inferred).await?
+                        }
+                        plan => plan?,
+                    };
                     columns = columns_of(plan.schema().as_arrow())?;
-                    self.infer(&plan, &mut inferred)?;
                     if !locks {
                         match keyed::Plan::of(self.state, self.catalog, statement.as_ref(), &columns, &mut inferred)? {
                             Some(plan) => Kind::Keyed(plan),
                             None => {
                                 let plan = Arc::new(self.engine.optimize(self.state, &plan)?);
+                                // The branches of a UNION agree on their types only now.
+                                columns = columns_of(plan.schema().as_arrow())?;
                                 cached = Some((self.catalog.clone(), plan));
                                 Kind::Query
                             }
@@ -198,11 +217,17 @@ impl Binder<'_> {
                 declared.or_else(|| inferred.get(&at).cloned()).unwrap_or(SqlType::Text)
             })
             .collect();
-        Ok((Bound { statement, kind, param_types, locks, cached: Mutex::new(cached) }, columns))
+        Ok((Bound { statement, kind, param_types, locks, typed, cached: Mutex::new(cached) }, columns))
     }
 
     fn table(&self, name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Arc<Table>> {
         super::names::relation(name).ok().and_then(|n| self.catalog.table(&n).cloned())
+    }
+
+    async fn plan_and_infer(&self, ast: Ast, inferred: &mut BTreeMap<usize, SqlType>) -> Result<LogicalPlan> {
+        let plan = context::plan(self.state, ast).await?;
+        self.infer(&plan, inferred)?;
+        Ok(plan)
     }
 
     fn infer(&self, plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlType>) -> Result<()> {
@@ -401,6 +426,28 @@ fn has_parameters(ast: &Ast) -> bool {
         }
     }
     ast.visit(&mut Finder).is_break()
+}
+
+/// Casts every parameter to its type.
+fn type_parameters(ast: &mut Ast, types: &[SqlType]) -> Result<()> {
+    struct Typing<'a>(&'a [SqlType]);
+    impl VisitorMut for Typing<'_> {
+        type Break = Error;
+        fn post_visit_expr(&mut self, e: &mut Expr) -> ControlFlow<Error> {
+            // Parentheses around a parameter have been entered already.
+            if let (Expr::Value(_), Some(ty)) = (&*e, params::placeholder(e).and_then(|at| self.0.get(at))) {
+                match params::cast(e.clone(), ty) {
+                    Ok(cast) => *e = cast,
+                    Err(error) => return ControlFlow::Break(error),
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    match VisitMut::visit(ast, &mut Typing(types)) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 /// Number of the highest parameter in a statement.

@@ -52,7 +52,8 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) -> Vec<(Location, Overrid
     let mut found = vec![];
     let concerned = tokens.iter().any(|t| {
         matches!(&t.token, Token::Word(w)
-            if matches!(w.keyword, Keyword::KEY | Keyword::SEQUENCE | Keyword::IDENTITY) || is(&t.token, "OVERRIDING"))
+            if matches!(w.keyword, Keyword::KEY | Keyword::SEQUENCE | Keyword::IDENTITY | Keyword::FOR | Keyword::FETCH)
+                || is(&t.token, "OVERRIDING"))
     });
     if !concerned {
         return found;
@@ -71,6 +72,12 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) -> Vec<(Location, Overrid
             tokens.drain(at + 1..at + 3);
         } else if next(0, "FOR") && next(1, "KEY") && next(2, "SHARE") {
             tokens.drain(at + 1..at + 2);
+        }
+        let next = |n: usize, word: &str| tokens.get(at + n).is_some_and(|t| is(&t.token, word));
+        if next(0, "FOR") && (next(1, "UPDATE") || next(1, "SHARE")) {
+            lock_clause(tokens, at);
+        } else if next(0, "FETCH") && (at == 0 || tokens[at - 1].token == Token::SemiColon) {
+            fetch(tokens, at);
         } else if next(0, "IDENTITY") && tokens.get(at + 1).is_some_and(|t| t.token == Token::LParen) {
             let end = tokens[at..].iter().position(|t| t.token == Token::RParen).map_or(tokens.len(), |n| at + n);
             order_options(&mut tokens[at + 2..end]);
@@ -90,6 +97,74 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) -> Vec<(Location, Overrid
 
 fn is(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// `FOR UPDATE OF a, b` as one clause for each, and behind LIMIT and OFFSET, which PostgreSQL takes on either side.
+fn lock_clause(tokens: &mut Vec<TokenWithSpan>, at: usize) {
+    let word = |n: usize, word: &str| tokens.get(n).is_some_and(|t| is(&t.token, word));
+    let mut end = at + 2;
+    let mut names = vec![];
+    if word(end, "OF") {
+        let mut start = end + 1;
+        end = start;
+        while matches!(tokens.get(end).map(|t| &t.token), Some(Token::Word(_) | Token::Period | Token::Comma))
+            && !(word(end, "NOWAIT") || word(end, "SKIP") || word(end, "FOR") || word(end, "LIMIT") || word(end, "OFFSET"))
+        {
+            if tokens[end].token == Token::Comma {
+                names.push(tokens[start..end].to_vec());
+                start = end + 1;
+            }
+            end += 1;
+        }
+        names.push(tokens[start..end].to_vec());
+    }
+    let option = end;
+    if word(end, "NOWAIT") {
+        end += 1;
+    } else if word(end, "SKIP") && word(end + 1, "LOCKED") {
+        end += 2;
+    }
+    let (head, option) = (tokens[at..at + 2].to_vec(), tokens[option..end].to_vec());
+    let mut clause = vec![];
+    if names.is_empty() {
+        clause.extend(head.iter().chain(&option).cloned());
+    }
+    let of = tokens.get(at + 2).cloned();
+    for name in names {
+        clause.extend(head.iter().chain(&of).chain(&name).chain(&option).cloned());
+    }
+    // What follows up to the end of this query, if it is LIMIT or OFFSET.
+    let mut after = end;
+    if word(end, "LIMIT") || word(end, "OFFSET") {
+        let mut depth = 0usize;
+        while let Some(token) = tokens.get(after) {
+            match token.token {
+                Token::LParen => depth += 1,
+                Token::RParen if depth == 0 => break,
+                Token::RParen => depth -= 1,
+                Token::SemiColon | Token::EOF => break,
+                _ => {}
+            }
+            after += 1;
+        }
+    }
+    let limits = tokens[end..after].to_vec();
+    tokens.splice(at..after, limits.into_iter().chain(clause));
+}
+
+/// `FETCH c` and `FETCH 3 c`: sqlparser needs a direction, and FROM.
+fn fetch(tokens: &mut Vec<TokenWithSpan>, at: usize) {
+    let end = tokens[at..].iter().position(|t| matches!(t.token, Token::SemiColon | Token::EOF));
+    let end = end.map_or(tokens.len(), |n| at + n);
+    if end < at + 2 || is(&tokens[end - 2].token, "FROM") || is(&tokens[end - 2].token, "IN") {
+        return;
+    }
+    let made = |word: &str| TokenWithSpan { token: Token::make_keyword(word), span: tokens[end - 1].span };
+    let mut words = vec![made("FROM")];
+    if end == at + 2 {
+        words.insert(0, made("NEXT"));
+    }
+    tokens.splice(end - 1..end - 1, words);
 }
 
 /// The place of a sequence's option in sqlparser's order.
