@@ -10,7 +10,7 @@ pub mod rewrite;
 pub(crate) mod unknown;
 
 pub use catalogs::schemas;
-pub use functions::{operators, SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
+pub use functions::{SessionAccess, SessionHooks, expression_asks_session, operators, plan_asks_session, register};
 pub use parse::{CreateTable, Statement};
 
 use atoll_model::{Error, ErrorKind, Result};

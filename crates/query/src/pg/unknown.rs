@@ -56,10 +56,9 @@ pub(crate) fn resolve(expr: Expr, ty: &SqlType) -> Result<Expr> {
         }
     };
     Ok(match expr {
-        Expr::Alias(alias) => Expr::Alias(datafusion::logical_expr::expr::Alias {
-            expr: Box::new(Expr::Literal(scalar, None)),
-            ..alias
-        }),
+        Expr::Alias(alias) => {
+            Expr::Alias(datafusion::logical_expr::expr::Alias { expr: Box::new(Expr::Literal(scalar, None)), ..alias })
+        }
         _ => Expr::Literal(scalar, None),
     })
 }
@@ -99,9 +98,10 @@ impl AnalyzerRule for UnknownLiterals {
 
 /// The type that literals beside these expressions take: that of the first that has one; a text wins over nothing.
 fn common<'a>(exprs: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Option<SqlType> {
-    exprs.filter(|e| literal(e).is_none()).find_map(|e| sql_type(e, schema)).filter(|t| {
-        !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)
-    })
+    exprs
+        .filter(|e| literal(e).is_none())
+        .find_map(|e| sql_type(e, schema))
+        .filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json))
 }
 
 fn resolve_box(expr: Box<Expr>, ty: &SqlType) -> Result<Box<Expr>> {
@@ -137,13 +137,13 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::Case(Case { expr, when_then_expr, else_expr }) => {
             let operand = match &expr {
-                Some(operand) => {
-                    common(std::iter::once(operand.as_ref()).chain(when_then_expr.iter().map(|(w, _)| w.as_ref())), schema)
-                }
+                Some(operand) => common(
+                    std::iter::once(operand.as_ref()).chain(when_then_expr.iter().map(|(w, _)| w.as_ref())),
+                    schema,
+                ),
                 None => None,
             };
-            let result =
-                common(when_then_expr.iter().map(|(_, t)| t.as_ref()).chain(else_expr.as_deref()), schema);
+            let result = common(when_then_expr.iter().map(|(_, t)| t.as_ref()).chain(else_expr.as_deref()), schema);
             if operand.is_none() && result.is_none() {
                 return Ok(Transformed::no(Expr::Case(Case { expr, when_then_expr, else_expr })));
             }
@@ -185,12 +185,12 @@ fn union_branches(mut union: Union) -> Result<Transformed<LogicalPlan>> {
         if !union.inputs.iter().any(|i| open(i, at)) {
             continue;
         }
-        let ty = union
-            .inputs
-            .iter()
-            .filter(|i| !open(i, at))
-            .find_map(|i| SqlType::of_field(i.schema().field(at)).filter(|_| !i.schema().field(at).data_type().is_null()));
-        let Some(ty) = ty.filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)) else { continue };
+        let ty = union.inputs.iter().filter(|i| !open(i, at)).find_map(|i| {
+            SqlType::of_field(i.schema().field(at)).filter(|_| !i.schema().field(at).data_type().is_null())
+        });
+        let Some(ty) = ty.filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)) else {
+            continue;
+        };
         for input in &mut union.inputs {
             if !open(input, at) {
                 continue;

@@ -148,7 +148,9 @@ impl SqlSession {
         }
         let (with, statement) = match statement {
             Ast::Query(query) => match dml::changing(&query) {
-                Some(statement) if !query.with.iter().flat_map(|w| &w.cte_tables).any(|c| dml::changes_rows(&c.query)) => {
+                Some(statement)
+                    if !query.with.iter().flat_map(|w| &w.cte_tables).any(|c| dml::changes_rows(&c.query)) =>
+                {
                     (query.with.clone(), statement.clone())
                 }
                 _ => return Err(Error::unsupported("EXPLAIN of statements that change rows inside WITH")),
@@ -179,15 +181,15 @@ impl SqlSession {
             }
             other => {
                 let what = if matches!(other, Ast::Update(_)) { "Update" } else { "Delete" };
-                let (sql, table) = dml::search_of(&catalog, other, with.as_ref())?
-                    .ok_or_else(|| Error::unsupported(format!("EXPLAIN {}", first_words(&Statement::Sql(Box::new(other.clone()))))))?;
+                let (sql, table) = dml::search_of(&catalog, other, with.as_ref())?.ok_or_else(|| {
+                    Error::unsupported(format!("EXPLAIN {}", first_words(&Statement::Sql(Box::new(other.clone())))))
+                })?;
                 (format!("{what} on {table}"), sql)
             }
         };
         let ast = locking::without_locks(crate::session::sql::parse_one(&query)?);
         let plan = context::plan(&cx.hidden, ast).await?;
-        let lines =
-            cx.engine.explain(&cx.running_state(&cx.hidden, &plan), &plan, cx.txn.clone(), options).await?;
+        let lines = cx.engine.explain(&cx.running_state(&cx.hidden, &plan), &plan, cx.txn.clone(), options).await?;
         let lines = std::iter::once(head).chain(lines.into_iter().map(|l| format!("  {l}"))).collect();
         Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"))
     }

@@ -40,10 +40,7 @@ fn folded(ident: &Ident) -> String {
 /// Names the columns of one SELECT. `top`: its rows go to a client as they are.
 pub fn select(select: &mut Select, top: bool) {
     let wild = top
-        && select
-            .projection
-            .iter()
-            .any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+        && select.projection.iter().any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let names: Vec<Option<String>> = select
         .projection
         .iter()

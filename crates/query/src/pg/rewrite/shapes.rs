@@ -22,7 +22,9 @@ pub fn query(query: &mut Query) -> Result<()> {
     let count = fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".into(), false)));
     match &mut query.limit_clause {
         Some(LimitClause::LimitOffset { limit, .. }) if limit.is_none() => *limit = Some(count),
-        None => query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: vec![] }),
+        None => {
+            query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: vec![] })
+        }
         Some(_) => return Err(Error::new(ErrorKind::Syntax, "multiple LIMIT clauses are not allowed")),
     }
     Ok(())
@@ -244,8 +246,12 @@ fn narrow_series(factor: &mut TableFactor, function: &str) -> Result<()> {
         shown.join(", ")
     );
     let alias = TableAlias { columns: vec![], ..alias.clone() };
-    *factor =
-        TableFactor::Derived { lateral: false, subquery: Box::new(parse_query(&sql)?), alias: Some(alias), sample: None };
+    *factor = TableFactor::Derived {
+        lateral: false,
+        subquery: Box::new(parse_query(&sql)?),
+        alias: Some(alias),
+        sample: None,
+    };
     Ok(())
 }
 
