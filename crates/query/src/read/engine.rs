@@ -3,6 +3,7 @@
 //! Invariant: every plan that runs was localized for the transaction it runs in; memory of all queries together is bounded by one
 //! pool, beyond which sorts, joins and aggregates spill to disk or fail with 53200.
 
+use super::apply::{self, ApplySubqueries, Running, RunningQuery};
 use super::catalog::{self, AtollSchemaProvider, DATABASE, PUBLIC};
 use super::error::map_error;
 use super::localize::{self, Localized};
@@ -21,6 +22,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{StreamExt, TryStreamExt};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ impl Default for EngineOptions {
 }
 
 /// From bound plans to rows.
+#[derive(Clone)]
 pub(crate) struct Engine {
     cluster: Arc<dyn Cluster>,
     runtime: Arc<RuntimeEnv>,
@@ -84,6 +87,7 @@ impl Engine {
             .with_config(config)
             .with_runtime_env(runtime.clone())
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
+            .with_analyzer_rule(Arc::new(ApplySubqueries))
             .build();
         Ok(Engine { cluster, runtime, template: Arc::new(template) })
     }
@@ -117,6 +121,22 @@ impl Engine {
     /// Those of type checks.
     pub(crate) fn optimize(&self, state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
         state.optimize(plan).map_err(map_error)
+    }
+
+    /// The state in which a plan runs: subqueries that it runs row by row find the transaction there.
+    pub(super) fn with_subqueries<'s>(
+        &self,
+        state: &'s SessionState,
+        plan: &LogicalPlan,
+        txn: &Arc<dyn Transaction>,
+    ) -> Cow<'s, SessionState> {
+        if !apply::occurs(plan) {
+            return Cow::Borrowed(state);
+        }
+        let running = Running { engine: self.clone(), state: state.clone(), txn: txn.clone() };
+        let mut state = state.clone();
+        state.config_mut().options_mut().extensions.insert(RunningQuery(Some(Arc::new(running))));
+        Cow::Owned(state)
     }
 
     /// Localizes an optimized plan.
@@ -165,8 +185,9 @@ impl Engine {
         plan: &LogicalPlan,
         txn: Arc<dyn Transaction>,
     ) -> Result<(SchemaRef, BatchStream)> {
+        let state = self.with_subqueries(state, plan, &txn);
         let localized = self.localize(plan.clone(), &txn)?;
-        let physical = self.physical(state, &localized.plan).await?;
-        self.start(state, physical)
+        let physical = self.physical(&state, &localized.plan).await?;
+        self.start(&state, physical)
     }
 }

@@ -87,7 +87,9 @@ fn micros() -> i64 {
 }
 
 /// The functions here that ask the session's hooks.
-const ASKING: [&str; 18] = [
+const ASKING: [&str; 19] = [
+    // A subquery, which may call any of them.
+    crate::read::APPLY_FUNCTION,
     "pg_backend_pid",
     "txid_current",
     "pg_current_xact_id",
