@@ -43,7 +43,7 @@ pub struct ServeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// A level, or a filter such as `info,atoll_query=debug`.
+    /// A level of Atoll's own messages, or a filter of targets such as `warn,atoll=info,fjall=debug`.
     pub level: String,
     /// Lines for people or objects for machines.
     pub format: LogFormat,
@@ -91,6 +91,8 @@ pub struct LimitsConfig {
 pub struct CacheConfig {
     /// Blocks of the embedded sites' tables, over all sites of this process.
     pub blocks: ByteSize,
+    /// Columns of whole fragments, decoded, for queries that read all of them.
+    pub columns: ByteSize,
     /// Rows waiting in memory to be written to tables, over all sites of this process.
     pub write_buffer: ByteSize,
     /// Plans of statements, over all sessions.
@@ -134,7 +136,7 @@ impl Default for LimitsConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { blocks: ByteSize::mib(128), write_buffer: ByteSize::mib(64), plans: 1024 }
+        Self { blocks: ByteSize::mib(128), columns: ByteSize::mib(256), write_buffer: ByteSize::mib(64), plans: 1024 }
     }
 }
 

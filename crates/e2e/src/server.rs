@@ -95,7 +95,7 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
-/// A private PostgreSQL cluster: UTF8, C collation, no fsync.
+/// A private PostgreSQL cluster: UTF8, C collation, Unicode's letters, no fsync.
 #[derive(Debug)]
 pub struct PostgreSql {
     process: Option<Process>,
@@ -137,8 +137,10 @@ impl PostgreSql {
         };
         let init = server
             .command("initdb")
-            .args(["--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--pgdata"])
+            .args(["--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--pgdata"])
             .arg(server.data())
+            // Text is ordered by its bytes; which letters are a capital's small ones, Unicode says.
+            .args(["--locale=C", "--lc-ctype=C.UTF-8"])
             .output()?;
         if !init.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&init.stderr).into_owned()));

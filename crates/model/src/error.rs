@@ -19,11 +19,11 @@ pub enum Outcome {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $state:literal, $code:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $state:literal, $code:literal;)*) => {
         /// What went wrong. The stable code is for programs and for the documentation, the SQLSTATE for PostgreSQL's clients.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[non_exhaustive]
-        pub enum ErrorKind { $($(#[$doc])* $name,)* }
+        pub enum ErrorKind { $($(#[doc = $doc])* $name,)* }
         impl ErrorKind {
             /// Every kind, for the table of error codes in the documentation.
             pub const ALL: &'static [ErrorKind] = &[$(ErrorKind::$name,)*];
@@ -31,6 +31,8 @@ macro_rules! kinds {
             pub fn sqlstate(self) -> &'static str { match self { $(ErrorKind::$name => $state,)* } }
             /// The stable code.
             pub fn code(self) -> &'static str { match self { $(ErrorKind::$name => $code,)* } }
+            /// What it means, as in the documentation.
+            pub fn meaning(self) -> &'static str { match self { $(ErrorKind::$name => concat!($($doc),*).trim_ascii(),)* } }
         }
     };
 }
@@ -126,7 +128,7 @@ kinds! {
     InvalidRegex = "2201B", "invalid_regular_expression";
     /// An argument outside what a function takes.
     InvalidParameterValue = "22023", "invalid_parameter_value";
-    /// A scalar subquery with several rows, `LIMIT` of a negative number, and the like.
+    /// A scalar subquery with several rows.
     Cardinality = "21000", "cardinality_violation";
     /// A negative LIMIT.
     InvalidLimit = "2201W", "invalid_row_count_in_limit";

@@ -340,6 +340,44 @@ async fn keys_and_unique_values_stay_unique() -> TestResult {
     Ok(())
 }
 
+/// The tree underneath panics at keys of 64 KiB, so none may reach it, from whatever side.
+#[tokio::test]
+async fn keys_that_are_too_long_are_refused_and_not_found() -> TestResult {
+    let (_dir, store, space) = store()?;
+    let t = codec(table(
+        vec![column(0, "k", SqlType::Text, true), column(1, "u", SqlType::Text, false)],
+        &[0],
+        vec![index(1, "u", &[1], true)],
+    ));
+    let row = |k: &str, u: &str| -> Row { vec![Value::Text(k.into()), Value::Text(u.into())] };
+    let long = "k".repeat(70_000);
+    let txn = store.begin(TxnOptions::default());
+    t.apply(at(&txn, &space), &[Change::Insert(row("a", "a")), Change::Insert(row("kk", "z"))]).await?;
+    txn.commit().await?;
+    let txn = store.begin(TxnOptions::default());
+    for row in [row(&long, "x"), row("x", &long)] {
+        let error = t.apply(at(&txn, &space), &[Change::Insert(row)]).await.expect_err("too long");
+        assert_eq!(error.kind(), ErrorKind::ProgramLimit);
+    }
+    let key = [Value::Text(long)];
+    assert_eq!(t.get(&txn, &space, FRAGMENT, &key)?, None);
+    assert_eq!(t.find_unique(at(&txn, &space), 1, &key, LockMode::Exclusive).await?, None);
+    assert_eq!(t.lock_rows(at(&txn, &space), &[key.to_vec()], LockMode::Exclusive).await?[0].row, None);
+    txn.rollback();
+    let txn = store.begin(TxnOptions::default());
+    for (index, smaller, greater) in [(0, 2, 0), (1, 1, 1)] {
+        for bound in [Bound::Included(key.to_vec()), Bound::Excluded(key.to_vec())] {
+            let below = ScanPlan { index, upper: bound.clone(), ..all(1) };
+            let above = ScanPlan { index, lower: bound, ..all(1) };
+            for (plan, rows) in [(below, smaller), (above, greater)] {
+                let found = scan(&t, &txn, &space, &plan)?;
+                assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn indexes_are_built_from_the_newest_rows() -> TestResult {
     let (_dir, store, space) = store()?;

@@ -198,7 +198,9 @@ async fn statements(
         let execution = session.execute(&prepared, params).await?;
         let (kind, next) = collect(execution, canceller, &queries.limits).await?;
         queries.metrics.statement(kind, started.elapsed());
-        queries.metrics.rows(next.rows_affected);
+        if !next.columns.is_empty() {
+            queries.metrics.rows(next.rows_affected);
+        }
         answer = next;
     }
     Ok(answer)

@@ -7,7 +7,7 @@ use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SetExpr,
-    TableFactor, Value, VisitMut, VisitorMut, WindowFrameBound, WindowType,
+    TableAlias, TableAliasColumnDef, TableFactor, Value, VisitMut, VisitorMut, WindowFrameBound, WindowType,
 };
 use std::ops::ControlFlow;
 
@@ -134,17 +134,39 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         match factor {
-            TableFactor::Table { name, args: Some(args), .. } => {
+            TableFactor::Table { name, alias, args: Some(args), .. } => {
                 unqualify(name);
                 args.args.iter_mut().for_each(strip_argument);
+                name_only_column(alias, name);
             }
-            TableFactor::Function { name, args, .. } => {
+            TableFactor::Function { name, args, alias, .. } => {
                 unqualify(name);
                 args.iter_mut().for_each(strip_argument);
+                name_only_column(alias, name);
+            }
+            TableFactor::UNNEST { alias, array_exprs, .. } if array_exprs.len() == 1 => {
+                name_only_column(alias, &ObjectName(vec![ObjectNamePart::Identifier(Ident::new("unnest"))]));
             }
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The column of a function in FROM that gives one column goes by the alias, and without one by the function's name.
+fn name_only_column(alias: &mut Option<TableAlias>, function: &ObjectName) {
+    let Some(ObjectNamePart::Identifier(name)) = function.0.last() else { return };
+    if !matches!(name.value.to_lowercase().as_str(), "generate_series" | "unnest") {
+        return;
+    }
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::new(name.value.to_lowercase()),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
     }
 }
 

@@ -158,6 +158,25 @@ fn out_of_range(message: &str) -> String {
     }
 }
 
+/// A string that is no number, or too large a one.
+fn unreadable_number(message: &str) -> Option<Error> {
+    let (value, arrow) = message.strip_prefix("Cannot cast string '")?.rsplit_once("' to value of ")?;
+    let (sql, integer) = match arrow.strip_suffix(" type")? {
+        "Int16" => ("smallint", true),
+        "Int32" => ("integer", true),
+        "Int64" => ("bigint", true),
+        "Float32" => ("real", false),
+        "Float64" => ("double precision", false),
+        _ => return None,
+    };
+    let digits = value.trim().trim_start_matches(['+', '-']);
+    if integer && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        let text = format!("value \"{value}\" is out of range for type {sql}");
+        return Some(Error::new(ErrorKind::NumericOutOfRange, text));
+    }
+    Some(Error::new(ErrorKind::InvalidText, format!("invalid input syntax for type {sql}: \"{value}\"")))
+}
+
 fn from_words(message: &str) -> Error {
     from_words_or(message, ErrorKind::Internal)
 }
@@ -218,6 +237,9 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
     if has(&["must appear in the group by clause", "must be part of group by", "in the group by clause"]) {
         return Error::new(ErrorKind::Grouping, text.to_owned());
     }
+    if let Some(error) = unreadable_number(text) {
+        return error;
+    }
     if has(&["cannot cast string", "error parsing", "invalid input syntax", "cannot parse", "unable to parse"]) {
         let kind =
             if has(&["timestamp", "date", "time"]) { ErrorKind::InvalidDatetime } else { ErrorKind::InvalidText };
@@ -236,6 +258,11 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
     }
     if has(&["ambiguous"]) {
         return Error::new(ErrorKind::AmbiguousColumn, text.to_owned());
+    }
+    if has(&["was not provided a value"])
+        && let Some(number) = between(text, "'$", "'")
+    {
+        return Error::new(ErrorKind::UndefinedParameter, format!("there is no parameter ${number}"));
     }
     if has(&["placeholder", "parameter"]) && has(&["no value found", "not found", "was not resolved", "must be"]) {
         return Error::new(ErrorKind::UndefinedParameter, text.to_owned());

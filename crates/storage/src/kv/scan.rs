@@ -6,7 +6,7 @@
 use super::error::tree_error;
 use super::store::{Published, Space};
 use super::txn::Stored;
-use super::writes::SpaceWrites;
+use super::writes::{MAX_KEY, SpaceWrites};
 use atoll_model::Result;
 use fjall::{Readable, Slice};
 use std::cmp::Ordering;
@@ -58,6 +58,27 @@ fn is_empty(range: &(Bound<&Slice>, Bound<&Slice>)) -> bool {
         (Bound::Included(l), Bound::Included(u)) => l > u,
         (Bound::Included(l) | Bound::Excluded(l), Bound::Included(u) | Bound::Excluded(u)) => l >= u,
         _ => false,
+    }
+}
+
+/// A bound that the tree takes (it panics at keys that are too long to be there): the longest part of such a bound is a bound of the
+/// same keys, since of them none is longer, and so none lies between the part and the whole.
+pub(crate) fn lower_bound(bound: Bound<&[u8]>) -> Bound<Slice> {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) if key.len() > MAX_KEY => {
+            Bound::Excluded(Slice::new(&key[..MAX_KEY]))
+        }
+        bound => bound.map(Slice::new),
+    }
+}
+
+/// As [`lower_bound`], at the other end.
+pub(crate) fn upper_bound(bound: Bound<&[u8]>) -> Bound<Slice> {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) if key.len() > MAX_KEY => {
+            Bound::Included(Slice::new(&key[..MAX_KEY]))
+        }
+        bound => bound.map(Slice::new),
     }
 }
 

@@ -18,6 +18,7 @@ use super::locks::LockTable;
 use super::options::StoreOptions;
 use super::stats::{FragmentSize, Sizes};
 use super::txn::{Txn, TxnOptions};
+use super::writes::MAX_KEY;
 use arc_swap::ArcSwap;
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
@@ -370,8 +371,12 @@ fn open_tree(lsm: &Path, options: &StoreOptions) -> Result<(Database, Keyspace)>
 }
 
 impl Published {
-    /// The stored form of a key, and the timestamp at its front.
+    /// The stored form of a key, and the timestamp at its front. A key that is too long to be there is not asked for: the tree
+    /// would panic.
     pub(crate) fn read(&self, space: &Space, key: &[u8]) -> Result<Option<fjall::Slice>> {
+        if key.len() > MAX_KEY {
+            return Ok(None);
+        }
         self.snapshot.get(&space.keyspace, key).map_err(|e| tree_error("reading", space.keyspace.path(), &e))
     }
 }
