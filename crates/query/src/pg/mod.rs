@@ -4,10 +4,12 @@
 
 pub mod catalogs;
 pub mod functions;
+mod introspect;
 pub mod parse;
 pub mod rewrite;
 
 pub use catalogs::schemas;
+pub(crate) use functions::{VECTOR, VectorArrays};
 pub use functions::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
 pub use parse::{CreateTable, Statement};
 

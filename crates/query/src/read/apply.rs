@@ -232,6 +232,39 @@ fn member(values: &ArrayRef, left: Option<&ScalarValue>) -> Result<Option<bool>>
     Ok(if values.null_count() > 0 { None } else { Some(false) })
 }
 
+/// `ARRAY(SELECT …)` until the analyzer puts [`Apply`] there.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ArrayOf {
+    signature: Signature,
+}
+
+/// The function that [`ARRAY`] names.
+pub(crate) fn array_function() -> ScalarUDF {
+    ScalarUDF::from(ArrayOf { signature: Signature::any(1, Volatility::Volatile) })
+}
+
+impl ScalarUDFImpl for ArrayOf {
+    fn name(&self) -> &str {
+        ARRAY
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
+        Ok(DataType::new_list(args.first().cloned().unwrap_or(DataType::Null), true))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        Ok(args.arg_fields.first().map_or_else(|| array_field(&Field::new("", DataType::Null, true)), |f| array_field(f)))
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Err(external(Error::unsupported("ARRAY(SELECT ...) cannot be used here")))
+    }
+}
+
 /// What a running query gives to the subqueries in it.
 pub(crate) struct Running {
     pub(crate) engine: Engine,
@@ -472,7 +505,7 @@ impl Rewriter<'_> {
 }
 
 /// The field of an array of a field's values.
-pub(crate) fn array_field(item: &Field) -> FieldRef {
+fn array_field(item: &Field) -> FieldRef {
     match atoll_model::SqlType::of_field(item) {
         Some(ty) => Arc::new(atoll_model::SqlType::Array(Box::new(ty)).field("array", true)),
         None => Arc::new(Field::new_list("array", Field::new_list_field(item.data_type().clone(), true), true)),

@@ -17,7 +17,7 @@ use datafusion::catalog::SchemaProvider;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
@@ -87,12 +87,14 @@ impl Engine {
         settings.sql_parser.parse_float_as_decimal = true;
         // Statistics count rows only; a scan's order is worth keeping for ORDER BY key LIMIT n.
         settings.optimizer.prefer_existing_sort = false;
-        let template = SessionStateBuilder::new_with_default_features()
+        let mut template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
+            .with_analyzer_rule(Arc::new(pg::VectorArrays))
             .with_analyzer_rule(Arc::new(ApplySubqueries))
             .build();
+        template.register_udf(Arc::new(apply::array_function())).map_err(map_error)?;
         Ok(Engine { cluster, runtime, template: Arc::new(template) })
     }
 

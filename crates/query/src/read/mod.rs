@@ -22,7 +22,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use apply::{ARRAY as ARRAY_FUNCTION, NAME as APPLY_FUNCTION, array_field};
+pub(crate) use apply::{ARRAY as ARRAY_FUNCTION, NAME as APPLY_FUNCTION};
 pub(crate) use engine::Engine;
 pub use engine::EngineOptions;
 pub(crate) use error::{external, map_error};

@@ -15,14 +15,14 @@ const ATTRIBUTE: &str = "attrelid:o attname:t atttypid:o attstattarget:i attlen:
 
 pub(super) fn tables() -> Vec<Definition> {
     vec![
-        table("pg_class", CLASS, classes),
-        table("pg_attribute", ATTRIBUTE, attributes),
+        table("pg_class", CLASS, classes).with_views(),
+        table("pg_attribute", ATTRIBUTE, attributes).with_views(),
         table("pg_attrdef", "oid:o adrelid:o adnum:s adbin:t", defaults),
         table(
             "pg_index",
             "indexrelid:o indrelid:o indnatts:s indnkeyatts:s indisunique:b indnullsnotdistinct:b indisprimary:b indisexclusion:b \
-             indimmediate:b indisclustered:b indisvalid:b indcheckxmin:b indisready:b indislive:b indisreplident:b indkey:S \
-             indcollation:O indclass:O indoption:S indexprs:t indpred:t",
+             indimmediate:b indisclustered:b indisvalid:b indcheckxmin:b indisready:b indislive:b indisreplident:b indkey:v \
+             indcollation:w indclass:w indoption:v indexprs:t indpred:t",
             indexes,
         ),
         table(
@@ -37,7 +37,7 @@ pub(super) fn tables() -> Vec<Definition> {
         }),
         table(
             "pg_partitioned_table",
-            "partrelid:o partstrat:t partnatts:s partdefid:o partattrs:S partclass:O partcollation:O partexprs:t",
+            "partrelid:o partstrat:t partnatts:s partdefid:o partattrs:v partclass:w partcollation:w partexprs:t",
             |s| {
                 s.catalog
                     .tables
@@ -55,7 +55,7 @@ pub(super) fn tables() -> Vec<Definition> {
                             t(strategy.to_string()),
                             Value::Int2(x.fragmentation_positions().len() as i16),
                             o(0),
-                            Value::Array(vec![]),
+                            Value::Array(x.fragmentation_positions().iter().filter_map(|p| def::attnum(x, x.columns[*p].id)).map(Value::Int2).collect()),
                             Value::Array(vec![]),
                             Value::Array(vec![]),
                             Value::Null,
@@ -323,7 +323,8 @@ fn classes(s: &Source<'_>) -> Vec<Row> {
         }
     }
     for v in s.catalog.views.values() {
-        rows.push(plain(i64::from(v.id.0), &v.name, "v", v.columns.len()).row());
+        let natts = s.views.get(&v.id).map_or(v.columns.len(), Vec::len);
+        rows.push(plain(i64::from(v.id.0), &v.name, "v", natts).row());
     }
     for q in s.catalog.sequences.values() {
         rows.push(plain(i64::from(q.id.0), &q.name, "S", 3).row());
@@ -401,14 +402,14 @@ fn identity(column: &Column) -> &'static str {
 }
 
 /// A column's default, as SQL.
-pub(super) fn default_of(s: &Source<'_>, column: &Column) -> Option<String> {
+pub(in crate::pg) fn default_of(s: &Source<'_>, column: &Column) -> Option<String> {
     match &column.generated {
         Some(Generated::ByDefault(id)) => {
             let sequence = s.catalog.sequences.get(id)?;
             Some(format!("nextval('{}'::regclass)", def::quote_ident(&sequence.name).replace('\'', "''")))
         }
         Some(Generated::Always(_)) => None,
-        None => column.default.clone(),
+        None => column.default.as_deref().map(|d| def::default_expression(d, &column.ty)),
     }
 }
 
@@ -435,6 +436,11 @@ fn attributes(s: &Source<'_>) -> Vec<Row> {
             }
         }
     }
+    for (view, columns) in &s.views {
+        for (at, (name, ty)) in (1..).zip(columns) {
+            rows.push(attribute(i64::from(view.0), at, name, ty, false, false, ""));
+        }
+    }
     for q in s.catalog.sequences.values() {
         for (at, (name, ty)) in
             (1..).zip([("last_value", SqlType::Int8), ("log_cnt", SqlType::Int8), ("is_called", SqlType::Bool)])
@@ -450,7 +456,7 @@ fn defaults(s: &Source<'_>) -> Vec<Row> {
     for x in s.catalog.tables.values() {
         for (at, c) in (1i16..).zip(x.columns.iter().filter(|c| !c.hidden)) {
             if let Some(default) = default_of(s, c) {
-                let oid = 0x2_0000_0000 + i64::from(x.id.0) * 2048 + i64::from(at);
+                let oid = def::default_oid(x, at);
                 rows.push(vec![o(oid), o(x.id.0), Value::Int2(at), t(default)]);
             }
         }

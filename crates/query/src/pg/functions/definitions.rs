@@ -30,6 +30,32 @@ pub fn constraint_oid(table: &Table, at: usize) -> i64 {
     0x8000_0000 + i64::from(table.id.0) * 1024 + at as i64
 }
 
+/// The object id of a column's default.
+pub fn default_oid(table: &Table, attnum: i16) -> i64 {
+    0xC000_0000 + i64::from(table.id.0) * 2048 + i64::from(attnum)
+}
+
+/// A column's default as `pg_get_expr` prints it: constants that need one have their type beside them.
+pub fn default_expression(sql: &str, ty: &SqlType) -> String {
+    use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value as Literal};
+    let named = match ty {
+        SqlType::Varchar(_) => "character varying".into(),
+        SqlType::Char(_) => "bpchar".into(),
+        SqlType::Numeric(_) => "numeric".into(),
+        SqlType::Array(item) => format!("{}[]", format_type(i64::from(item.pg_oid()), -1)),
+        ty => ty.to_string(),
+    };
+    match crate::pg::parse::parse_expression(sql) {
+        Ok(Expr::Value(v)) if matches!(v.value, Literal::SingleQuotedString(_)) => format!("{v}::{named}"),
+        Ok(Expr::Value(v)) if matches!(v.value, Literal::Null) => format!("NULL::{named}"),
+        Ok(Expr::UnaryOp { op: UnaryOperator::Minus, expr }) if matches!(expr.as_ref(), Expr::Value(_)) => {
+            let integer = expr.to_string().parse::<i32>().is_ok();
+            format!("'-{expr}'::{}", if integer { "integer".into() } else { named })
+        }
+        _ => sql.to_owned(),
+    }
+}
+
 /// The object id of a role.
 pub fn role_oid(catalog: &Catalog, name: &str) -> i64 {
     if name == "atoll" {
@@ -61,71 +87,24 @@ pub fn constraints(table: &Table) -> Vec<Constraint<'_>> {
     all
 }
 
+/// PostgreSQL's reserved words, those that name functions or types alone included: as names they need quotes.
+#[rustfmt::skip]
+pub const RESERVED: [&str; 100] = [
+    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "binary", "both", "case", "cast",
+    "check", "collate", "collation", "column", "concurrently", "constraint", "create", "cross", "current_catalog", "current_date",
+    "current_role", "current_schema", "current_time", "current_timestamp", "current_user", "default", "deferrable", "desc", "distinct",
+    "do", "else", "end", "except", "false", "fetch", "for", "foreign", "freeze", "from", "full", "grant", "group", "having", "ilike",
+    "in", "initially", "inner", "intersect", "into", "is", "isnull", "join", "lateral", "leading", "left", "like", "limit", "localtime",
+    "localtimestamp", "natural", "not", "notnull", "null", "offset", "on", "only", "or", "order", "outer", "overlaps", "placing",
+    "primary", "references", "returning", "right", "select", "session_user", "similar", "some", "symmetric", "table", "tablesample",
+    "then", "to", "trailing", "true", "union", "unique", "user", "using", "variadic", "verbose", "when", "where", "window", "with",
+];
+
 /// A name, quoted where SQL needs it.
 pub fn quote_ident(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && !matches!(
-            name,
-            "select"
-                | "from"
-                | "where"
-                | "table"
-                | "user"
-                | "order"
-                | "group"
-                | "all"
-                | "and"
-                | "or"
-                | "not"
-                | "default"
-                | "check"
-                | "primary"
-                | "references"
-                | "limit"
-                | "offset"
-                | "union"
-                | "column"
-                | "constraint"
-                | "desc"
-                | "asc"
-                | "end"
-                | "case"
-                | "when"
-                | "then"
-                | "else"
-                | "null"
-                | "true"
-                | "false"
-                | "in"
-                | "is"
-                | "as"
-                | "on"
-                | "to"
-                | "with"
-                | "unique"
-                | "foreign"
-                | "create"
-                | "grant"
-                | "having"
-                | "into"
-                | "using"
-                | "analyze"
-                | "array"
-                | "both"
-                | "distinct"
-                | "do"
-                | "except"
-                | "fetch"
-                | "for"
-                | "intersect"
-                | "leading"
-                | "only"
-                | "returning"
-                | "some"
-                | "trailing"
-                | "window"
-        );
+        && RESERVED.binary_search(&name).is_err();
     if plain { name.into() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 

@@ -10,6 +10,9 @@ mod scalar;
 mod session;
 mod system;
 mod text;
+mod vectors;
+
+pub(crate) use vectors::{VECTOR, VectorArrays};
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
@@ -29,6 +32,9 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
     functions.extend(text::functions());
     for function in functions {
         state.register_udf(Arc::new(function.into()))?;
+    }
+    for function in vectors::functions() {
+        state.register_udf(function)?;
     }
     state.register_expr_planner(Arc::new(operators::Operators))?;
     Ok(())
