@@ -6,8 +6,8 @@
 use super::rewrite::call;
 use crate::read::ARRAY_FUNCTION;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart, Query,
-    SetExpr, Statement, TableAlias, TableFactor, Value,
+    AccessExpr, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart,
+    Query, SetExpr, Statement, TableAlias, TableFactor, Value,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -25,6 +25,14 @@ pub(super) fn expression(expr: &mut Expr) {
             }
             _ => None,
         },
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            // The engine knows the backslash alone.
+            if let Some(escape) = escape_char.take_if(|e| e.value != Value::SingleQuotedString("\\".into())) {
+                let plain = std::mem::replace(pattern.as_mut(), Expr::Value(Value::Null.into()));
+                **pattern = call("like_escape", vec![plain, Expr::Value(escape)]);
+            }
+            None
+        }
         Expr::Cast { expr: inner, data_type, .. } => object_cast(inner, data_type),
         _ => None,
     };
@@ -58,9 +66,7 @@ fn rows(function: &mut Function) -> Option<Expr> {
             let args = arguments(function)?;
             (args.len() == 2).then(|| call("unnest", vec![call("atoll_subscripts", args)]))
         }
-        "pg_partition_ancestors" => {
-            Some(call("unnest", vec![call("atoll_partition_ancestors", arguments(function)?)]))
-        }
+        "pg_partition_ancestors" => Some(call("unnest", vec![call("atoll_partition_ancestors", arguments(function)?)])),
         _ => None,
     }
 }
@@ -91,18 +97,30 @@ fn object_cast(inner: &mut Expr, to: &DataType) -> Option<Expr> {
 
 /// Rewrites a function in FROM.
 pub(super) fn table_factor(factor: &mut TableFactor) {
-    let (name, args, alias) = match factor {
-        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
-        TableFactor::Function { name, args, alias, .. } => (name, &*args, alias),
+    let (name, args, alias, ordinality) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
+            (name, &args.args, alias, *with_ordinality)
+        }
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => (name, &*args, alias, *with_ordinality),
         _ => return,
     };
     let Some(ident) = name.0.last().and_then(ObjectNamePart::as_ident) else { return };
     let function = ident.value.to_lowercase();
     let given: Vec<String> = args.iter().map(ToString::to_string).collect();
+    // The column of a function with one column goes by the alias.
+    let column = alias.as_ref().map_or_else(|| Ident::new(function.clone()), |a| a.name.clone());
+    let number = |array: &str| {
+        if ordinality { format!(", unnest(atoll_subscripts({array}, 1)) AS ordinality") } else { String::new() }
+    };
     let sql = match (function.as_str(), given.as_slice()) {
         ("pg_get_keywords", []) => "SELECT * FROM pg_catalog.atoll_keywords".to_owned(),
-        ("pg_partition_ancestors", [of]) => format!("SELECT unnest(atoll_partition_ancestors({of})) AS relid"),
         ("pg_show_all_settings", []) => "SELECT * FROM pg_catalog.pg_settings".to_owned(),
+        ("pg_partition_ancestors", [of]) => {
+            let array = format!("atoll_partition_ancestors({of})");
+            format!("SELECT unnest({array}) AS relid{}", number(&array))
+        }
+        // Without a schema the parser knows it.
+        ("unnest", [array]) => format!("SELECT unnest({array}) AS {column}{}", number(array)),
         _ => return,
     };
     let Some(subquery) = query(&sql) else { return };

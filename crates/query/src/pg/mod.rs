@@ -9,8 +9,8 @@ pub mod parse;
 pub mod rewrite;
 
 pub use catalogs::schemas;
-pub(crate) use functions::{VECTOR, VectorArrays};
 pub use functions::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
+pub(crate) use functions::{VECTOR, VectorArrays};
 pub use parse::{CreateTable, Statement};
 
 use atoll_model::{Error, ErrorKind, Result};

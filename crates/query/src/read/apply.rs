@@ -27,7 +27,7 @@ use datafusion::logical_expr::expr::{Exists, InSubquery, Placeholder, ScalarFunc
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Subquery, Volatility,
+    Subquery, TypeSignature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
@@ -257,7 +257,10 @@ impl ScalarUDFImpl for ArrayOf {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        Ok(args.arg_fields.first().map_or_else(|| array_field(&Field::new("", DataType::Null, true)), |f| array_field(f)))
+        Ok(args
+            .arg_fields
+            .first()
+            .map_or_else(|| array_field(&Field::new("", DataType::Null, true)), |f| array_field(f)))
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -496,7 +499,10 @@ impl Rewriter<'_> {
             plan: Arc::new(plan.data),
             names,
             result,
-            signature: Signature::variadic_any(Volatility::Volatile),
+            signature: Signature::one_of(
+                vec![TypeSignature::Nullary, TypeSignature::VariadicAny],
+                Volatility::Volatile,
+            ),
             optimized: OnceLock::new(),
         };
         let function: ScalarUDF = AsyncScalarUDF::new(Arc::new(apply)).into_scalar_udf();

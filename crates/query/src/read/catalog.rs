@@ -148,6 +148,8 @@ impl SchemaProvider for AtollSchemaProvider {
 
     fn table_exist(&self, name: &str) -> bool {
         self.system().is_some_and(|s| s.table_exist(name))
-            || self.catalog.table(name).is_some() || self.catalog.view(name).is_some() || self.catalog.fragment(name).is_some()
+            || self.catalog.table(name).is_some()
+            || self.catalog.view(name).is_some()
+            || self.catalog.fragment(name).is_some()
     }
 }

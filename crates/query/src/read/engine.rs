@@ -193,6 +193,7 @@ impl Engine {
     ) -> Result<(SchemaRef, BatchStream)> {
         let state = self.with_subqueries(state, plan, &txn);
         let localized = self.localize(plan.clone(), &txn)?;
+        crate::metrics::statement_over(localized.reductions.iter().map(|r| r.kept.len()).sum());
         let physical = self.physical(&state, &localized.plan).await?;
         self.start(&state, physical)
     }

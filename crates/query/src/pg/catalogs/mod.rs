@@ -8,6 +8,7 @@ mod information;
 mod relations;
 mod statics;
 mod table;
+mod views;
 
 use self::table::{Definition, SystemSchema};
 use atoll_model::Catalog;
@@ -22,6 +23,7 @@ pub fn schemas(catalog: &Arc<Catalog>, cluster: &Arc<dyn Cluster>) -> Vec<(&'sta
     };
     let mut postgres = relations::tables();
     postgres.extend(statics::tables());
+    postgres.extend(views::tables());
     vec![
         ("pg_catalog", make(postgres)),
         ("information_schema", make(information::tables())),

@@ -287,8 +287,11 @@ const NONE: &[(&str, &str)] = &[
     ("pg_publication_rel", "oid:o prpubid:o prrelid:o prqual:t prattrs:S"),
     ("pg_publication_namespace", "oid:o pnpubid:o pnnspid:o"),
     ("pg_publication_tables", "pubname:t schemaname:t tablename:t attnames:T rowfilter:t"),
-    ("pg_subscription", "oid:o subdbid:o subskiplsn:t subname:t subowner:o subenabled:b subbinary:b substream:b subtwophasestate:t subdisableonerr:b subconninfo:t \
-      subslotname:t subsynccommit:t subpublications:T"),
+    (
+        "pg_subscription",
+        "oid:o subdbid:o subskiplsn:t subname:t subowner:o subenabled:b subbinary:b substream:b subtwophasestate:t subdisableonerr:b subconninfo:t \
+      subslotname:t subsynccommit:t subpublications:T",
+    ),
     (
         "pg_statistic_ext",
         "oid:o stxrelid:o stxname:t stxnamespace:o stxowner:o stxstattarget:i stxkeys:S stxkind:T stxexprs:t",
@@ -331,9 +334,15 @@ const NONE: &[(&str, &str)] = &[
     ("pg_ts_template", "oid:o tmplname:t tmplnamespace:o tmplinit:o tmpllexize:o"),
     ("pg_ts_config_map", "mapcfg:o maptokentype:i mapseqno:i mapdict:o"),
     ("pg_opfamily", "oid:o opfmethod:o opfname:t opfnamespace:o opfowner:o"),
-    ("pg_amop", "oid:o amopfamily:o amoplefttype:o amoprighttype:o amopstrategy:s amoppurpose:t amopopr:o amopmethod:o amopsortfamily:o"),
+    (
+        "pg_amop",
+        "oid:o amopfamily:o amoplefttype:o amoprighttype:o amopstrategy:s amoppurpose:t amopopr:o amopmethod:o amopsortfamily:o",
+    ),
     ("pg_amproc", "oid:o amprocfamily:o amproclefttype:o amprocrighttype:o amprocnum:s amproc:o"),
-    ("pg_conversion", "oid:o conname:t connamespace:o conowner:o conforencoding:i contoencoding:i conproc:o condefault:b"),
+    (
+        "pg_conversion",
+        "oid:o conname:t connamespace:o conowner:o conforencoding:i contoencoding:i conproc:o condefault:b",
+    ),
     ("pg_user_mapping", "oid:o umuser:o umserver:o umoptions:T"),
     ("pg_user_mappings", "umid:o srvid:o srvname:t umuser:o usename:t umoptions:T"),
     ("pg_largeobject_metadata", "oid:o lomowner:o lomacl:T"),

@@ -1,9 +1,9 @@
 //! A system table: its columns, and a function that makes its rows.
 
+use crate::pg::VECTOR;
+use crate::pg::functions::SessionHooks;
 use crate::rows;
 use async_trait::async_trait;
-use crate::pg::functions::SessionHooks;
-use crate::pg::VECTOR;
 use atoll_model::{Catalog, RelationId, Row, SqlType, Value};
 use atoll_ports::cluster::Cluster;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
@@ -172,7 +172,10 @@ impl fmt::Debug for SystemTable {
 
 impl SystemTable {
     /// The views' columns: those of their plans.
-    async fn views(&self, session: &dyn Session) -> Result<BTreeMap<RelationId, Vec<(String, SqlType)>>, DataFusionError> {
+    async fn views(
+        &self,
+        session: &dyn Session,
+    ) -> Result<BTreeMap<RelationId, Vec<(String, SqlType)>>, DataFusionError> {
         let public = session
             .as_any()
             .downcast_ref::<SessionState>()
@@ -215,8 +218,7 @@ impl TableProvider for SystemTable {
         let views = if self.definition.views { self.views(session).await? } else { BTreeMap::new() };
         let hooks = session.config_options().extensions.get::<SessionHooks>().and_then(|h| h.0.as_ref());
         let settings = hooks.map(|h| h.settings()).unwrap_or_default();
-        let rows =
-            (self.definition.rows)(&Source { catalog: &self.catalog, cluster: &self.cluster, views, settings });
+        let rows = (self.definition.rows)(&Source { catalog: &self.catalog, cluster: &self.cluster, views, settings });
         let types: Vec<SqlType> = self.definition.columns.iter().map(|(_, t)| t.clone()).collect();
         let batch = rows::to_batch(&self.schema, &types, &rows).map_err(|e| DataFusionError::External(Box::new(e)))?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)

@@ -144,9 +144,10 @@ pub fn attnum(table: &Table, id: ColumnId) -> Option<i16> {
     table.columns.iter().filter(|c| !c.hidden).position(|c| c.id == id).and_then(|p| i16::try_from(p + 1).ok())
 }
 
-/// `pg_get_constraintdef`
-pub fn constraint_definition(catalog: &Catalog, table: &Table, constraint: &Constraint<'_>) -> String {
+/// `pg_get_constraintdef`; a pretty one has fewer parentheses.
+pub fn constraint_definition(catalog: &Catalog, table: &Table, constraint: &Constraint<'_>, pretty: bool) -> String {
     match constraint {
+        Constraint::Check(_, expression) if pretty => format!("CHECK ({expression})"),
         Constraint::Check(_, expression) => format!("CHECK (({expression}))"),
         Constraint::Primary(_) => format!("PRIMARY KEY ({})", list(table, &table.key)),
         Constraint::Unique(index) => format!("UNIQUE ({})", list(table, &index.columns)),
@@ -167,14 +168,19 @@ pub fn constraint_definition(catalog: &Catalog, table: &Table, constraint: &Cons
     }
 }
 
-/// `pg_get_indexdef`; `None`: of the primary key.
-pub fn index_definition(table: &Table, index: Option<&Index>) -> String {
+/// `pg_get_indexdef`; `None`: of the primary key. A pretty one leaves the schema out.
+pub fn index_definition(table: &Table, index: Option<&Index>, pretty: bool) -> String {
     let (name, columns, unique) = match index {
         Some(index) => (index.name.as_str(), list(table, &index.columns), index.unique),
         None => (table.primary_key.as_deref().unwrap_or_default(), list(table, &table.key), true),
     };
     let unique = if unique { "UNIQUE " } else { "" };
-    format!("CREATE {unique}INDEX {} ON public.{} USING btree ({columns})", quote_ident(name), quote_ident(&table.name))
+    let schema = if pretty { "" } else { "public." };
+    format!(
+        "CREATE {unique}INDEX {} ON {schema}{} USING btree ({columns})",
+        quote_ident(name),
+        quote_ident(&table.name)
+    )
 }
 
 /// `pg_get_partkeydef`

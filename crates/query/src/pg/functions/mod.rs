@@ -37,6 +37,7 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
         state.register_udf(function)?;
     }
     state.register_expr_planner(Arc::new(operators::Operators))?;
+    state.register_expr_planner(Arc::new(vectors::ArrayLiterals))?;
     Ok(())
 }
 

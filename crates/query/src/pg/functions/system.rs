@@ -32,9 +32,12 @@ fn stored<'c>(catalog: &'c Catalog, value: &Value) -> Result<Option<(&'c Table, 
 /// Sizes of relations. Indexes lie with their table's rows: a table's size includes them, and theirs is 0.
 fn sizes(catalog: &Arc<Catalog>) -> Vec<Scalar> {
     let mut made = vec![];
-    for (name, arity) in
-        [("pg_table_size", 1..=1), ("pg_relation_size", 1..=2), ("pg_total_relation_size", 1..=1), ("pg_indexes_size", 1..=1)]
-    {
+    for (name, arity) in [
+        ("pg_table_size", 1..=1),
+        ("pg_relation_size", 1..=2),
+        ("pg_total_relation_size", 1..=1),
+        ("pg_indexes_size", 1..=1),
+    ] {
         let catalog = catalog.clone();
         let counted = name != "pg_indexes_size";
         made.push(
@@ -165,14 +168,15 @@ fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
                     id.and_then(|id| table.position(*id)).map(|p| def::quote_ident(&table.columns[p].name)),
                 ));
             }
-            Ok(Value::Text(def::index_definition(table, index)))
+            Ok(Value::Text(def::index_definition(table, index, args.get(2) == Some(&Value::Bool(true)))))
         }),
         of(catalog, "pg_get_constraintdef", 1..=2, SqlType::Text, |catalog, args| {
             let oid = integer(&args[0]);
             for table in catalog.tables.values() {
                 for (at, constraint) in def::constraints(table).iter().enumerate() {
                     if def::constraint_oid(table, at) == oid {
-                        return Ok(Value::Text(def::constraint_definition(catalog, table, constraint)));
+                        let pretty = args.get(1) == Some(&Value::Bool(true));
+                        return Ok(Value::Text(def::constraint_definition(catalog, table, constraint, pretty)));
                     }
                 }
             }
@@ -380,6 +384,12 @@ fn plain() -> Vec<Scalar> {
             oid => Ok(Value::Text(schema_name(integer(oid)))),
         })
         .returning(regtype),
+        Scalar::new("to_regtype", 1..=1, SqlType::Int8, |_, args| {
+            Ok(type_oid(text(&args[0])).map_or(Value::Null, Value::Int8))
+        }),
+        Scalar::new("array_lower", 2..=2, SqlType::Int4, |_, args| Ok(bound(args, |_| 1))),
+        Scalar::new("array_upper", 2..=2, SqlType::Int4, |_, args| Ok(bound(args, |n| n))),
+        Scalar::new("like_escape", 2..=2, SqlType::Text, |_, args| like_escape(text(&args[0]), text(&args[1]))),
         Scalar::new("getdatabaseencoding", 0..=0, SqlType::Text, |_, _| Ok(Value::Text("UTF8".into()))),
         Scalar::new("has_parameter_privilege", 2..=3, SqlType::Bool, |_, _| Ok(Value::Bool(true))),
         Scalar::new("pg_encoding_to_char", 1..=1, SqlType::Text, |_, args| {
@@ -414,6 +424,40 @@ fn plain() -> Vec<Scalar> {
             }))
         }),
     ]
+}
+
+/// A bound of an array's first dimension: it has no other, and an empty array has none.
+fn bound(args: &[Value], of: fn(usize) -> usize) -> Value {
+    match (&args[0], integer(&args[1])) {
+        (Value::Array(items), 1) if !items.is_empty() => {
+            i32::try_from(of(items.len())).map_or(Value::Null, Value::Int4)
+        }
+        _ => Value::Null,
+    }
+}
+
+/// A pattern whose escape character is another, as one that escapes with the backslash.
+fn like_escape(pattern: &str, escape: &str) -> Result<Value> {
+    let mut chars = escape.chars();
+    let escape = chars.next();
+    if chars.next().is_some() {
+        return Err(Error::new(ErrorKind::InvalidParameterValue, "invalid escape string")
+            .hint("Escape string must be empty or one character."));
+    }
+    let mut made = String::with_capacity(pattern.len());
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        if Some(c) == escape {
+            made.push('\\');
+            made.extend(rest.next());
+        } else {
+            if c == '\\' {
+                made.push('\\');
+            }
+            made.push(c);
+        }
+    }
+    Ok(Value::Text(made))
 }
 
 /// A size as `pg_size_pretty` prints it: the next unit from ten times its size on, rounded half up.
