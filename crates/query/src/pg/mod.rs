@@ -2,14 +2,16 @@
 //!
 //! Invariant: what is here answers as PostgreSQL does or refuses with PostgreSQL's SQLSTATE; it never guesses.
 
+pub(crate) mod casts;
 pub mod catalogs;
 pub mod functions;
 mod introspect;
 pub mod parse;
 pub mod rewrite;
+pub(crate) mod unknown;
 
 pub use catalogs::schemas;
-pub use functions::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
+pub use functions::{operators, SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
 pub(crate) use functions::{VECTOR, VectorArrays};
 pub use parse::{CreateTable, Statement};
 

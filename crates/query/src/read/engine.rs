@@ -90,11 +90,17 @@ impl Engine {
         let mut template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())
+            .with_type_planner(Arc::new(pg::casts::Types))
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
             .with_analyzer_rule(Arc::new(pg::VectorArrays))
             .with_analyzer_rule(Arc::new(ApplySubqueries))
             .build();
         template.register_udf(Arc::new(apply::array_function())).map_err(map_error)?;
+        // PostgreSQL's meaning of operators and literals comes before DataFusion's.
+        let mut builder = SessionStateBuilder::new_from_existing(template);
+        builder.expr_planners().get_or_insert_with(Vec::new).insert(0, pg::operators());
+        builder.analyzer().get_or_insert_default().rules.insert(0, Arc::new(pg::unknown::UnknownLiterals));
+        let template = builder.build();
         Ok(Engine { cluster, runtime, template: Arc::new(template) })
     }
 

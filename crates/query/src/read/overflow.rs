@@ -6,9 +6,9 @@
 
 use super::error::external;
 use atoll_model::{Error, ErrorKind};
-use datafusion::arrow::array::{ArrayRef, Datum};
+use datafusion::arrow::array::{ArrayRef, AsArray, Datum};
 use datafusion::arrow::compute::kernels::numeric;
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -37,6 +37,7 @@ fn udf(name: &'static str, op: Operator) -> Arc<ScalarUDF> {
 static PLUS: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("int_add", Operator::Plus));
 static MINUS: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("int_sub", Operator::Minus));
 static TIMES: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("int_mul", Operator::Multiply));
+static OVER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("float_div", Operator::Divide));
 
 impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
@@ -55,8 +56,12 @@ impl ScalarUDFImpl for Checked {
         let kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> = match self.op {
             Operator::Plus => numeric::add,
             Operator::Minus => numeric::sub,
+            Operator::Divide => numeric::div,
             _ => numeric::mul,
         };
+        if args.return_type().is_floating() {
+            return self.float(&args, kernel);
+        }
         let result = match args.args.as_slice() {
             [ColumnarValue::Array(a), ColumnarValue::Array(b)] => kernel(a, b),
             [ColumnarValue::Array(a), ColumnarValue::Scalar(b)] => kernel(a, &b.to_scalar()?),
@@ -72,7 +77,44 @@ impl ScalarUDFImpl for Checked {
     }
 }
 
+/// Numbers of a float array or constant, `None` for NULL.
+fn floats(value: &ColumnarValue, rows: usize) -> Result<Vec<Option<f64>>> {
+    let array = datafusion::arrow::compute::cast(&value.to_array(rows)?, &DataType::Float64)?;
+    Ok(array.as_primitive::<Float64Type>().iter().collect())
+}
+
 impl Checked {
+    /// Floating point: a division by zero and a result that overflows are errors, as in PostgreSQL. Infinity and NaN that were
+    /// there before stay.
+    fn float(
+        &self,
+        args: &ScalarFunctionArgs,
+        kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>,
+    ) -> Result<ColumnarValue> {
+        let [a, b] = args.args.as_slice() else {
+            return Err(external(Error::internal("a checked operator with other than two operands")));
+        };
+        let scalar = matches!((a, b), (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { args.number_rows };
+        let result = kernel(&a.to_array(rows)?, &b.to_array(rows)?)?;
+        let suspicious = floats(&ColumnarValue::Array(result.clone()), rows)?
+            .iter()
+            .any(|x| x.is_some_and(|x| !x.is_finite()));
+        if suspicious {
+            let made = floats(&ColumnarValue::Array(result.clone()), rows)?;
+            for ((x, y), z) in floats(a, rows)?.into_iter().zip(floats(b, rows)?).zip(made) {
+                let (Some(x), Some(y), Some(z)) = (x, y, z) else { continue };
+                if self.op == Operator::Divide && y == 0.0 && !x.is_nan() {
+                    return Err(external(Error::new(ErrorKind::DivisionByZero, "division by zero")));
+                }
+                if z.is_infinite() && x.is_finite() && y.is_finite() {
+                    return Err(external(Error::new(ErrorKind::NumericOutOfRange, "value out of range: overflow")));
+                }
+            }
+        }
+        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
+    }
+
     fn overflow(&self, error: ArrowError, ty: &DataType) -> datafusion::common::DataFusionError {
         let name = match ty {
             DataType::Int16 => "smallint",
@@ -90,9 +132,10 @@ impl Checked {
 
 /// The operator that a checked function stands for: for showing a plan as SQL.
 pub(crate) fn operator_of(function: &ScalarFunction) -> Option<Operator> {
-    [&PLUS, &MINUS, &TIMES].into_iter().find(|f| f.name() == function.func.name()).map(|f| match f.name() {
+    [&PLUS, &MINUS, &TIMES, &OVER].into_iter().find(|f| f.name() == function.func.name()).map(|f| match f.name() {
         "int_add" => Operator::Plus,
         "int_sub" => Operator::Minus,
+        "float_div" => Operator::Divide,
         _ => Operator::Multiply,
     })
 }
@@ -128,17 +171,18 @@ impl AnalyzerRule for CheckedArithmetic {
 
 fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transformed<Expr>> {
     let integer = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Int16 | DataType::Int32 | DataType::Int64));
+    let float = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Float32 | DataType::Float64));
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
-            if matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
-                && integer(&left)
-                && integer(&right)
+            if matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide)
+                && (op != Operator::Divide && integer(&left) && integer(&right) || float(&left) && float(&right))
                 && left.get_type(schema)? == right.get_type(schema)? =>
         {
             let f = match op {
                 Operator::Plus => &PLUS,
                 Operator::Minus => &MINUS,
-                _ => &TIMES,
+                Operator::Multiply => &TIMES,
+                _ => &OVER,
             };
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf((*f).clone(), vec![*left, *right]))))
         }
@@ -147,6 +191,10 @@ fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transfor
             let args = vec![Expr::Literal(zero, None), *inner];
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(MINUS.clone(), args))))
         }
+        Expr::Cast(cast) => Ok(match crate::pg::casts::checked(&cast, schema)? {
+            Some(call) => Transformed::yes(call),
+            None => Transformed::no(Expr::Cast(cast)),
+        }),
         other => Ok(Transformed::no(other)),
     }
 }

@@ -3,23 +3,20 @@
 //! Invariant: a vector is an array whose field says so ([`VECTOR`]); its subscripts begin at 0 and its text is its items with spaces
 //! between them, as in PostgreSQL. Every other array begins at 1.
 
-use atoll_model::SqlType;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int32Array, ListArray, StructArray};
 use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::compute::{cast, concat};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::sql::sqlparser::ast::BinaryOperator;
 use std::sync::{Arc, LazyLock};
 
 /// The metadata key of a vector's field.
@@ -216,44 +213,4 @@ impl AnalyzerRule for VectorArrays {
 
 fn call(function: &Arc<ScalarUDF>, args: Vec<Expr>) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), args))
-}
-
-/// Plans comparisons of an array with a quoted literal: `tags = '{a,b}'`.
-#[derive(Debug)]
-pub(super) struct ArrayLiterals;
-
-impl ExprPlanner for ArrayLiterals {
-    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        if !matches!(
-            expr.op,
-            BinaryOperator::Eq
-                | BinaryOperator::NotEq
-                | BinaryOperator::Lt
-                | BinaryOperator::LtEq
-                | BinaryOperator::Gt
-                | BinaryOperator::GtEq
-                | BinaryOperator::PGOverlap
-                | BinaryOperator::AtArrow
-                | BinaryOperator::ArrowAt
-        ) {
-            return Ok(PlannerResult::Original(expr));
-        }
-        let RawBinaryExpr { op, left, right } = expr;
-        let (left, right) = match (as_array(&left, &right, schema)?, as_array(&right, &left, schema)?) {
-            (Some(left), _) => (left, right),
-            (None, Some(right)) => (left, right),
-            (None, None) => (left, right),
-        };
-        Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
-    }
-}
-
-/// A quoted literal as an array of another expression's type.
-fn as_array(literal: &Expr, other: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
-    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = literal else { return Ok(None) };
-    let Ok((_, field)) = other.to_field(schema) else { return Ok(None) };
-    let Some(ty @ SqlType::Array(_)) = SqlType::of_field(&field) else { return Ok(None) };
-    let external = |e: atoll_model::Error| DataFusionError::External(Box::new(e));
-    let value = atoll_model::text::parse(&ty, text).map_err(external)?;
-    Ok(Some(Expr::Literal(crate::rows::to_scalar(&ty, &value).map_err(external)?, None)))
 }
