@@ -6,7 +6,7 @@
 use super::rewrite::call;
 use crate::read::ARRAY_FUNCTION;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart,
+    AccessExpr, ArrayElemTypeDef, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart,
     Query, SetExpr, Statement, TableAlias, TableFactor, Value,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -33,7 +33,10 @@ pub(super) fn expression(expr: &mut Expr) {
             }
             None
         }
-        Expr::Cast { expr: inner, data_type, .. } => object_cast(inner, data_type),
+        Expr::Cast { expr: inner, data_type, .. } => {
+            unqualify_item(data_type);
+            object_cast(inner, data_type)
+        }
         _ => None,
     };
     if let Some(made) = made {
@@ -44,13 +47,14 @@ pub(super) fn expression(expr: &mut Expr) {
 /// The arguments of a call, if all of them are plain.
 fn arguments(function: &Function) -> Option<Vec<Expr>> {
     let FunctionArguments::List(list) = &function.args else { return None };
-    list.args
-        .iter()
-        .map(|a| match a {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
-            _ => None,
-        })
-        .collect()
+    list.args.iter().map(|a| plain(a).cloned()).collect()
+}
+
+fn plain(arg: &FunctionArg) -> Option<&Expr> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e),
+        _ => None,
+    }
 }
 
 /// Functions that give several rows, and the array of a subquery's rows.
@@ -68,6 +72,35 @@ fn rows(function: &mut Function) -> Option<Expr> {
         }
         "pg_partition_ancestors" => Some(call("unnest", vec![call("atoll_partition_ancestors", arguments(function)?)])),
         _ => None,
+    }
+}
+
+/// `pg_catalog.int2[]` is `int2[]`.
+fn unqualify_item(ty: &mut DataType) {
+    let DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) = ty else { return };
+    let DataType::Custom(name, _) = item.as_ref() else { return };
+    let [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return };
+    if !schema.value.eq_ignore_ascii_case("pg_catalog") {
+        return;
+    }
+    **item = match name.value.to_lowercase().as_str() {
+        "int2" => DataType::Int2(None),
+        "int4" => DataType::Int4(None),
+        "int8" | "oid" => DataType::Int8(None),
+        "bool" => DataType::Boolean,
+        "text" | "name" | "varchar" => DataType::Text,
+        _ => return,
+    };
+}
+
+/// Whether a table function can know the value of an argument while it is planned.
+fn constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(v) => !matches!(v.value, Value::Placeholder(_)),
+        Expr::TypedString(_) | Expr::Interval(_) => true,
+        Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } => constant(expr),
+        Expr::BinaryOp { left, right, .. } => constant(left) && constant(right),
+        _ => false,
     }
 }
 
@@ -118,6 +151,9 @@ pub(super) fn table_factor(factor: &mut TableFactor) {
         ("pg_partition_ancestors", [of]) => {
             let array = format!("atoll_partition_ancestors({of})");
             format!("SELECT unnest({array}) AS relid{}", number(&array))
+        }
+        ("generate_series", [_, _] | [_, _, _]) if !args.iter().all(|a| plain(a).is_some_and(constant)) => {
+            format!("SELECT unnest(generate_series({})) AS {column}", given.join(", "))
         }
         // Without a schema the parser knows it.
         ("unnest", [array]) => format!("SELECT unnest({array}) AS {column}{}", number(array)),

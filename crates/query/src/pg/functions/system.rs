@@ -340,7 +340,7 @@ fn plain() -> Vec<Scalar> {
         none("pg_get_function_arguments", 1..=1),
         none("pg_get_function_identity_arguments", 1..=1),
         none("pg_get_statisticsobjdef_columns", 1..=1),
-        none("pg_tablespace_location", 1..=1),
+        Scalar::new("pg_tablespace_location", 1..=1, SqlType::Text, |_, _| Ok(Value::Text(String::new()))),
         none("pg_get_function_sqlbody", 1..=1),
         none("pg_get_function_arg_default", 2..=2),
         none("pg_get_statisticsobjdef", 1..=1),
