@@ -86,9 +86,14 @@ impl AnalyzerRule for UnknownLiterals {
                 schema.merge(&scan.projected_schema);
             }
             let names = NamePreserver::new(&node);
+            let sorts = matches!(node, LogicalPlan::Sort(_));
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let rewritten = expr.transform_up(|e| typed(e, &schema))?;
+                let mut rewritten = expr.transform_up(|e| typed(e, &schema))?;
+                // Intervals are ordered by their length.
+                if sorts && sql_type(&rewritten.data, &schema) == Some(SqlType::Interval) {
+                    rewritten = Transformed::yes(super::functions::call("atoll_interval_length", vec![rewritten.data]));
+                }
                 Ok(if rewritten.transformed { rewritten.update_data(|e| name.restore(e)) } else { rewritten })
             })?
             .map_data(LogicalPlan::recompute_schema)
@@ -168,6 +173,20 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             };
             call.args = call.args.into_iter().map(|e| resolve(e, &ty)).collect::<Result<_>>()?;
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        Expr::AggregateFunction(call) if matches!(call.func.name(), "min" | "max") => {
+            match call.params.args.first().and_then(|a| sql_type(a, schema)) {
+                Some(SqlType::Interval) => Err(DataFusionError::External(Box::new(atoll_model::Error::unsupported(
+                    format!("{}(interval)", call.func.name()),
+                )))),
+                Some(ty @ (SqlType::Bool | SqlType::Json | SqlType::Jsonb)) => {
+                    Err(DataFusionError::External(Box::new(atoll_model::Error::new(
+                        atoll_model::ErrorKind::UndefinedFunction,
+                        format!("function {}({ty}) does not exist", call.func.name()),
+                    ))))
+                }
+                _ => Ok(Transformed::no(Expr::AggregateFunction(call))),
+            }
         }
         other => Ok(Transformed::no(other)),
     }

@@ -2,12 +2,12 @@
 //!
 //! Invariant: the meaning, three-valued logic included, stays; what cannot be put otherwise is refused.
 
-use super::{call, unqualify};
+use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, LimitClause, Query, SelectItem, SetExpr, Statement as Ast, TableAlias,
-    TableAliasColumnDef, TableFactor, Value,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value,
 };
 
 /// FETCH FIRST is LIMIT.
@@ -39,6 +39,29 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
             if let Value::UnicodeStringLiteral(text) = &v.value {
                 v.value = Value::SingleQuotedString(text.clone());
             }
+        }
+        // `doc->-1` is read as one operator.
+        Expr::BinaryOp { op: op @ BinaryOperator::Custom(_), right, .. } => {
+            let BinaryOperator::Custom(name) = &*op else { return Ok(()) };
+            let plain = match name.as_str() {
+                "->-" => BinaryOperator::Arrow,
+                "->>-" => BinaryOperator::LongArrow,
+                _ => return Ok(()),
+            };
+            *op = plain;
+            let inner = std::mem::replace(right, Box::new(super::null()));
+            **right = Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner };
+        }
+        Expr::UnaryOp { op, expr: inner } => {
+            let function = match op {
+                UnaryOperator::PGAbs => "abs",
+                UnaryOperator::PGSquareRoot => "sqrt",
+                UnaryOperator::PGCubeRoot => "cbrt",
+                UnaryOperator::BitwiseNot => "atoll_bitwise_not",
+                _ => return Ok(()),
+            };
+            let inner = std::mem::replace(inner.as_mut(), super::null());
+            *expr = call(function, vec![inner]);
         }
         Expr::BinaryOp { left, op, right } => {
             if let (Some(a), Some(b)) = (row(left), row(right)) {
@@ -159,14 +182,6 @@ fn pairs(a: Vec<Expr>, b: Vec<Expr>) -> Result<impl Iterator<Item = (Expr, Expr)
     Ok(a.into_iter().zip(b))
 }
 
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
-}
-
-fn nested(expr: Expr) -> Expr {
-    Expr::Nested(Box::new(expr))
-}
-
 fn chain(parts: impl IntoIterator<Item = Expr>, op: BinaryOperator) -> Expr {
     let whole = parts.into_iter().reduce(|a, b| binary(a, op.clone(), b));
     nested(whole.unwrap_or_else(|| Expr::value(Value::Boolean(op == BinaryOperator::And))))
@@ -229,20 +244,23 @@ pub fn table(factor: &mut TableFactor) -> Result<()> {
     narrow_series(factor, &function)
 }
 
-/// `generate_series` over int4 literals gives int4; the planner's gives int8.
+/// `generate_series` gives what its arguments are.
 fn narrow_series(factor: &mut TableFactor, function: &str) -> Result<()> {
     let TableFactor::Table { args: Some(args), alias: Some(alias), .. } = factor else { return Ok(()) };
-    let small = args.args.iter().all(|a| a.to_string().parse::<i32>().is_ok());
     let [column] = alias.columns.as_slice() else { return Ok(()) };
-    if function != "generate_series" || !small {
+    if function != "generate_series" {
         return Ok(());
     }
+    let column = Ident::with_quote('"', folded(&column.name));
     let shown: Vec<String> = args.args.iter().map(ToString::to_string).collect();
-    let sql = format!(
-        "SELECT CAST(value AS integer) AS {} FROM generate_series({}) AS series(value)",
-        Ident::with_quote('"', folded(&column.name)),
-        shown.join(", ")
-    );
+    let shown = shown.join(", ");
+    // Over int4 literals the planner makes rows one by one, of int8; all others are made as one array.
+    let small = args.args.iter().all(|a| a.to_string().parse::<i32>().is_ok());
+    let sql = if small {
+        format!("SELECT CAST(value AS integer) AS {column} FROM generate_series({shown}) AS series(value)")
+    } else {
+        format!("SELECT unnest(atoll_series({shown})) AS {column}")
+    };
     let alias = TableAlias { columns: vec![], ..alias.clone() };
     *factor =
         TableFactor::Derived { lateral: false, subquery: Box::new(parse_query(&sql)?), alias: Some(alias), sample: None };
@@ -267,6 +285,14 @@ pub fn parse_query(sql: &str) -> Result<Query> {
         },
         _ => Err(Error::internal("a rewriting is no query")),
     }
+}
+
+/// Some CASE expression, for its tokens.
+///
+/// # Errors
+/// None in practice.
+pub fn parse_case() -> Result<Expr> {
+    parse::parse_expression("CASE WHEN true THEN 1 END")
 }
 
 /// Names of the columns of a query's body that the client sees; `None`: a wildcard stands among them.
