@@ -71,6 +71,7 @@ impl VisitorMut for Rewriter {
             name_columns(&mut query.body, top);
             names::order_by(query);
             shapes::query(query)?;
+            shapes::rows_in_list(query)?;
             sets::body(&mut query.body)
         }))
     }

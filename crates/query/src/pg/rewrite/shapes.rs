@@ -6,7 +6,7 @@ use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, LimitClause, Query, SelectItem, SetExpr, Statement as Ast, TableAlias,
+    BinaryOperator, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr, Statement as Ast, TableAlias,
     TableAliasColumnDef, TableFactor, UnaryOperator, Value,
 };
 
@@ -28,12 +28,82 @@ pub fn query(query: &mut Query) -> Result<()> {
     Ok(())
 }
 
+/// Functions in a SELECT list that give several rows: `generate_series` as an array that is unnested; ORDER BY and LIMIT act on the rows
+/// that come of it, so they go around.
+///
+/// # Errors
+/// `NotSupported` for an ORDER BY over something else than the result's columns.
+pub fn rows_in_list(query: &mut Query) -> Result<()> {
+    let SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
+    let mut found = false;
+    for item in &mut select.projection {
+        let (SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. }) = item else { continue };
+        if let Expr::Function(function) = e {
+            match function.name.to_string().to_lowercase().as_str() {
+                "generate_series" => {
+                    function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("atoll_series"))]);
+                    let array = std::mem::replace(e, super::null());
+                    *e = call("unnest", vec![array]);
+                    found = true;
+                }
+                "unnest" => found = true,
+                _ => {}
+            }
+        }
+    }
+    if !found || (query.order_by.is_none() && query.limit_clause.is_none()) {
+        return Ok(());
+    }
+    let Some(names) = column_names(&query.body) else {
+        return Err(Error::unsupported("ORDER BY and LIMIT over SELECT * with functions that give rows"));
+    };
+    if let Some(order) = &query.order_by
+        && let OrderByKind::Expressions(items) = &order.kind
+    {
+        for item in items {
+            let known = match &item.expr {
+                Expr::Value(v) => matches!(v.value, Value::Number(..)),
+                Expr::Identifier(ident) => names.contains(&folded(ident)),
+                _ => false,
+            };
+            if !known {
+                return Err(Error::unsupported(format!("ORDER BY {} over functions that give rows", item.expr))
+                    .hint("Put the query into a subquery and order that."));
+            }
+        }
+    }
+    let inner = format!("SELECT * FROM ({}) AS \"the rows\"", query.body);
+    query.body = parse_query(&inner)?.body;
+    Ok(())
+}
+
+/// `BETWEEN SYMMETRIC`, which the parser marks by an operator that PostgreSQL has no longer: see `parse`.
+fn symmetric(expr: &mut Expr) {
+    let Expr::Between { expr: inner, negated, low, high } = expr else { return };
+    let mut here = low.as_mut();
+    while let Expr::BinaryOp { left, .. } = here {
+        here = left;
+    }
+    let Expr::UnaryOp { op: UnaryOperator::PGPrefixFactorial, expr: first } = here else { return };
+    *here = std::mem::replace(first.as_mut(), super::null());
+    let [inner, low, high] = [inner, low, high].map(|e| std::mem::replace(e.as_mut(), super::null()));
+    let between = |low: Expr, high: Expr| Expr::Between {
+        expr: Box::new(inner.clone()),
+        negated: false,
+        low: Box::new(low),
+        high: Box::new(high),
+    };
+    let either = nested(binary(between(low.clone(), high.clone()), BinaryOperator::Or, between(high, low)));
+    *expr = if *negated { not(either) } else { either };
+}
+
 /// What an expression is made of before its parts are looked at.
 ///
 /// # Errors
 /// 42601 for rows of different lengths; `NotSupported` for rows that cannot be taken apart.
 pub fn expression(expr: &mut Expr) -> Result<()> {
     rotate(expr);
+    symmetric(expr);
     match expr {
         Expr::Value(v) => {
             if let Value::UnicodeStringLiteral(text) = &v.value {
@@ -151,7 +221,7 @@ fn rotate(expr: &mut Expr) {
 }
 
 fn not(expr: Expr) -> Expr {
-    Expr::UnaryOp { op: datafusion::sql::sqlparser::ast::UnaryOperator::Not, expr: Box::new(expr) }
+    Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) }
 }
 
 /// The members of a row constructor.
