@@ -65,6 +65,15 @@ fn external(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
+/// Key of the field metadata of casts that the planner of operators made: a date as its number of days.
+const PLANNED_KEY: &str = "atoll.planned";
+
+/// A cast between a date and its number of days, which SQL does not have.
+pub(crate) fn days(expr: Expr, to: DataType) -> Expr {
+    let field = Field::new("", to, true).with_metadata([(PLANNED_KEY.to_owned(), String::new())].into());
+    Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(field)))
+}
+
 /// A cast to one type.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CastTo {
@@ -110,8 +119,7 @@ pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
         (a, SqlType::Bool) if number(a) || int(a) || moment(a) => return Err(no_cast(&source, &target)),
         (a, b) if (moment(a) && (number(b) || int(b)) || (number(a) || int(a)) && moment(b)) => {
             // Arithmetic on dates is planned as arithmetic on their days.
-            let planned = matches!((a, b), (SqlType::Date, SqlType::Int4) | (SqlType::Int4, SqlType::Date));
-            if planned { false } else { return Err(no_cast(&source, &target)) }
+            if cast.field.metadata().contains_key(PLANNED_KEY) { false } else { return Err(no_cast(&source, &target)) }
         }
         _ => precision.is_some(),
     };

@@ -4,7 +4,7 @@
 //! turns what it stands beside into text.
 
 use crate::rows;
-use atoll_model::SqlType;
+use atoll_model::{Error, ErrorKind, SqlType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
@@ -63,6 +63,13 @@ pub(crate) fn resolve(expr: Expr, ty: &SqlType) -> Result<Expr> {
     })
 }
 
+/// Functions of text, which DataFusion would give anything as text; PostgreSQL has them for text only.
+const TEXT_FUNCTIONS: [&str; 24] = [
+    "upper", "lower", "initcap", "btrim", "ltrim", "rtrim", "replace", "translate", "left", "right", "lpad", "rpad",
+    "repeat", "reverse", "strpos", "split_part", "starts_with", "ascii", "octet_length", "bit_length", "regexp_replace",
+    "regexp_match", "regexp_like", "string_to_array",
+];
+
 /// Gives literals in IN lists, BETWEEN, CASE, COALESCE and the like, and UNION their types, before anything is coerced.
 #[derive(Debug)]
 pub(crate) struct UnknownLiterals;
@@ -85,9 +92,14 @@ impl AnalyzerRule for UnknownLiterals {
                 schema.merge(&scan.projected_schema);
             }
             let names = NamePreserver::new(&node);
+            let sorts = matches!(node, LogicalPlan::Sort(_));
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let rewritten = expr.transform_up(|e| typed(e, &schema))?;
+                let mut rewritten = expr.transform_up(|e| typed(e, &schema))?;
+                // Intervals are ordered by their length.
+                if sorts && sql_type(&rewritten.data, &schema) == Some(SqlType::Interval) {
+                    rewritten = Transformed::yes(super::functions::call("atoll_interval_length", vec![rewritten.data]));
+                }
                 Ok(if rewritten.transformed { rewritten.update_data(|e| name.restore(e)) } else { rewritten })
             })?
             .map_data(LogicalPlan::recompute_schema)
@@ -168,6 +180,36 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             };
             call.args = call.args.into_iter().map(|e| resolve(e, &ty)).collect::<Result<_>>()?;
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        Expr::ScalarFunction(call) if TEXT_FUNCTIONS.contains(&call.func.name()) => {
+            match call.args.first().and_then(|a| sql_type(a, schema)) {
+                Some(SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea) | None => {
+                    Ok(Transformed::no(Expr::ScalarFunction(call)))
+                }
+                Some(ty) => Err(DataFusionError::External(Box::new(
+                    Error::new(
+                        ErrorKind::UndefinedFunction,
+                        format!("function {}({ty}) does not exist", call.func.name()),
+                    )
+                    .hint(
+                        "No function matches the given name and argument types. You might need to add explicit type casts.",
+                    ),
+                ))),
+            }
+        }
+        Expr::AggregateFunction(call) if matches!(call.func.name(), "min" | "max") => {
+            match call.params.args.first().and_then(|a| sql_type(a, schema)) {
+                Some(SqlType::Interval) => Err(DataFusionError::External(Box::new(Error::unsupported(
+                    format!("{}(interval)", call.func.name()),
+                )))),
+                Some(ty @ (SqlType::Bool | SqlType::Json | SqlType::Jsonb)) => {
+                    Err(DataFusionError::External(Box::new(Error::new(
+                        ErrorKind::UndefinedFunction,
+                        format!("function {}({ty}) does not exist", call.func.name()),
+                    ))))
+                }
+                _ => Ok(Transformed::no(Expr::AggregateFunction(call))),
+            }
         }
         other => Ok(Transformed::no(other)),
     }

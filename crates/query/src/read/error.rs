@@ -323,6 +323,8 @@ fn misplaced(text: &str, lower: &str) -> Option<Error> {
     } else if has("cannot infer common string type for string concat") {
         Error::new(ErrorKind::UndefinedFunction, "operator does not exist: these types || each other")
             .hint("No operator matches the given argument types. You might need to add explicit type casts.")
+    } else if has("field position must not be zero") {
+        Error::new(ErrorKind::InvalidParameterValue, "field position must not be zero")
     } else if has("negative substring length") {
         Error::new(ErrorKind::Substring, "negative substring length not allowed")
     } else {

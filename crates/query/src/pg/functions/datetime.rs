@@ -318,7 +318,76 @@ pub(super) fn functions() -> Vec<Scalar> {
     let mut made = parts();
     made.extend(intervals());
     made.extend(makers());
+    made.push(series());
     made
+}
+
+/// Rows of `generate_series`, at most.
+const MAX_SERIES: usize = 10_000_000;
+
+/// `generate_series` as an array.
+fn series() -> Scalar {
+    let item = |types: &[SqlType]| -> Result<SqlType> {
+        let undefined = || {
+            let shown: Vec<String> = types.iter().map(ToString::to_string).collect();
+            Error::new(ErrorKind::UndefinedFunction, format!("function generate_series({}) does not exist", shown.join(", ")))
+        };
+        Ok(match types {
+            [SqlType::Int2 | SqlType::Int4, rest @ ..]
+                if rest.iter().all(|t| matches!(t, SqlType::Int2 | SqlType::Int4)) =>
+            {
+                SqlType::Int4
+            }
+            [SqlType::Timestamp, SqlType::Timestamp, SqlType::Interval] => SqlType::Timestamp,
+            [SqlType::Date | SqlType::TimestampTz | SqlType::Timestamp, _, SqlType::Interval] => SqlType::TimestampTz,
+            types if types.iter().all(|t| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8)) => SqlType::Int8,
+            types if types.iter().any(|t| matches!(t, SqlType::Numeric(_))) => {
+                return Err(Error::unsupported("generate_series over numeric"));
+            }
+            _ => return Err(undefined()),
+        })
+    };
+    Scalar::new("atoll_series", 2..=3, SqlType::Array(Box::new(SqlType::Int8)), |call, args| {
+        let zero = || Error::new(ErrorKind::InvalidParameterValue, "step size cannot equal zero");
+        let long = || Error::new(ErrorKind::ProgramLimit, format!("a series of more than {MAX_SERIES} values"));
+        let mut out = vec![];
+        let SqlType::Array(item) = call.result else { return Err(Error::internal("a series is an array")) };
+        if let Some(step) = args.get(2).and_then(interval).filter(|_| call.types[2] == SqlType::Interval) {
+            let (mut t, end) = (moment(&call.types[0], &args[0])?, moment(&call.types[1], &args[1])?);
+            let up = length(step);
+            if up == 0 {
+                return Err(zero());
+            }
+            while if up > 0 { t <= end } else { t >= end } {
+                if out.len() == MAX_SERIES {
+                    return Err(long());
+                }
+                out.push(if **item == SqlType::Timestamp { Value::Timestamp(t) } else { Value::TimestampTz(t) });
+                t = match shift(&SqlType::Timestamp, &Value::Timestamp(t), step, 1)? {
+                    Value::Timestamp(t) => t,
+                    _ => return Err(Error::internal("a moment expected")),
+                };
+            }
+            return Ok(Value::Array(out));
+        }
+        let (mut n, end, step) = (integer(&args[0]), integer(&args[1]), args.get(2).map_or(1, integer));
+        if step == 0 {
+            return Err(zero());
+        }
+        while if step > 0 { n <= end } else { n >= end } {
+            if out.len() == MAX_SERIES {
+                return Err(long());
+            }
+            out.push(match **item {
+                SqlType::Int4 => Value::Int4(i32::try_from(n).unwrap_or(i32::MAX)),
+                _ => Value::Int8(n),
+            });
+            let Some(next) = n.checked_add(step) else { break };
+            n = next;
+        }
+        Ok(Value::Array(out))
+    })
+    .returning(move |types| Ok(SqlType::Array(Box::new(item(types)?))))
 }
 
 fn parts() -> Vec<Scalar> {
@@ -396,7 +465,14 @@ fn intervals() -> Vec<Scalar> {
         of("justify_hours", justify_hours),
         of("justify_days", justify_days),
         of("justify_interval", |v| {
-            let v = justify_days(justify_hours(v)?)?;
+            let mut v = justify_days(justify_hours(v)?)?;
+            if v.months > 0 && (v.days < 0 || v.days == 0 && v.micros < 0) {
+                v.days += 30;
+                v.months -= 1;
+            } else if v.months < 0 && (v.days > 0 || v.days == 0 && v.micros > 0) {
+                v.days -= 30;
+                v.months += 1;
+            }
             justify_hours(v)
         }),
         // Days and hours of a difference, as timestamp - timestamp gives them.

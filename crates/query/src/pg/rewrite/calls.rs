@@ -47,6 +47,14 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
             args.extend(substring_for.take().map(|e| *e));
             *expr = call("substring", args);
         }
+        Expr::Function(function)
+            if function.over.is_none() && matches!(last_name(function).as_str(), "json_agg" | "jsonb_agg") =>
+        {
+            let outer = if last_name(function) == "json_agg" { "to_json" } else { "to_jsonb" };
+            function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("array_agg"))]);
+            let inner = std::mem::replace(expr, super::null());
+            *expr = call(outer, vec![inner]);
+        }
         // mod(a, b) is a % b.
         Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("mod") => {
             if let Some([left, right]) = plain_arguments(function) {
@@ -77,6 +85,10 @@ fn plain_arguments<const N: usize>(function: &mut Function) -> Option<[Expr; N]>
         })
         .collect();
     args?.try_into().ok()
+}
+
+fn last_name(function: &Function) -> String {
+    function.name.0.last().map_or_else(String::new, |p| p.to_string().to_lowercase())
 }
 
 fn field_name(field: &DateTimeField) -> String {
