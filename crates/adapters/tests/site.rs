@@ -29,7 +29,7 @@ struct Subject {
 fn embedded() -> Result<Subject, Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let store = Store::open(dir.path(), StoreOptions { disk_reserve: 0, ..StoreOptions::default() })?;
-    let engine = EmbeddedEngine::new(Arc::new(store), ParticipantId(1))?;
+    let engine = EmbeddedEngine::new(Arc::new(store), ParticipantId(1), 16 << 20)?;
     Ok(Subject { sites: [engine.site(SiteId(1))?, engine.site(SiteId(2))?], _dir: dir })
 }
 

@@ -91,6 +91,8 @@ pub struct LimitsConfig {
 pub struct CacheConfig {
     /// Blocks of the embedded sites' tables, over all sites of this process.
     pub blocks: ByteSize,
+    /// Columns of whole fragments, decoded, for queries that read all of them.
+    pub columns: ByteSize,
     /// Rows waiting in memory to be written to tables, over all sites of this process.
     pub write_buffer: ByteSize,
     /// Plans of statements, over all sessions.
@@ -134,7 +136,7 @@ impl Default for LimitsConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { blocks: ByteSize::mib(128), write_buffer: ByteSize::mib(64), plans: 1024 }
+        Self { blocks: ByteSize::mib(128), columns: ByteSize::mib(256), write_buffer: ByteSize::mib(64), plans: 1024 }
     }
 }
 

@@ -66,6 +66,9 @@ pub struct ServeArgs {
     /// Cache of the embedded sites' blocks [default: 128 MiB]
     #[arg(long, env = "ATOLL_CACHE_BLOCKS", value_name = "SIZE")]
     cache_blocks: Option<ByteSize>,
+    /// Decoded columns of whole fragments kept for queries [default: 256 MiB]
+    #[arg(long, env = "ATOLL_CACHE_COLUMNS", value_name = "SIZE")]
+    cache_columns: Option<ByteSize>,
     /// Rows waiting in memory to be written to tables [default: 64 MiB]
     #[arg(long, env = "ATOLL_CACHE_WRITE_BUFFER", value_name = "SIZE")]
     cache_write_buffer: Option<ByteSize>,
@@ -105,6 +108,7 @@ impl ServeArgs {
         set(&mut c.limits.spill_dir, self.limits_spill_dir.map(Some));
         set(&mut c.limits.spill_size, self.limits_spill_size);
         set(&mut c.cache.blocks, self.cache_blocks);
+        set(&mut c.cache.columns, self.cache_columns);
         set(&mut c.cache.write_buffer, self.cache_write_buffer);
         set(&mut c.cache.plans, self.cache_plans);
         c.validate()?;

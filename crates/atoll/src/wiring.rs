@@ -113,7 +113,7 @@ pub async fn start(config: &ServeConfig) -> Result<RunningServer, StartError> {
         .await
         .map_err(|e| atoll_model::Error::internal(format!("opening the store: {e}")))??;
     let store = Arc::new(store);
-    let embedded = EmbeddedEngine::new(store.clone(), LOCAL)?;
+    let embedded = EmbeddedEngine::new(store.clone(), LOCAL, config.cache.columns.0)?;
     let node = Node::open(Box::new(Sites(embedded))).await?;
     let engine = SqlEngine::new(
         node.clone(),
@@ -123,6 +123,7 @@ pub async fn start(config: &ServeConfig) -> Result<RunningServer, StartError> {
             read: ReadOptions {
                 memory_limit: config.limits.memory.as_usize(),
                 spill_dir: Some(config.spill_dir()),
+                spill_size: config.limits.spill_size.0,
                 ..ReadOptions::default()
             },
         },

@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("datafusion", &["atoll-query", "atoll"]),
     ("sqlparser", &["atoll-query", "atoll"]),
-    ("moka", &["atoll-query", "atoll"]),
+    ("moka", &["atoll-storage", "atoll-adapters", "atoll-query", "atoll"]),
     ("fjall", &["atoll-storage", "atoll-adapters", "atoll"]),
     ("fs4", &["atoll-storage", "atoll-adapters", "atoll"]),
     ("axum", &["atoll-front", "atoll"]),

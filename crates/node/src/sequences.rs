@@ -36,10 +36,13 @@ struct Counter {
     durable: bool,
 }
 
+/// A sequence with its counter, which is held while values are taken.
+type Counted = (Arc<Sequence>, Arc<Mutex<Counter>>);
+
 /// The counters that have been used since the start.
 #[derive(Default)]
 pub(crate) struct Sequences {
-    counters: RwLock<HashMap<RelationId, (Arc<Sequence>, Arc<Mutex<Counter>>)>>,
+    counters: RwLock<HashMap<RelationId, Counted>>,
 }
 
 /// Where positions are written: a fresh branch at the node's home for each write.

@@ -11,7 +11,7 @@ use atoll_ports::site::{
     RowChange, ScanRequest, Site,
 };
 use atoll_storage::kv;
-use atoll_storage::rows::{At, Change, Locked, ScanPlan, TableCodec};
+use atoll_storage::rows::{At, Change, ColumnCache, Locked, ScanPlan, TableCodec};
 use atoll_storage::{Space, Store, Txn, TxnOptions};
 use futures::StreamExt as _;
 use futures::stream;
@@ -28,19 +28,27 @@ pub struct EmbeddedEngine {
     store: Arc<Store>,
     participant: ParticipantId,
     meta: Arc<Space>,
+    columns: Arc<ColumnCache>,
     spaces: RwLock<HashMap<SiteId, Arc<Space>>>,
     /// The layout of each table's newest version that was seen. One entry per table, so bounded by the catalog.
     codecs: RwLock<HashMap<RelationId, Arc<TableCodec>>>,
 }
 
 impl EmbeddedEngine {
-    /// The engine over an open store.
+    /// The engine over an open store, with so many bytes for columns kept in memory.
     ///
     /// # Errors
     /// Those of files.
-    pub fn new(store: Arc<Store>, participant: ParticipantId) -> Result<Arc<Self>> {
+    pub fn new(store: Arc<Store>, participant: ParticipantId, column_cache: u64) -> Result<Arc<Self>> {
         let meta = store.space(META)?;
-        Ok(Arc::new(EmbeddedEngine { store, participant, meta, spaces: RwLock::default(), codecs: RwLock::default() }))
+        Ok(Arc::new(EmbeddedEngine {
+            store,
+            participant,
+            meta,
+            columns: ColumnCache::new(column_cache),
+            spaces: RwLock::default(),
+            codecs: RwLock::default(),
+        }))
     }
 
     /// The store beneath.
@@ -195,7 +203,8 @@ impl Branch for EmbeddedBranch {
             limit: request.limit,
             batch_size: request.batch_size,
         };
-        let batches = codec.scan(&self.txn, &space, at.fragment.0, &plan)?;
+        let batches =
+            codec.scan_cached(&self.txn, &self.engine.store, &space, at.fragment.0, &plan, &self.engine.columns)?;
         Ok(stream::iter(batches).boxed())
     }
 

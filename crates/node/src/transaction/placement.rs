@@ -16,10 +16,13 @@ use std::sync::Arc;
 /// Parents' rows kept in mind at most; beyond, all are forgotten (their locks stay) and looked up anew.
 const MAX_KNOWN: usize = 100_000;
 
-/// Parents' rows that this transaction has found and locked: by table, unique order, and a hash of the values.
+/// Table, unique order, and a hash of the values.
+type KnownKey = (RelationId, Option<IndexId>, u64);
+
+/// Parents' rows that this transaction has found and locked: the values, and the fragment that they are in.
 #[derive(Default)]
 pub(super) struct Known {
-    rows: HashMap<(RelationId, Option<IndexId>, u64), Vec<(Vec<Value>, usize)>>,
+    rows: HashMap<KnownKey, Vec<(Vec<Value>, usize)>>,
 }
 
 impl Known {

@@ -33,7 +33,7 @@ impl SiteFactory for Factory {
 pub async fn open(dir: &Path) -> Result<(Arc<Store>, Arc<Node>)> {
     let options = StoreOptions { disk_reserve: 0, ..StoreOptions::default() };
     let store = Arc::new(Store::open(dir, options)?);
-    let engine = EmbeddedEngine::new(store.clone(), ParticipantId(0))?;
+    let engine = EmbeddedEngine::new(store.clone(), ParticipantId(0), 16 << 20)?;
     let node = Node::open(Box::new(Factory(engine))).await?;
     Ok((store, node))
 }

@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub memory_limit: usize,
     /// Where they spill; `None`: the system's directory for temporary files.
     pub spill_dir: Option<PathBuf>,
+    /// Bytes that spilling may take on disk.
+    pub spill_size: u64,
     /// Tasks that one query runs side by side; 0: one for each core.
     pub parallelism: usize,
     /// Rows per batch.
@@ -40,7 +42,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { memory_limit: 1 << 30, spill_dir: None, parallelism: 0, batch_size: 8192 }
+        EngineOptions { memory_limit: 1 << 30, spill_dir: None, spill_size: 16 << 30, parallelism: 0, batch_size: 8192 }
     }
 }
 
@@ -64,7 +66,9 @@ impl Engine {
         };
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(options.memory_limit)))
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(mode))
+            .with_disk_manager_builder(
+                DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(options.spill_size),
+            )
             .build_arc()
             .map_err(map_error)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,8 +1,8 @@
 //! Group commit: one thread validates, orders and writes the transactions that wait, with one journal write and one fsync
 //! for all of them (Gray & Reuter, *Transaction Processing*, section 9.4.7; DeWitt et al. 1984).
 //!
-//! Order of one round, on which the guarantees rest: validate and give timestamps → write and fsync → publish the snapshot →
-//! count sizes, remember writes → release locks → answer. So who gets a lock sees what its last holder committed, and who gets
+//! Order of one round, on which the guarantees rest: validate and give timestamps → write and fsync → count sizes and set
+//! fragments' versions → publish the snapshot → remember writes → release locks → answer. So who gets a lock sees what its last holder committed, and who gets
 //! an answer finds its commit durable and visible.
 //!
 //! The clock is hybrid: wall-clock microseconds, or one more than the last timestamp where the wall clock lags. A lease on
@@ -216,6 +216,10 @@ impl Committer {
         } else {
             self.undurable.get_or_insert_with(Instant::now);
         }
+        // Before anybody can see the round: who finds a fragment's version not above its snapshot reads that version.
+        for (timestamp, request) in &accepted {
+            shared.sizes.apply(request.writes.deltas(), *timestamp);
+        }
         shared.published.store(Arc::new(Published { timestamp: self.clock, snapshot: shared.db.snapshot() }));
         // Pairs with the fence in `Txn::new`: either that transaction's snapshot includes this round, or it is counted here.
         fence(Ordering::SeqCst);
@@ -224,7 +228,6 @@ impl Committer {
             self.history.clear(self.clock);
         }
         for (timestamp, request) in accepted {
-            shared.sizes.apply(request.writes.deltas(), timestamp);
             if remember {
                 self.history.record(timestamp, &request.writes);
             }

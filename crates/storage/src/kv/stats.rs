@@ -3,7 +3,8 @@
 //! Invariants: counts follow commits exactly while the process lives; a crash loses what was committed since they were last saved
 //! (with the clock's lease, about a second), never more. `modifications` is the timestamp of the last commit that wrote to the
 //! fragment and starts at the time of opening, so it grows with every such commit and no value is ever used twice. It is set
-//! *after* the commit is published: who reads it before taking a snapshot never takes old content for new.
+//! *before* the commit is published: who takes a snapshot first and then finds `modifications` not above the snapshot's timestamp
+//! knows that the snapshot shows the fragment exactly as that commit left it.
 
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ pub struct FragmentSize {
     pub rows: u64,
     /// Bytes of rows.
     pub bytes: u64,
-    /// Timestamp of the last commit that wrote to it; read it *before* taking a snapshot.
+    /// Timestamp of the last commit that wrote to it; ask *after* taking a snapshot.
     pub modifications: u64,
 }
 

@@ -119,12 +119,27 @@ impl View {
         self.snapshot.read(&self.space, key)?.map(|bytes| Stored::committed(bytes, &self.space)).transpose()
     }
 
+    /// The timestamp of its snapshot.
+    pub fn timestamp(&self) -> u64 {
+        self.snapshot.timestamp
+    }
+
+    /// Whether the transaction had written anything in the space.
+    pub fn has_own_writes(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Records that a range has been read, without reading it.
+    pub(crate) fn note_range(&self, lower: Bound<Slice>, upper: Bound<Slice>) {
+        if let Some(reads) = &self.reads {
+            reads.lock().range(&self.space, (lower, upper));
+        }
+    }
+
     /// Keys and values of a range in order.
     pub fn scan(&self, lower: Bound<&[u8]>, upper: Bound<&[u8]>, reverse: bool) -> Scan {
         let (lower, upper) = (lower_bound(lower), upper_bound(upper));
-        if let Some(reads) = &self.reads {
-            reads.lock().range(&self.space, (lower.clone(), upper.clone()));
-        }
+        self.note_range(lower.clone(), upper.clone());
         Scan::new(&self.space, &self.snapshot, self.own.clone(), lower, upper, reverse)
     }
 }

@@ -14,6 +14,22 @@ use std::sync::Arc;
 /// Bytes of stored rows after which a batch is handed out.
 const MAX_BYTES: usize = 16 << 20;
 
+impl TableCodec {
+    /// The schema of batches of these columns.
+    pub(crate) fn schema_of(&self, positions: &[usize]) -> Result<Schema> {
+        let field = |at: &usize| {
+            let column = self.table.columns.get(*at)?;
+            Some(column.ty.field(&column.name, !column.not_null))
+        };
+        positions
+            .iter()
+            .map(field)
+            .collect::<Option<Vec<_>>>()
+            .map(Schema::new)
+            .ok_or_else(|| Error::internal(format!("a column beyond those of table {}", self.table.name)))
+    }
+}
+
 /// A batch under construction.
 pub(crate) struct BatchBuilder {
     schema: SchemaRef,
@@ -26,7 +42,6 @@ pub(crate) struct BatchBuilder {
 
 impl BatchBuilder {
     pub(crate) fn new(codec: &TableCodec, positions: &[usize], capacity: usize) -> Result<Self> {
-        let mut fields = Vec::with_capacity(positions.len());
         let mut slots = Vec::with_capacity(positions.len());
         let mut columns = Vec::with_capacity(positions.len());
         for at in positions {
@@ -35,11 +50,10 @@ impl BatchBuilder {
                 .columns
                 .get(*at)
                 .ok_or_else(|| Error::internal(format!("table {} has no column at {at}", codec.table.name)))?;
-            fields.push(column.ty.field(&column.name, !column.not_null));
             slots.push(column.id.0);
             columns.push(Column::new(&column.ty, &column.missing, capacity)?);
         }
-        Ok(BatchBuilder { schema: Arc::new(Schema::new(fields)), slots, columns, capacity, rows: 0, bytes: 0 })
+        Ok(BatchBuilder { schema: Arc::new(codec.schema_of(positions)?), slots, columns, capacity, rows: 0, bytes: 0 })
     }
 
     pub(crate) fn is_full(&self) -> bool {

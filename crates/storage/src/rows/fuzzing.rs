@@ -294,9 +294,8 @@ fn damaged_row(columns: &[(u16, SqlType)], stored: &[u8]) {
     if let Err(error) = &values {
         assert_eq!(error.kind(), ErrorKind::DataCorrupted);
     }
-    for at in 0..columns.len() {
-        let ty = &columns[at].1;
-        let value = RowReader::new(stored).and_then(|reader| reader.value(columns[at].0, ty, &Value::Null));
+    for (at, (slot, ty)) in columns.iter().enumerate() {
+        let value = RowReader::new(stored).and_then(|reader| reader.value(*slot, ty, &Value::Null));
         let mut batch = BatchBuilder::new(&codec, &[at], 1).expect("a column of the table");
         let arrow = batch.push(stored).and_then(|()| batch.finish());
         match (value, arrow) {

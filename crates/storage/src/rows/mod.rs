@@ -5,6 +5,7 @@
 //! range, dropped by purging its prefix.
 
 mod batch;
+mod cache;
 mod codec;
 mod column;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -14,8 +15,9 @@ mod read;
 mod row;
 mod write;
 
+pub use cache::{ColumnBatches, ColumnCache};
 pub use codec::TableCodec;
 pub use key::{encode_value, key_prefix};
-pub use read::{Batches, ScanPlan};
+pub use read::{Batches, RowBatches, ScanPlan};
 pub use row::{Cell, RowEncoder, RowReader, encode_row};
 pub use write::{At, Change, Locked};

@@ -3,9 +3,10 @@
 //! Invariant: a scan reads rows and index entries from one frozen view, so every entry leads to its row; one that does not is damage.
 
 use super::batch::BatchBuilder;
+use super::cache::{ColumnBatches, ColumnCache};
 use super::codec::TableCodec;
 use super::row::corrupt;
-use crate::kv::{Scan, Space, Txn, View};
+use crate::kv::{Scan, Space, Store, Txn, View};
 use arrow_array::RecordBatch;
 use atoll_model::{Result, Row, Value};
 use std::ops::Bound;
@@ -30,8 +31,27 @@ pub struct ScanPlan {
     pub batch_size: usize,
 }
 
-/// Batches of rows.
-pub struct Batches {
+/// Batches of rows, as they are asked for.
+pub enum Batches {
+    /// From the rows.
+    Rows(Box<RowBatches>),
+    /// From kept columns.
+    Columns(Box<ColumnBatches>),
+}
+
+impl Iterator for Batches {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Batches::Rows(batches) => batches.next(),
+            Batches::Columns(batches) => batches.next(),
+        }
+    }
+}
+
+/// Batches decoded from stored rows.
+pub struct RowBatches {
     codec: Arc<TableCodec>,
     fragment: u32,
     /// Where rows are looked up when an index is followed.
@@ -55,14 +75,36 @@ impl TableCodec {
     ///
     /// # Errors
     /// `DatatypeMismatch` for bounds that are not of the columns' types.
-    pub fn scan(self: &Arc<Self>, txn: &Txn, space: &Arc<Space>, fragment: u32, plan: &ScanPlan) -> Result<Batches> {
+    pub fn scan(self: &Arc<Self>, txn: &Txn, space: &Arc<Space>, fragment: u32, plan: &ScanPlan) -> Result<RowBatches> {
+        self.scan_view(&txn.view(space), fragment, plan)
+    }
+
+    /// The same, through the cache of columns where that can answer.
+    ///
+    /// # Errors
+    /// As [`TableCodec::scan`].
+    pub fn scan_cached(
+        self: &Arc<Self>,
+        txn: &Txn,
+        store: &Store,
+        space: &Arc<Space>,
+        fragment: u32,
+        plan: &ScanPlan,
+        cache: &Arc<ColumnCache>,
+    ) -> Result<Batches> {
+        Ok(match ColumnBatches::new(self, txn, store, space, fragment, plan, cache)? {
+            Some(columns) => Batches::Columns(Box::new(columns)),
+            None => Batches::Rows(Box::new(self.scan(txn, space, fragment, plan)?)),
+        })
+    }
+
+    pub(super) fn scan_view(self: &Arc<Self>, view: &View, fragment: u32, plan: &ScanPlan) -> Result<RowBatches> {
         let (lower, upper) = self.range(fragment, plan.index, &plan.lower, &plan.upper)?;
         let left = plan.limit.unwrap_or(usize::MAX);
         let builder = BatchBuilder::new(self, &plan.columns, plan.batch_size.clamp(1, 1 << 20).min(left.max(1)))?;
-        let view = txn.view(space);
         let scan = view.scan(as_bytes(&lower), as_bytes(&upper), plan.reverse);
-        let rows = (plan.index != 0 && !builder.counts_only()).then_some(view);
-        Ok(Batches { codec: self.clone(), fragment, rows, scan, builder, left })
+        let rows = (plan.index != 0 && !builder.counts_only()).then(|| view.clone());
+        Ok(RowBatches { codec: self.clone(), fragment, rows, scan, builder, left })
     }
 }
 
@@ -70,7 +112,7 @@ fn as_bytes(bound: &Bound<fjall::Slice>) -> Bound<&[u8]> {
     bound.as_ref().map(|slice| slice.as_ref())
 }
 
-impl Batches {
+impl RowBatches {
     fn fill(&mut self) -> Result<()> {
         while self.left > 0 && !self.builder.is_full() {
             let Some(entry) = self.scan.next() else {
@@ -96,7 +138,7 @@ impl Batches {
     }
 }
 
-impl Iterator for Batches {
+impl Iterator for RowBatches {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {

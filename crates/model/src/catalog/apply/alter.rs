@@ -110,7 +110,7 @@ impl Catalog {
         }
         table
             .foreign_keys
-            .retain(|k| !k.columns.contains(&id) && !(k.parent == table.id && k.parent_columns.contains(&id)));
+            .retain(|k| !(k.columns.contains(&id) || k.parent == table.id && k.parent_columns.contains(&id)));
         table.checks.retain(|c| !words::names_column(&c.expression, name));
         let owned: Vec<_> = self.sequences.values().filter(|s| s.owned_by == Some((table.id, id))).cloned().collect();
         for sequence in owned {

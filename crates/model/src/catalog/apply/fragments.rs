@@ -136,7 +136,7 @@ impl Catalog {
         })?;
         let ty = |t: &Table, c: ColumnId| t.columns.iter().find(|x| x.id == c).map(|x| x.ty.clone());
         let (child_type, parent_type) = (ty(table, id), ty(&parent, parent_column));
-        if !child_type.as_ref().zip(parent_type.as_ref()).is_some_and(|(a, b)| a.arrow() == b.arrow()) {
+        if child_type.as_ref().zip(parent_type.as_ref()).is_none_or(|(a, b)| a.arrow() != b.arrow()) {
             return Err(Error::new(
                 ErrorKind::DatatypeMismatch,
                 format!(

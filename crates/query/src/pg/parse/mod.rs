@@ -3,6 +3,7 @@
 //! Invariants: any text gives statements or an error with a position, never a panic or a stack overflow: size, nesting and the
 //! length of operator chains (which become equally deep trees) are bounded before anything recursive sees them.
 
+mod copy;
 mod grammar;
 mod limits;
 mod statement;
@@ -51,6 +52,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
     Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location_into_buf(&mut tokens)
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
+    copy::plain_options(&mut tokens);
     let lines = line_starts(sql);
     limits::check(&tokens).map_err(|at| too_complex().position(characters(sql, offset(sql, &lines, at))))?;
     let mut parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens.clone());

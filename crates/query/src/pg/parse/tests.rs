@@ -124,3 +124,15 @@ fn limits_hold() {
     one(&format!("SELECT 1 IN ({})", vec!["1"; 20_000].join(", ")));
     one(&format!("SELECT 1 WHERE {}", vec!["a = 1"; 500].join(" OR ")));
 }
+
+#[test]
+fn copy_takes_postgresqls_booleans() {
+    for sql in [
+        "COPY t FROM STDIN WITH (FREEZE ON)",
+        "copy t from stdin (header off, format 'csv')",
+        "COPY t TO STDOUT (HEADER 1)",
+    ] {
+        one(sql);
+    }
+    assert_eq!(error("COPY t FROM STDIN WITH (FREEZE maybe)").0, ErrorKind::Syntax);
+}
