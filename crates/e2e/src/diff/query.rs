@@ -195,14 +195,12 @@ pub fn query(rng: &mut Rng, schema: &Schema) -> Statement {
         0..=2 => {
             let list: Vec<String> = (0..rng.between(1, 4)).map(|_| expression(rng, schema, &scope)).collect();
             let distinct = if rng.chance(20) { "DISTINCT " } else { "" };
-            let list: Vec<String> = list.iter().enumerate().map(|(n, e)| format!("{e} AS z{n}")).collect(); //TEMP
             (format!("SELECT {distinct}{} FROM {from}{filter}", list.join(", ")), list.len())
         }
         3..=5 => {
             let groups: Vec<String> = (0..rng.below(3)).map(|_| any_column(rng, schema, &scope).0).collect();
             let mut list = groups.clone();
             list.extend((0..rng.between(1, 3)).map(|_| aggregate(rng, schema, &scope)));
-            let list: Vec<String> = list.iter().enumerate().map(|(n, e)| format!("{e} AS z{n}")).collect(); //TEMP
             let mut sql = format!("SELECT {} FROM {from}{filter}", list.join(", "));
             if !groups.is_empty() {
                 sql += &format!(" GROUP BY {}", groups.join(", "));
@@ -251,7 +249,7 @@ pub fn query(rng: &mut Rng, schema: &Schema) -> Statement {
             let (table, key) = (&schema.tables[inner].name, column_of(rng, schema, &scope, |t| t == Ty::Int));
             let function = rng.pick(&["count(*)", "max(s.ref)", "sum(s.id)"]);
             let scalar = format!("(SELECT {function} FROM {table} s WHERE s.ref = {key} AND {inside})");
-            (format!("SELECT {key} AS z0, {scalar} AS z1 FROM {from}{filter}"), 2) //TEMP
+            (format!("SELECT {key}, {scalar} FROM {from}{filter}"), 2)
         }
         _ => {
             let list: Vec<String> = (0..rng.between(1, 2)).map(|_| any_column(rng, schema, &scope).0).collect();

@@ -6,6 +6,7 @@
 use super::catalog::{self, AtollSchemaProvider, DATABASE, PUBLIC};
 use super::error::map_error;
 use super::localize::{self, Localized};
+use super::numeric::Expressions;
 use super::overflow::CheckedArithmetic;
 use crate::pg::{self, SessionAccess, SessionHooks};
 use atoll_model::{Catalog, Result};
@@ -16,7 +17,7 @@ use datafusion::catalog::SchemaProvider;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
@@ -84,11 +85,12 @@ impl Engine {
         settings.sql_parser.parse_float_as_decimal = true;
         // Statistics count rows only; a scan's order is worth keeping for ORDER BY key LIMIT n.
         settings.optimizer.prefer_existing_sort = false;
-        let template = SessionStateBuilder::new_with_default_features()
+        let mut template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
             .build();
+        template.register_function_rewrite(Arc::new(Expressions)).map_err(map_error)?;
         Ok(Engine { cluster, runtime, template: Arc::new(template) })
     }
 

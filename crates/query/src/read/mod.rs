@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod join;
 mod localize;
+mod numeric;
 mod overflow;
 mod predicate;
 mod scan;

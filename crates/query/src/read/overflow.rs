@@ -5,9 +5,10 @@
 //! known. The function is immutable, so constants are still folded; one that overflows is left and fails when it is run.
 
 use super::error::external;
+use super::numeric::numeric;
 use atoll_model::{Error, ErrorKind};
 use datafusion::arrow::array::{ArrayRef, Datum};
-use datafusion::arrow::compute::kernels::numeric;
+use datafusion::arrow::compute::kernels::numeric as kernels;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
@@ -53,9 +54,9 @@ impl ScalarUDFImpl for Checked {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> = match self.op {
-            Operator::Plus => numeric::add,
-            Operator::Minus => numeric::sub,
-            _ => numeric::mul,
+            Operator::Plus => kernels::add,
+            Operator::Minus => kernels::sub,
+            _ => kernels::mul,
         };
         let result = match args.args.as_slice() {
             [ColumnarValue::Array(a), ColumnarValue::Array(b)] => kernel(a, b),
@@ -126,7 +127,7 @@ impl AnalyzerRule for CheckedArithmetic {
     }
 }
 
-fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transformed<Expr>> {
+pub(super) fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transformed<Expr>> {
     let integer = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Int16 | DataType::Int32 | DataType::Int64));
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
@@ -147,6 +148,6 @@ fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transfor
             let args = vec![Expr::Literal(zero, None), *inner];
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(MINUS.clone(), args))))
         }
-        other => Ok(Transformed::no(other)),
+        other => numeric(other, schema),
     }
 }
