@@ -7,6 +7,7 @@ mod bench;
 mod client;
 mod config;
 mod demo;
+mod gauges;
 mod load;
 mod logging;
 mod serve;

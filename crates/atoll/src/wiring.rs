@@ -141,6 +141,8 @@ pub async fn start(config: &ServeConfig) -> Result<RunningServer, StartError> {
         ..FrontConfig::default()
     };
     let front = atoll_front::serve(front, Arc::new(engine), Arc::new(Status(node.clone()))).await?;
+    // Ends by itself when the server is gone.
+    tokio::spawn(crate::gauges::keep(Arc::downgrade(&node), Arc::downgrade(&store)));
     Ok(RunningServer { front, node, store })
 }
 

@@ -126,6 +126,22 @@ kinds! {
     DatetimeOverflow = "22008", "datetime_field_overflow";
     /// A malformed regular expression.
     InvalidRegex = "2201B", "invalid_regular_expression";
+    /// An ESCAPE of more than one character.
+    InvalidEscape = "22019", "invalid_escape_character";
+    /// A pattern that ends with its escape character.
+    InvalidEscapeSequence = "22025", "invalid_escape_sequence";
+    /// The logarithm of nothing or less.
+    InvalidLogarithm = "2201E", "invalid_argument_for_logarithm";
+    /// A power or root that is no real number.
+    InvalidPower = "2201F", "invalid_argument_for_power_function";
+    /// A width_bucket() without width.
+    InvalidWidthBucket = "2201G", "invalid_argument_for_width_bucket_function";
+    /// A negative OFFSET.
+    InvalidOffset = "2201X", "invalid_row_count_in_result_offset";
+    /// A subscript that no array has.
+    ArraySubscript = "2202E", "array_subscript_error";
+    /// A negative length of a substring.
+    Substring = "22011", "substring_error";
     /// An argument outside what a function takes.
     InvalidParameterValue = "22023", "invalid_parameter_value";
     /// A scalar subquery with several rows.

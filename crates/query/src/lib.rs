@@ -7,6 +7,7 @@
 mod ddl;
 mod dml;
 mod keyed;
+mod metrics;
 mod pg;
 mod read;
 mod rows;

@@ -5,6 +5,7 @@
 
 use super::{Binder, Bound, fragment, options, relation_name, sequence, types, undefined_table};
 use crate::pg::parse::{CreateTable, Like, fold};
+use crate::pg::rewrite::names::shown;
 use atoll_model::{
     CatalogCommand, Error, ErrorKind, Generated, NewColumn, NewIndex, NewTable, ReadBalance, Replication, Result,
     SqlType, Table, Value,
@@ -25,7 +26,7 @@ pub fn columns_from_schema(schema: &Schema, names: &[String]) -> Result<Vec<NewC
     }
     let mut columns: Vec<NewColumn> = Vec::with_capacity(schema.fields().len());
     for (at, field) in schema.fields().iter().enumerate() {
-        let name = names.get(at).unwrap_or(field.name());
+        let name = names.get(at).map_or_else(|| shown(field.name()).to_owned(), Clone::clone);
         let ty = SqlType::of_field(field).filter(|t| *t != SqlType::Interval).ok_or_else(|| {
             Error::unsupported(format!("a table cannot hold column \"{name}\" of type {}", field.data_type()))
         })?;
@@ -36,7 +37,7 @@ pub fn columns_from_schema(schema: &Schema, names: &[String]) -> Result<Vec<NewC
             }
             ty => ty,
         };
-        add_column(&mut columns, plain_column(name.clone(), ty))?;
+        add_column(&mut columns, plain_column(name, ty))?;
     }
     Ok(columns)
 }

@@ -4,11 +4,12 @@ use super::assign::assign;
 use super::{
     Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, returning, target,
 };
+use crate::pg::SessionAccess;
 use crate::session::context::StatementContext;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::TableLock;
 use atoll_ports::site::RowChange;
-use datafusion::sql::sqlparser::ast::{Expr, Insert, OnInsert, SetExpr, TableObject};
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Insert, OnInsert, SetExpr, TableObject};
 use std::sync::Arc;
 
 /// Rows written by one call to the transaction: bounds the memory of `INSERT … SELECT` and COPY beside the write set itself.
@@ -168,7 +169,8 @@ impl Source {
                     continue;
                 }
                 refuse_generated_always(column)?;
-                let (ty, value) = match cx.parameter(expr)?.or_else(|| params::plain_literal(expr)) {
+                let given = cx.parameter(expr)?.or_else(|| params::plain_literal(expr)).or_else(|| instant(cx, expr));
+                let (ty, value) = match given {
                     Some(typed) => typed,
                     None => {
                         let (mut types, mut values) = cx.evaluate_constant(&expr.to_string(), 1).await?;
@@ -182,6 +184,20 @@ impl Source {
         }
         Ok((rows, single))
     }
+}
+
+/// `now()` and `CURRENT_TIMESTAMP`: too common to be planned each time.
+fn instant(cx: &StatementContext, expr: &Expr) -> Option<(SqlType, Value)> {
+    let Expr::Function(call) = expr else { return None };
+    let [part] = call.name.0.as_slice() else { return None };
+    let name = part.as_ident().filter(|i| i.quote_style.is_none())?;
+    let bare = match &call.args {
+        FunctionArguments::None => name.value.eq_ignore_ascii_case("current_timestamp"),
+        FunctionArguments::List(list) => list.args.is_empty() && name.value.eq_ignore_ascii_case("now"),
+        FunctionArguments::Subquery(_) => false,
+    };
+    let plain = call.over.is_none() && call.filter.is_none() && call.within_group.is_empty();
+    (bare && plain).then(|| (SqlType::TimestampTz, Value::TimestampTz(cx.access.transaction_start())))
 }
 
 pub(super) fn is_default(expr: &Expr) -> bool {

@@ -69,6 +69,7 @@ pub(crate) async fn run(
         Some(ref key) => plan.candidates(key),
     };
     let key = key.unwrap_or_default();
+    crate::metrics::statement_over(rows.len());
     match &plan.action {
         Action::Select { positions, columns } => {
             let mut out = vec![];

@@ -2,13 +2,15 @@
 //!
 //! Invariant: what is here answers as PostgreSQL does or refuses with PostgreSQL's SQLSTATE; it never guesses.
 
+pub(crate) mod casts;
 pub mod catalogs;
 pub mod functions;
 pub mod parse;
 pub mod rewrite;
+pub(crate) mod unknown;
 
 pub use catalogs::schemas;
-pub use functions::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
+pub use functions::{operators, SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
 pub use parse::{CreateTable, Statement};
 
 use atoll_model::{Error, ErrorKind, Result};

@@ -6,7 +6,6 @@
 use super::catalog::{self, AtollSchemaProvider, DATABASE, PUBLIC};
 use super::error::map_error;
 use super::localize::{self, Localized};
-use super::numeric::Expressions;
 use super::overflow::CheckedArithmetic;
 use crate::pg::{self, SessionAccess, SessionHooks};
 use atoll_model::{Catalog, Result};
@@ -85,12 +84,20 @@ impl Engine {
         settings.sql_parser.parse_float_as_decimal = true;
         // Statistics count rows only; a scan's order is worth keeping for ORDER BY key LIMIT n.
         settings.optimizer.prefer_existing_sort = false;
-        let mut template = SessionStateBuilder::new_with_default_features()
+        let template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())
+            .with_type_planner(Arc::new(pg::casts::Types))
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
+            .with_physical_optimizer_rules(super::pushdown::rules())
             .build();
-        template.register_function_rewrite(Arc::new(Expressions)).map_err(map_error)?;
+        // PostgreSQL's meaning of operators and literals comes before DataFusion's.
+        let mut builder = SessionStateBuilder::new_from_existing(template);
+        builder.expr_planners().get_or_insert_with(Vec::new).insert(0, pg::operators());
+        builder.analyzer().get_or_insert_default().rules.insert(0, Arc::new(pg::unknown::UnknownLiterals));
+        let mut template = builder.build();
+        // Expressions that are compiled by themselves are not analyzed.
+        template.register_function_rewrite(Arc::new(CheckedArithmetic)).map_err(map_error)?;
         Ok(Engine { cluster, runtime, template: Arc::new(template) })
     }
 
@@ -172,6 +179,7 @@ impl Engine {
         txn: Arc<dyn Transaction>,
     ) -> Result<(SchemaRef, BatchStream)> {
         let localized = self.localize(plan.clone(), &txn)?;
+        crate::metrics::statement_over(localized.reductions.iter().map(|r| r.kept.len()).sum());
         let physical = self.physical(state, &localized.plan).await?;
         self.start(state, physical)
     }

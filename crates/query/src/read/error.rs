@@ -3,6 +3,7 @@
 //! Invariant: an [`Error`] that went into DataFusion (from a site, a function, a rule) comes out unchanged. What DataFusion says
 //! only in words is told apart by those words; the tests at the end fail when a new version words them differently.
 
+use crate::pg::rewrite::names::shown;
 use atoll_model::{Error, ErrorKind};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
@@ -76,6 +77,13 @@ fn map_schema(error: &SchemaError) -> Error {
                 .hint("Give each column a name of its own with AS.")
         }
         SchemaError::FieldNotFound { field, valid_fields } => {
+            // Another use of a name that several columns share.
+            if valid_fields.iter().any(|v| v.name != field.name && shown(&v.name) == field.name) {
+                return Error::new(
+                    ErrorKind::AmbiguousColumn,
+                    format!("column reference \"{}\" is ambiguous", field.name),
+                );
+            }
             let shown = match &field.relation {
                 Some(relation) => format!("column {}.{} does not exist", relation.table(), field.name),
                 None => format!("column \"{}\" does not exist", field.name),
@@ -183,7 +191,8 @@ fn from_words(message: &str) -> Error {
 
 /// Tells by its words what an error is about.
 fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
-    let text = first_line(message);
+    let unmarked = crate::pg::rewrite::names::without_marks(message);
+    let text = first_line(&unmarked);
     let text = [
         "Error during planning: ",
         "Execution error: ",
@@ -196,6 +205,9 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
     .fold(text, |t, prefix| t.strip_prefix(prefix).unwrap_or(t));
     let lower = text.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| lower.contains(w));
+    if let Some(error) = misplaced(text, &lower) {
+        return error;
+    }
     if has(&["divide by zero", "division by zero"]) {
         return Error::new(ErrorKind::DivisionByZero, "division by zero");
     }
@@ -277,6 +289,51 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
         return Error::new(ErrorKind::Syntax, text.to_owned());
     }
     Error::new(otherwise, text.to_owned())
+}
+
+/// What stands where it must not: aggregates, windows, positions.
+fn misplaced(text: &str, lower: &str) -> Option<Error> {
+    let has = |word: &str| lower.contains(word);
+    Some(if has("aggregate function calls cannot be nested") {
+        Error::new(ErrorKind::Grouping, "aggregate function calls cannot be nested")
+    } else if has("aggregate functions are not allowed in the where") {
+        Error::new(ErrorKind::Grouping, "aggregate functions are not allowed in WHERE")
+    } else if has("aggregate functions are not allowed") || has("aggregate functions cannot be used in") {
+        Error::new(ErrorKind::Grouping, text.to_owned())
+    } else if has("window functions are not allowed") || has("window function calls cannot be nested") {
+        Error::new(ErrorKind::Windowing, text.to_owned())
+    } else if has("order by column out of bounds") || has("cannot find column with position") {
+        let position = text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit);
+        let position: String = position.collect();
+        Error::new(ErrorKind::InvalidColumnReference, format!("ORDER BY position {position} is not in select list"))
+    } else if has("limit must be >= 0") {
+        Error::new(ErrorKind::InvalidLimit, "LIMIT must not be negative")
+    } else if has("offset must be >=0") || has("offset must be >= 0") {
+        Error::new(ErrorKind::InvalidOffset, "OFFSET must not be negative")
+    } else if has("for select distinct, order by expressions") {
+        Error::new(
+            ErrorKind::InvalidColumnReference,
+            "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+        )
+    } else if has("select distinct on expressions must match") {
+        Error::new(
+            ErrorKind::InvalidColumnReference,
+            "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+        )
+    } else if has("cannot infer common string type for string concat") {
+        Error::new(ErrorKind::UndefinedFunction, "operator does not exist: these types || each other")
+            .hint("No operator matches the given argument types. You might need to add explicit type casts.")
+    } else if has("square root of a negative number") {
+        Error::new(ErrorKind::InvalidPower, "cannot take square root of a negative number")
+    } else if has("invalid unicode scalar value") || has("field position must not be zero") || has("step can't be 0") {
+        Error::new(ErrorKind::InvalidParameterValue, text.to_owned())
+    } else if has("unable to represent") && has("months") {
+        Error::new(ErrorKind::DatetimeOverflow, "interval out of range")
+    } else if has("negative substring length") {
+        Error::new(ErrorKind::Substring, "negative substring length not allowed")
+    } else {
+        return None;
+    })
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {

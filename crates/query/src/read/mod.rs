@@ -12,9 +12,9 @@ mod error;
 mod explain;
 mod join;
 mod localize;
-mod numeric;
 mod overflow;
 mod predicate;
+mod pushdown;
 mod scan;
 mod table;
 #[cfg(test)]

@@ -5,17 +5,16 @@
 //! known. The function is immutable, so constants are still folded; one that overflows is left and fails when it is run.
 
 use super::error::external;
-use super::numeric::numeric;
 use atoll_model::{Error, ErrorKind};
-use datafusion::arrow::array::{ArrayRef, Datum};
-use datafusion::arrow::compute::kernels::numeric as kernels;
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::array::{ArrayRef, AsArray, Datum};
+use datafusion::arrow::compute::kernels::numeric;
+use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::expr_rewriter::{FunctionRewrite, NamePreserver};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
@@ -38,6 +37,7 @@ fn udf(name: &'static str, op: Operator) -> Arc<ScalarUDF> {
 static PLUS: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("int_add", Operator::Plus));
 static MINUS: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("int_sub", Operator::Minus));
 static TIMES: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("int_mul", Operator::Multiply));
+static OVER: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| udf("float_div", Operator::Divide));
 
 impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
@@ -54,10 +54,14 @@ impl ScalarUDFImpl for Checked {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError> = match self.op {
-            Operator::Plus => kernels::add,
-            Operator::Minus => kernels::sub,
-            _ => kernels::mul,
+            Operator::Plus => numeric::add,
+            Operator::Minus => numeric::sub,
+            Operator::Divide => numeric::div,
+            _ => numeric::mul,
         };
+        if args.return_type().is_floating() {
+            return self.float(&args, kernel);
+        }
         let result = match args.args.as_slice() {
             [ColumnarValue::Array(a), ColumnarValue::Array(b)] => kernel(a, b),
             [ColumnarValue::Array(a), ColumnarValue::Scalar(b)] => kernel(a, &b.to_scalar()?),
@@ -73,7 +77,44 @@ impl ScalarUDFImpl for Checked {
     }
 }
 
+/// Numbers of a float array or constant, `None` for NULL.
+fn floats(value: &ColumnarValue, rows: usize) -> Result<Vec<Option<f64>>> {
+    let array = datafusion::arrow::compute::cast(&value.to_array(rows)?, &DataType::Float64)?;
+    Ok(array.as_primitive::<Float64Type>().iter().collect())
+}
+
 impl Checked {
+    /// Floating point: a division by zero and a result that overflows are errors, as in PostgreSQL. Infinity and NaN that were
+    /// there before stay.
+    fn float(
+        &self,
+        args: &ScalarFunctionArgs,
+        kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>,
+    ) -> Result<ColumnarValue> {
+        let [a, b] = args.args.as_slice() else {
+            return Err(external(Error::internal("a checked operator with other than two operands")));
+        };
+        let scalar = matches!((a, b), (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { args.number_rows };
+        let result = kernel(&a.to_array(rows)?, &b.to_array(rows)?)?;
+        let suspicious = floats(&ColumnarValue::Array(result.clone()), rows)?
+            .iter()
+            .any(|x| x.is_some_and(|x| !x.is_finite()));
+        if suspicious {
+            let made = floats(&ColumnarValue::Array(result.clone()), rows)?;
+            for ((x, y), z) in floats(a, rows)?.into_iter().zip(floats(b, rows)?).zip(made) {
+                let (Some(x), Some(y), Some(z)) = (x, y, z) else { continue };
+                if self.op == Operator::Divide && y == 0.0 && !x.is_nan() {
+                    return Err(external(Error::new(ErrorKind::DivisionByZero, "division by zero")));
+                }
+                if z.is_infinite() && x.is_finite() && y.is_finite() {
+                    return Err(external(Error::new(ErrorKind::NumericOutOfRange, "value out of range: overflow")));
+                }
+            }
+        }
+        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
+    }
+
     fn overflow(&self, error: ArrowError, ty: &DataType) -> datafusion::common::DataFusionError {
         let name = match ty {
             DataType::Int16 => "smallint",
@@ -91,9 +132,10 @@ impl Checked {
 
 /// The operator that a checked function stands for: for showing a plan as SQL.
 pub(crate) fn operator_of(function: &ScalarFunction) -> Option<Operator> {
-    [&PLUS, &MINUS, &TIMES].into_iter().find(|f| f.name() == function.func.name()).map(|f| match f.name() {
+    [&PLUS, &MINUS, &TIMES, &OVER].into_iter().find(|f| f.name() == function.func.name()).map(|f| match f.name() {
         "int_add" => Operator::Plus,
         "int_sub" => Operator::Minus,
+        "float_div" => Operator::Divide,
         _ => Operator::Multiply,
     })
 }
@@ -109,7 +151,7 @@ impl AnalyzerRule for CheckedArithmetic {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| {
-            let mut schema = datafusion::common::DFSchema::empty();
+            let mut schema = DFSchema::empty();
             for input in node.inputs() {
                 schema.merge(input.schema());
             }
@@ -127,19 +169,30 @@ impl AnalyzerRule for CheckedArithmetic {
     }
 }
 
-pub(super) fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transformed<Expr>> {
+impl FunctionRewrite for CheckedArithmetic {
+    fn name(&self) -> &str {
+        "checked_arithmetic"
+    }
+
+    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
+        checked(expr, schema)
+    }
+}
+
+fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let integer = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Int16 | DataType::Int32 | DataType::Int64));
+    let float = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Float32 | DataType::Float64));
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right })
-            if matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
-                && integer(&left)
-                && integer(&right)
+            if matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide)
+                && (op != Operator::Divide && integer(&left) && integer(&right) || float(&left) && float(&right))
                 && left.get_type(schema)? == right.get_type(schema)? =>
         {
             let f = match op {
                 Operator::Plus => &PLUS,
                 Operator::Minus => &MINUS,
-                _ => &TIMES,
+                Operator::Multiply => &TIMES,
+                _ => &OVER,
             };
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf((*f).clone(), vec![*left, *right]))))
         }
@@ -148,6 +201,10 @@ pub(super) fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Resu
             let args = vec![Expr::Literal(zero, None), *inner];
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(MINUS.clone(), args))))
         }
-        other => numeric(other, schema),
+        Expr::Cast(cast) => Ok(match crate::pg::casts::checked(&cast, schema)? {
+            Some(call) => Transformed::yes(call),
+            None => Transformed::no(Expr::Cast(cast)),
+        }),
+        other => Ok(Transformed::no(other)),
     }
 }

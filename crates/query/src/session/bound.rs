@@ -4,6 +4,7 @@ use super::context::{self, StatementContext};
 use crate::dml::{self, params};
 use crate::keyed;
 use crate::pg::parse::Statement;
+use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::cluster::FragmentRef;
@@ -103,7 +104,7 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 /// `NotSupported` for Arrow types without an SQL name.
 pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<ResultColumn>> {
     let types = context::types_of(schema)?;
-    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn { name: f.name().clone(), ty }).collect())
+    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty }).collect())
 }
 
 /// Binds statements against a catalog.
@@ -143,6 +144,8 @@ impl Binder<'_> {
                             Some(plan) => Kind::Keyed(plan),
                             None => {
                                 let plan = Arc::new(self.engine.optimize(self.state, &plan)?);
+                                // The branches of a UNION agree on their types only now.
+                                columns = columns_of(plan.schema().as_arrow())?;
                                 cached = Some((self.catalog.clone(), plan));
                                 Kind::Query
                             }

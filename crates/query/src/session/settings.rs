@@ -83,6 +83,30 @@ pub(crate) struct Settings {
     values: BTreeMap<&'static str, String>,
     defaults: BTreeMap<&'static str, String>,
     changed: Vec<&'static str>,
+    effective: Effective,
+}
+
+/// The settings that every statement looks at, read once when they change.
+#[derive(Clone, Copy, Debug, Default)]
+struct Effective {
+    lock_timeout: Duration,
+    statement_timeout: Duration,
+    isolation: Isolation,
+    read_only: bool,
+    synchronous_commit: bool,
+}
+
+impl Effective {
+    fn of(values: &BTreeMap<&'static str, String>) -> Self {
+        let time = |name: &str| duration(&values[name].to_ascii_lowercase()).unwrap_or_default();
+        Effective {
+            lock_timeout: time("lock_timeout"),
+            statement_timeout: time("statement_timeout"),
+            isolation: isolation(&values["default_transaction_isolation"]).unwrap_or_default(),
+            read_only: values["default_transaction_read_only"] == "on",
+            synchronous_commit: values["synchronous_commit"] != "off",
+        }
+    }
 }
 
 impl Settings {
@@ -91,7 +115,7 @@ impl Settings {
         let mut values: BTreeMap<&'static str, String> = KNOWN.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
         values.insert("lock_timeout", format!("{}ms", lock_timeout.as_millis()));
         values.insert("synchronous_commit", if synchronous_commit { "on" } else { "off" }.into());
-        Settings { defaults: values.clone(), values, changed: vec![] }
+        Settings { defaults: values.clone(), effective: Effective::of(&values), values, changed: vec![] }
     }
 
     fn canonical(name: &str) -> Result<&'static str> {
@@ -125,6 +149,7 @@ impl Settings {
         };
         if self.values.insert(name, value.clone()).as_ref() != Some(&value) {
             self.changed.push(name);
+            self.effective = Effective::of(&self.values);
         }
         Ok(())
     }
@@ -136,6 +161,7 @@ impl Settings {
                 self.changed.push(name);
             }
         }
+        self.effective = Effective::of(&self.values);
     }
 
     fn checked(name: &'static str, value: &str) -> Result<String> {
@@ -210,27 +236,27 @@ impl Settings {
 
     /// `lock_timeout`.
     pub(crate) fn lock_timeout(&self) -> Duration {
-        duration(&self.values["lock_timeout"].to_ascii_lowercase()).unwrap_or_default()
+        self.effective.lock_timeout
     }
 
     /// `statement_timeout`; zero: none.
     pub(crate) fn statement_timeout(&self) -> Duration {
-        duration(&self.values["statement_timeout"].to_ascii_lowercase()).unwrap_or_default()
+        self.effective.statement_timeout
     }
 
     /// Isolation of new transactions.
     pub(crate) fn isolation(&self) -> Isolation {
-        isolation(&self.values["default_transaction_isolation"]).unwrap_or_default()
+        self.effective.isolation
     }
 
     /// Whether new transactions are read-only.
     pub(crate) fn read_only(&self) -> bool {
-        self.values["default_transaction_read_only"] == "on"
+        self.effective.read_only
     }
 
     /// Whether commits wait for the disk.
     pub(crate) fn synchronous_commit(&self) -> bool {
-        self.values["synchronous_commit"] != "off"
+        self.effective.synchronous_commit
     }
 }
 

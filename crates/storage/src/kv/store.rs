@@ -21,10 +21,11 @@ use super::txn::{Txn, TxnOptions};
 use super::writes::MAX_KEY;
 use arc_swap::ArcSwap;
 use atoll_model::{Error, ErrorKind, Result};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, Slice, Snapshot};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -41,7 +42,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(30);
 pub(crate) const CLOCK_KEY: &[u8] = b"clock";
 
 /// Keys of a purge's deletes in one commit.
-const PURGE_CHUNK: usize = 10_000;
+const PURGE_CHUNK: usize = 2_000;
 
 /// One embedded site's key space.
 pub struct Space {
@@ -217,11 +218,18 @@ impl Store {
     /// Those of reading and of commits.
     pub async fn purge(&self, space: &Arc<Space>, prefix: &[u8]) -> Result<u64> {
         let mut purged = 0;
+        // Goes on behind the last key: from the start, every chunk would pass over the graves of all those before.
+        let mut from = Bound::Included(Slice::new(prefix));
         loop {
             let txn = self.begin(TxnOptions { synchronous_commit: false, ..TxnOptions::default() });
             let mut chunk = 0;
-            for key in txn.prefix_keys(space, prefix)?.take(PURGE_CHUNK) {
-                txn.delete(space, &key?)?;
+            for key in txn.keys_from(space, from.clone()).take(PURGE_CHUNK) {
+                let key = key?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                txn.delete(space, &key)?;
+                from = Bound::Excluded(key);
                 chunk += 1;
             }
             if chunk == 0 {
@@ -229,6 +237,8 @@ impl Store {
             }
             txn.commit().await?;
             purged += chunk;
+            // Others have waited for this thread.
+            tokio::task::yield_now().await;
         }
     }
 

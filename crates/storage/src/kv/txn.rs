@@ -281,17 +281,17 @@ impl Txn {
         self.view(space).scan(lower, upper, reverse)
     }
 
-    /// The committed keys with a prefix, without recording that they were read.
-    pub(crate) fn prefix_keys<'a>(
+    /// The committed keys from a bound on, without recording that they were read.
+    pub(crate) fn keys_from<'a>(
         &self,
         space: &'a Space,
-        prefix: &[u8],
-    ) -> Result<impl Iterator<Item = Result<Slice>> + use<'a>> {
+        from: Bound<Slice>,
+    ) -> impl Iterator<Item = Result<Slice>> + use<'a> {
         let snapshot = self.state.lock().snapshot.clone();
-        Ok(snapshot
+        snapshot
             .snapshot
-            .prefix(&space.keyspace, prefix)
-            .map(move |entry| entry.key().map_err(|e| tree_error("reading", space.keyspace.path(), &e))))
+            .range(&space.keyspace, (from, Bound::Unbounded))
+            .map(move |entry| entry.key().map_err(|e| tree_error("reading", space.keyspace.path(), &e)))
     }
 
     /// Takes a lock, held to the end of the transaction. `locks` names what the key is a key of: the caller's numbering.

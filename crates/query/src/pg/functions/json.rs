@@ -54,14 +54,90 @@ pub(super) fn functions() -> Vec<Scalar> {
             Ok(Value::Bool(contains(&read(text(&args[0]))?, &read(text(&args[1]))?, true)))
         }),
         Scalar::new("atoll_json_exists", 2..=2, SqlType::Bool, |_, args| {
-            let key = text(&args[1]);
-            Ok(Value::Bool(match read(text(&args[0]))? {
-                Json::Object(map) => map.contains_key(key),
-                Json::Array(items) => items.iter().any(|i| i.as_str() == Some(key)),
-                Json::String(s) => s == key,
-                _ => false,
-            }))
+            Ok(Value::Bool(has_key(&read(text(&args[0]))?, text(&args[1]))))
         }),
+        Scalar::new("atoll_json_contained", 2..=2, SqlType::Bool, |_, args| {
+            Ok(Value::Bool(contains(&read(text(&args[1]))?, &read(text(&args[0]))?, true)))
+        }),
+        Scalar::new("atoll_json_exists_any", 2..=2, SqlType::Bool, |_, args| {
+            let json = read(text(&args[0]))?;
+            Ok(Value::Bool(steps(&args[1])?.iter().any(|k| has_key(&json, text(k)))))
+        }),
+        Scalar::new("atoll_json_exists_all", 2..=2, SqlType::Bool, |_, args| {
+            let json = read(text(&args[0]))?;
+            Ok(Value::Bool(steps(&args[1])?.iter().all(|k| has_key(&json, text(k)))))
+        }),
+        Scalar::new("atoll_json_concat", 2..=2, SqlType::Jsonb, |_, args| {
+            let whole = match (read(text(&args[0]))?, read(text(&args[1]))?) {
+                (Json::Object(mut a), Json::Object(b)) => {
+                    a.extend(b);
+                    Json::Object(a)
+                }
+                (Json::Array(mut a), Json::Array(b)) => {
+                    a.extend(b);
+                    Json::Array(a)
+                }
+                (Json::Array(mut a), b) => {
+                    a.push(b);
+                    Json::Array(a)
+                }
+                (a, Json::Array(mut b)) => {
+                    b.insert(0, a);
+                    Json::Array(b)
+                }
+                (Json::Object(_), _) | (_, Json::Object(_)) => {
+                    return Err(Error::new(ErrorKind::InvalidParameterValue, "invalid concatenation of jsonb objects"));
+                }
+                (a, b) => Json::Array(vec![a, b]),
+            };
+            written(&whole, true)
+        }),
+        Scalar::new("atoll_json_delete", 2..=2, SqlType::Jsonb, |_, args| {
+            let mut json = read(text(&args[0]))?;
+            match (&mut json, &args[1]) {
+                (Json::Object(map), Value::Text(key)) => {
+                    map.remove(key);
+                }
+                (Json::Object(map), Value::Array(keys)) => {
+                    map.retain(|k, _| !keys.iter().any(|gone| text(gone) == k));
+                }
+                (Json::Array(items), Value::Text(key)) => items.retain(|i| i.as_str() != Some(key)),
+                (Json::Array(items), Value::Array(keys)) => {
+                    items.retain(|i| !keys.iter().any(|gone| i.as_str() == Some(text(gone))));
+                }
+                (Json::Array(items), key) if key.as_i64().is_some() => {
+                    let len = i64::try_from(items.len()).unwrap_or(i64::MAX);
+                    let index = integer(key);
+                    let index = if index < 0 { index + len } else { index };
+                    if let Some(index) = usize::try_from(index).ok().filter(|i| *i < items.len()) {
+                        items.remove(index);
+                    }
+                }
+                (Json::Object(_), _) => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameterValue,
+                        "cannot delete from object using integer index",
+                    ));
+                }
+                _ => return Err(Error::new(ErrorKind::InvalidParameterValue, "cannot delete from scalar")),
+            }
+            written(&json, true)
+        }),
+        Scalar::new("jsonb_strip_nulls", 1..=1, SqlType::Jsonb, |_, args| {
+            let mut json = read(text(&args[0]))?;
+            strip_nulls(&mut json);
+            written(&json, true)
+        }),
+        Scalar::new("jsonb_set", 3..=4, SqlType::Jsonb, |_, args| {
+            let mut json = read(text(&args[0]))?;
+            let create = args.get(3) != Some(&Value::Bool(false));
+            set(&mut json, &steps(&args[1])?, read(text(&args[2]))?, create);
+            written(&json, true)
+        }),
+        extract_path("jsonb_extract_path", SqlType::Jsonb),
+        extract_path("jsonb_extract_path_text", SqlType::Text),
+        extract_path("json_extract_path", SqlType::Json),
+        extract_path("json_extract_path_text", SqlType::Text),
         type_of("jsonb_typeof"),
         type_of("json_typeof"),
         length("jsonb_array_length"),
@@ -73,6 +149,71 @@ pub(super) fn functions() -> Vec<Scalar> {
         Scalar::new("to_jsonb", 1..=1, SqlType::Jsonb, |call, args| written(&to_json(&call.types[0], &args[0])?, true)),
         Scalar::new("to_json", 1..=1, SqlType::Json, |call, args| written(&to_json(&call.types[0], &args[0])?, false)),
     ]
+}
+
+fn has_key(json: &Json, key: &str) -> bool {
+    match json {
+        Json::Object(map) => map.contains_key(key),
+        Json::Array(items) => items.iter().any(|i| i.as_str() == Some(key)),
+        Json::String(s) => s == key,
+        _ => false,
+    }
+}
+
+fn strip_nulls(json: &mut Json) {
+    match json {
+        Json::Object(map) => {
+            map.retain(|_, v| !v.is_null());
+            map.values_mut().for_each(strip_nulls);
+        }
+        Json::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
+/// Puts a value where a path leads; the last step is made if it is not there and `create`.
+fn set(json: &mut Json, path: &[Value], new: Json, create: bool) {
+    let [step, rest @ ..] = path else { return };
+    match json {
+        Json::Object(map) => {
+            let key = text(step);
+            if !rest.is_empty() {
+                if let Some(inner) = map.get_mut(key) {
+                    set(inner, rest, new, create);
+                }
+            } else if create || map.contains_key(key) {
+                map.insert(key.to_owned(), new);
+            }
+        }
+        Json::Array(items) => {
+            let Ok(index) = text(step).parse::<i64>() else { return };
+            let len = i64::try_from(items.len()).unwrap_or(i64::MAX);
+            let place = usize::try_from(if index < 0 { index + len } else { index });
+            match place.ok().filter(|p| *p < items.len()) {
+                Some(place) if rest.is_empty() => items[place] = new,
+                Some(place) => set(&mut items[place], rest, new, create),
+                None if rest.is_empty() && create && index < 0 => items.insert(0, new),
+                None if rest.is_empty() && create => items.push(new),
+                None => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+fn extract_path(name: &'static str, ty: SqlType) -> Scalar {
+    let as_text = ty == SqlType::Text;
+    Scalar::new(name, 2..=16, ty, move |_, args| {
+        path(&[args[0].clone(), Value::Array(args[1..].to_vec())], as_text)
+    })
+}
+
+/// The steps of a path: an array of text, or its text form.
+fn steps(value: &Value) -> Result<Vec<Value>> {
+    match value {
+        Value::Array(items) => Ok(items.clone()),
+        other => atoll_model::text::parse_array(&SqlType::Text, text(other)),
+    }
 }
 
 fn type_of(name: &'static str) -> Scalar {
@@ -135,10 +276,7 @@ fn get(args: &[Value], as_text: bool) -> Result<Value> {
 
 fn path(args: &[Value], as_text: bool) -> Result<Value> {
     let json = read(text(&args[0]))?;
-    let steps = match &args[1] {
-        Value::Array(items) => items.clone(),
-        other => atoll_model::text::parse_array(&SqlType::Text, text(other))?,
-    };
+    let steps = steps(&args[1])?;
     let mut here = Some(&json);
     for step in &steps {
         let step = text(step);

@@ -3,8 +3,12 @@
 //! Invariant: functions here work on [`Value`]s row by row, with SQL types known from the arguments' fields, so that what
 //! they give and how they fail is PostgreSQL's; NULL in gives NULL out unless a function says otherwise.
 
+mod aggregates;
+mod datetime;
 pub mod definitions;
+mod format;
 mod json;
+mod numeric;
 mod operators;
 mod scalar;
 mod session;
@@ -13,9 +17,14 @@ mod text;
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
-use atoll_model::Catalog;
+pub(crate) use numeric::from_float;
+pub(crate) use operators::undefined;
+pub(crate) use scalar::{array_of, to_arrow, values};
+
+use atoll_model::{Catalog, Result, SqlType, Value};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::planner::ExprPlanner;
 use std::sync::Arc;
 
 /// Puts the functions into a planner state whose catalog is this one.
@@ -27,11 +36,33 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
     functions.extend(system::functions(catalog));
     functions.extend(json::functions());
     functions.extend(text::functions());
+    functions.extend(numeric::functions());
+    functions.extend(datetime::functions());
     for function in functions {
         state.register_udf(Arc::new(function.into()))?;
     }
-    state.register_expr_planner(Arc::new(operators::Operators))?;
+    for function in aggregates::functions() {
+        state.register_udaf(Arc::new(function))?;
+    }
     Ok(())
+}
+
+/// Plans operators; it comes before DataFusion's own planners.
+pub fn operators() -> Arc<dyn ExprPlanner> {
+    Arc::new(operators::Operators)
+}
+
+/// An interval in text, as values stand for it.
+///
+/// # Errors
+/// 22007.
+pub(crate) fn of_interval_text(text: &str) -> Result<Value> {
+    atoll_model::text::parse_interval(text).map(scalar::of_interval)
+}
+
+/// The text of an interval among values.
+pub(crate) fn interval_of(value: &Value) -> String {
+    scalar::shown(&SqlType::Interval, value)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Text and formatting functions.
 
-use super::scalar::{Scalar, shown, text};
-use atoll_model::{Error, ErrorKind, SqlType, Value};
+use super::scalar::{Call, Scalar, shown, text};
+use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
 
 pub(super) fn functions() -> Vec<Scalar> {
     vec![
@@ -61,5 +61,210 @@ pub(super) fn functions() -> Vec<Scalar> {
             Ok(Value::Text(out))
         })
         .with_nulls(),
+        Scalar::new("concat", 0..=100, SqlType::Text, |call, args| {
+            Ok(Value::Text(args.iter().zip(call.types).filter(|(v, _)| !v.is_null()).map(|(v, t)| shown(t, v)).collect()))
+        })
+        .with_nulls(),
+        Scalar::new("concat_ws", 1..=100, SqlType::Text, |call, args| {
+            if args[0].is_null() {
+                return Ok(Value::Null);
+            }
+            let parts: Vec<String> = args
+                .iter()
+                .zip(call.types)
+                .skip(1)
+                .filter(|(v, _)| !v.is_null())
+                .map(|(v, t)| shown(t, v))
+                .collect();
+            Ok(Value::Text(parts.join(text(&args[0]))))
+        })
+        .with_nulls(),
+        // LIKE with another escape character than the backslash, as LIKE with the backslash.
+        Scalar::new("atoll_like_pattern", 2..=2, SqlType::Text, |_, args| {
+            let escape = text(&args[1]).chars().next();
+            let mut out = String::new();
+            let mut chars = text(&args[0]).chars();
+            while let Some(c) = chars.next() {
+                if Some(c) == escape {
+                    let Some(next) = chars.next() else {
+                        return Err(Error::new(ErrorKind::InvalidEscapeSequence, "LIKE pattern must not end with escape character"));
+                    };
+                    out.push('\\');
+                    out.push(next);
+                } else if c == '\\' {
+                    out.push_str("\\\\");
+                } else {
+                    out.push(c);
+                }
+            }
+            Ok(Value::Text(out))
+        }),
+        // SIMILAR TO's pattern as a regular expression.
+        Scalar::new("atoll_similar_pattern", 2..=2, SqlType::Text, |_, args| {
+            let escape = text(&args[1]).chars().next();
+            let mut out = String::from("^(?:");
+            let mut chars = text(&args[0]).chars();
+            let mut bracket = false;
+            while let Some(c) = chars.next() {
+                if Some(c) == escape {
+                    if let Some(next) = chars.next() {
+                        out.push_str(&regex::escape(&next.to_string()));
+                    }
+                    continue;
+                }
+                match c {
+                    ']' if bracket => {
+                        bracket = false;
+                        out.push(c);
+                    }
+                    _ if bracket => out.push(c),
+                    '[' => {
+                        bracket = true;
+                        out.push(c);
+                    }
+                    '%' => out.push_str("(?s:.*)"),
+                    '_' => out.push_str("(?s:.)"),
+                    '.' | '^' | '$' | '\\' => {
+                        out.push('\\');
+                        out.push(c);
+                    }
+                    c => out.push(c),
+                }
+            }
+            out.push_str(")$");
+            Ok(Value::Text(out))
+        }),
+        Scalar::new("regexp_split_to_array", 2..=3, SqlType::Array(Box::new(SqlType::Text)), |_, args| {
+            let regex = pattern(text(&args[1]), args.get(2).map_or("", text))?;
+            let whole = text(&args[0]);
+            let mut out = vec![];
+            let mut from = 0;
+            for found in regex.find_iter(whole) {
+                // An empty match at either end splits nothing off.
+                if found.is_empty() && (found.start() == 0 || found.start() == whole.len()) {
+                    continue;
+                }
+                out.push(Value::Text(whole[from..found.start()].to_owned()));
+                from = found.end();
+            }
+            out.push(Value::Text(whole[from..].to_owned()));
+            Ok(Value::Array(out))
+        }),
+        Scalar::new("substr", 2..=3, SqlType::Text, substring).returning(substring_type),
+        Scalar::new("substring", 2..=3, SqlType::Text, substring).returning(substring_type),
+        Scalar::new("quote_nullable", 1..=1, SqlType::Text, |call, args| {
+            Ok(Value::Text(match &args[0] {
+                Value::Null => "NULL".into(),
+                value => format!("'{}'", shown(&call.types[0], value).replace('\'', "''")),
+            }))
+        })
+        .with_nulls(),
+        Scalar::new("array_length", 2..=2, SqlType::Int4, |_, args| dimension(&args[0], &args[1], |n| n)),
+        Scalar::new("array_upper", 2..=2, SqlType::Int4, |_, args| dimension(&args[0], &args[1], |n| n)),
+        Scalar::new("array_lower", 2..=2, SqlType::Int4, |_, args| dimension(&args[0], &args[1], |_| 1)),
+        Scalar::new("array_position", 2..=3, SqlType::Int4, |_, args| {
+            let Value::Array(items) = &args[0] else { return Ok(Value::Null) };
+            let from = args.get(2).map_or(1, super::scalar::integer).max(1);
+            let skip = usize::try_from(from - 1).unwrap_or(0);
+            Ok(items
+                .iter()
+                .enumerate()
+                .skip(skip)
+                .find(|(_, v)| same(v, &args[1]))
+                .and_then(|(i, _)| i32::try_from(i + 1).ok())
+                .map_or(Value::Null, Value::Int4))
+        })
+        .with_nulls(),
     ]
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Null, Value::Null) => true,
+        (Value::Null, _) | (_, Value::Null) => false,
+        (a, b) => match (a.as_i64(), b.as_i64()) {
+            (Some(a), Some(b)) => a == b,
+            _ => a.compare(b) == Some(std::cmp::Ordering::Equal),
+        },
+    }
+}
+
+fn dimension(array: &Value, dimension: &Value, f: fn(i32) -> i32) -> Result<Value> {
+    let mut here = array;
+    for _ in 1..super::scalar::integer(dimension).max(1) {
+        match here {
+            Value::Array(items) if matches!(items.first(), Some(Value::Array(_))) => here = &items[0],
+            _ => return Ok(Value::Null),
+        }
+    }
+    Ok(match here {
+        Value::Array(items) if !items.is_empty() && super::scalar::integer(dimension) > 0 => {
+            Value::Int4(f(i32::try_from(items.len()).unwrap_or(i32::MAX)))
+        }
+        _ => Value::Null,
+    })
+}
+
+/// A regular expression with PostgreSQL's flags.
+fn pattern(text: &str, flags: &str) -> Result<regex::Regex> {
+    let mut builder = regex::RegexBuilder::new(text);
+    builder.dot_matches_new_line(true);
+    for flag in flags.chars() {
+        match flag {
+            'i' => builder.case_insensitive(true),
+            'n' | 'm' => builder.dot_matches_new_line(false).multi_line(true),
+            'x' => builder.ignore_whitespace(true),
+            's' | 'c' | 'g' => &mut builder,
+            other => {
+                return Err(Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("invalid regular expression option: \"{other}\""),
+                ));
+            }
+        };
+    }
+    builder
+        .build()
+        .map_err(|e| Error::new(ErrorKind::InvalidRegex, format!("invalid regular expression: {e}")))
+}
+
+fn substring_type(types: &[SqlType]) -> Result<SqlType> {
+    let whole = |t: &SqlType| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8);
+    match types {
+        [SqlType::Bytea, rest @ ..] if rest.iter().all(whole) => Ok(SqlType::Bytea),
+        [SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_), rest @ ..]
+            if rest.iter().all(whole) || matches!(rest, [SqlType::Text | SqlType::Varchar(_)]) =>
+        {
+            Ok(SqlType::Text)
+        }
+        _ => {
+            let shown: Vec<String> = types.iter().map(ToString::to_string).collect();
+            Err(Error::new(
+                ErrorKind::UndefinedFunction,
+                format!("function pg_catalog.substring({}) does not exist", shown.join(", ")),
+            )
+            .hint("No function matches the given name and argument types. You might need to add explicit type casts."))
+        }
+    }
+}
+
+fn substring(_: &Call<'_>, args: &[Value]) -> Result<Value> {
+    if let Value::Text(p) = &args[1] {
+        let regex = pattern(p, "")?;
+        return Ok(regex.captures(text(&args[0])).map_or(Value::Null, |c| {
+            c.get(usize::from(c.len() > 1)).map_or(Value::Null, |m| Value::Text(m.as_str().to_owned()))
+        }));
+    }
+    let from = super::scalar::integer(&args[1]);
+    let end = match args.get(2).map(super::scalar::integer) {
+        Some(n) if n < 0 => return Err(Error::new(ErrorKind::Substring, "negative substring length not allowed")),
+        Some(n) => from.saturating_add(n),
+        None => i64::MAX,
+    };
+    let skip = usize::try_from(from.max(1) - 1).unwrap_or(usize::MAX);
+    let take = usize::try_from(end.saturating_sub(from.max(1))).unwrap_or(0);
+    Ok(match &args[0] {
+        Value::Bytea(bytes) => Value::Bytea(bytes.iter().skip(skip).take(take).copied().collect()),
+        value => Value::Text(text(value).chars().skip(skip).take(take).collect()),
+    })
 }

@@ -7,16 +7,21 @@ use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SetExpr,
-    TableAlias, TableAliasColumnDef, TableFactor, Value, VisitMut, VisitorMut, WindowFrameBound, WindowType,
+    TableFactor, Value, VisitMut, VisitorMut,
 };
 use std::ops::ControlFlow;
+
+mod calls;
+pub mod names;
+mod sets;
+mod shapes;
 
 /// Rewrites one expression.
 ///
 /// # Errors
 /// `NotSupported` for what would otherwise be misread.
 pub fn expression(expr: &mut Expr) -> Result<()> {
-    match expr.visit(&mut Rewriter) {
+    match expr.visit(&mut Rewriter::default()) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -27,18 +32,51 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
 /// # Errors
 /// As [`expression`].
 pub fn statement(statement: &mut ast::Statement) -> Result<()> {
-    match statement.visit(&mut Rewriter) {
+    match statement.visit(&mut Rewriter::default()) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-struct Rewriter;
+/// Turns an error into the end of the walk.
+fn or_break(result: Result<()>) -> ControlFlow<Error> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
+#[derive(Default)]
+struct Rewriter {
+    /// How deep the walk is in queries.
+    depth: usize,
+    /// The statement is a query whose rows go to the client.
+    shows_rows: bool,
+}
 
 impl VisitorMut for Rewriter {
     type Break = Error;
 
+    fn pre_visit_statement(&mut self, statement: &mut ast::Statement) -> ControlFlow<Error> {
+        self.shows_rows = matches!(statement, ast::Statement::Query(_));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        name_columns(&mut query.body, self.shows_rows && self.depth == 0);
+        names::order_by(query);
+        self.depth += 1;
+        or_break(shapes::query(query).and_then(|()| sets::body(&mut query.body)))
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        or_break(shapes::expression(expr))
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Err(error) = calls::expression(expr) {
+            return ControlFlow::Break(error);
+        }
         match expr {
             Expr::Value(value) => {
                 if let Value::Number(text, _) = &value.value
@@ -77,23 +115,14 @@ impl VisitorMut for Rewriter {
                     *expr = call(function, vec![inner]);
                 }
             }
-            Expr::Function(function) => rewrite_function(function),
+            Expr::Function(function) => calls::function(function),
             Expr::InList { list, .. } => {
                 for item in list {
                     strip(item);
                 }
             }
             Expr::Identifier(ident) if ident.quote_style.is_none() => {
-                let lower = ident.value.to_lowercase();
-                if matches!(
-                    lower.as_str(),
-                    "current_user" | "session_user" | "user" | "current_catalog" | "current_schema" | "current_role"
-                ) {
-                    let name = match lower.as_str() {
-                        "user" | "current_role" => "current_user",
-                        "current_catalog" => "current_database",
-                        other => other,
-                    };
+                if let Some(name) = names::session_value(&ident.value) {
                     *expr = call(name, vec![]);
                 }
             }
@@ -103,6 +132,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        self.depth -= 1;
         if let Some(order) = &mut query.order_by
             && let OrderByKind::Expressions(items) = &mut order.kind
         {
@@ -134,39 +164,29 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         match factor {
-            TableFactor::Table { name, alias, args: Some(args), .. } => {
+            TableFactor::Table { name, args: Some(args), .. } => {
                 unqualify(name);
                 args.args.iter_mut().for_each(strip_argument);
-                name_only_column(alias, name);
             }
-            TableFactor::Function { name, args, alias, .. } => {
+            TableFactor::Function { name, args, .. } => {
                 unqualify(name);
                 args.iter_mut().for_each(strip_argument);
-                name_only_column(alias, name);
-            }
-            TableFactor::UNNEST { alias, array_exprs, .. } if array_exprs.len() == 1 => {
-                name_only_column(alias, &ObjectName(vec![ObjectNamePart::Identifier(Ident::new("unnest"))]));
             }
             _ => {}
         }
-        ControlFlow::Continue(())
+        or_break(shapes::table(factor))
     }
 }
 
-/// The column of a function in FROM that gives one column goes by the alias, and without one by the function's name.
-fn name_only_column(alias: &mut Option<TableAlias>, function: &ObjectName) {
-    let Some(ObjectNamePart::Identifier(name)) = function.0.last() else { return };
-    if !matches!(name.value.to_lowercase().as_str(), "generate_series" | "unnest") {
-        return;
-    }
-    let alias = alias.get_or_insert_with(|| TableAlias {
-        explicit: true,
-        name: Ident::new(name.value.to_lowercase()),
-        columns: vec![],
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+/// Names the columns of the SELECTs of a query's body; subqueries in it are named when the walk reaches them.
+fn name_columns(body: &mut SetExpr, top: bool) {
+    match body {
+        SetExpr::Select(select) => names::select(select, top),
+        SetExpr::SetOperation { left, right, .. } => {
+            name_columns(left, top);
+            name_columns(right, top);
+        }
+        _ => {}
     }
 }
 
@@ -241,44 +261,6 @@ fn unqualify(name: &mut ObjectName) {
         && matches!(schema.value.to_lowercase().as_str(), "pg_catalog" | "information_schema")
     {
         name.0.remove(0);
-    }
-}
-
-fn rewrite_function(function: &mut Function) {
-    unqualify(&mut function.name);
-    let name = function.name.to_string().to_lowercase();
-    let renamed = match name.as_str() {
-        // Not deterministic names of DataFusion for what PostgreSQL calls otherwise.
-        "every" => Some("bool_and"),
-        "char_length" | "character_length" => Some("length"),
-        "transaction_timestamp" | "statement_timestamp" => Some("now"),
-        "power" | "pow" => Some("power"),
-        "ceiling" => Some("ceil"),
-        _ => None,
-    };
-    if let Some(renamed) = renamed {
-        function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(renamed))]);
-    }
-    if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
-        if let Some(frame) = &mut spec.window_frame {
-            let mut bound = |b: &mut WindowFrameBound| {
-                if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = b {
-                    strip(e);
-                }
-            };
-            bound(&mut frame.start_bound);
-            if let Some(end) = &mut frame.end_bound {
-                bound(end);
-            }
-        }
-    }
-    // Offsets and bucket counts must stay literals until the physical plan.
-    if function.over.is_some()
-        || matches!(name.as_str(), "nth_value" | "generate_series" | "percentile_cont" | "percentile_disc")
-    {
-        if let FunctionArguments::List(list) = &mut function.args {
-            list.args.iter_mut().for_each(strip_argument);
-        }
     }
 }
 

@@ -1,0 +1,267 @@
+//! Casts as PostgreSQL makes them, in place of Arrow's where the two differ.
+//!
+//! Invariant: text is read and written by `atoll_model::text` in either direction; a number that becomes an integer is rounded (half
+//! away from zero, floating point half to even) and checked; `varchar(n)` and `char(n)` cut what a cast gives them. All other casts
+//! stay the planner's, so that its optimizations see them.
+
+use super::functions::{from_float, interval_of, of_interval_text};
+use atoll_model::text::rescale;
+use atoll_model::{Error, ErrorKind, SqlType, TYPE_METADATA_KEY, Value};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Cast, ScalarFunction};
+use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use datafusion::sql::sqlparser::ast::{CharacterLength, DataType as AstType, TimezoneInfo};
+use std::sync::Arc;
+
+/// Key of the field metadata that holds the digits of seconds of `timestamp(p)`.
+const PRECISION_KEY: &str = "atoll.precision";
+
+/// Types of SQL as Arrow's.
+#[derive(Debug)]
+pub(crate) struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, ty: &AstType) -> Result<Option<FieldRef>> {
+        let characters = |length: &Option<CharacterLength>| match length {
+            Some(CharacterLength::IntegerLength { length, .. }) => u32::try_from(*length).ok(),
+            _ => None,
+        };
+        let of = |ty: SqlType| Ok(Some(Arc::new(ty.field("", true))));
+        let moment = |tz: &TimezoneInfo, precision: &Option<u64>, time: bool| {
+            let zoned = matches!(tz, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
+            if time && zoned {
+                return Err(external(Error::unsupported("time with time zone")));
+            }
+            let data_type = match (time, zoned) {
+                (true, _) => DataType::Time64(TimeUnit::Microsecond),
+                (false, true) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+                (false, false) => DataType::Timestamp(TimeUnit::Microsecond, None),
+            };
+            let field = Field::new("", data_type, true);
+            Ok(Some(Arc::new(match precision {
+                Some(p) if *p < 6 => field.with_metadata([(PRECISION_KEY.to_owned(), p.to_string())].into()),
+                _ => field,
+            })))
+        };
+        match ty {
+            AstType::Timestamp(p, tz) => moment(tz, p, false),
+            AstType::Time(p, tz) => moment(tz, p, true),
+            AstType::Varchar(n) | AstType::CharacterVarying(n) | AstType::CharVarying(n) => match characters(n) {
+                Some(n) => of(SqlType::Varchar(Some(n))),
+                None => of(SqlType::Varchar(None)),
+            },
+            AstType::Char(n) | AstType::Character(n) => of(SqlType::Char(characters(n).unwrap_or(1))),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// A cast to one type.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct CastTo {
+    name: String,
+    to: SqlType,
+    arrow: DataType,
+    precision: Option<u32>,
+    signature: Signature,
+}
+
+/// The call that makes a cast as PostgreSQL makes it; `None`: Arrow's is the same.
+///
+/// # Errors
+/// 42846 for casts that PostgreSQL does not have.
+pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
+    let Ok((_, from)) = cast.expr.to_field(schema) else { return Ok(None) };
+    let arrow = cast.field.data_type();
+    if from.data_type().is_null() {
+        return Ok(None);
+    }
+    let (Some(source), Some(target)) = (SqlType::of_field(&from), SqlType::of_field(&cast.field)) else {
+        return Ok(None);
+    };
+    let precision = cast.field.metadata().get(PRECISION_KEY).and_then(|p| p.parse().ok());
+    let textual = |t: &SqlType| {
+        matches!(
+            t,
+            SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb
+        )
+    };
+    let number = |t: &SqlType| matches!(t, SqlType::Numeric(_) | SqlType::Float4 | SqlType::Float8);
+    let int = |t: &SqlType| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8);
+    let moment = |t: &SqlType| matches!(t, SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz | SqlType::Time);
+    let bare = cast.field.metadata().get(TYPE_METADATA_KEY).is_none();
+    let needed = match (&source, &target) {
+        (a, b) if textual(a) && textual(b) => !bare && matches!(b, SqlType::Varchar(Some(_)) | SqlType::Char(_)),
+        (a, b) if textual(a) || textual(b) => true,
+        (a, b) if number(a) && int(b) => true,
+        (SqlType::Float4 | SqlType::Float8, SqlType::Numeric(_)) => true,
+        (SqlType::Bool, SqlType::Int4) | (SqlType::Int4, SqlType::Bool) => false,
+        // Arrow has casts between almost all types; PostgreSQL has not.
+        (SqlType::Bool, b) if number(b) || int(b) || moment(b) => return Err(no_cast(&source, &target)),
+        (a, SqlType::Bool) if number(a) || int(a) || moment(a) => return Err(no_cast(&source, &target)),
+        (a, b) if (moment(a) && (number(b) || int(b)) || (number(a) || int(a)) && moment(b)) => {
+            // Arithmetic on dates is planned as arithmetic on their days.
+            let planned = matches!((a, b), (SqlType::Date, SqlType::Int4) | (SqlType::Int4, SqlType::Date));
+            if planned { false } else { return Err(no_cast(&source, &target)) }
+        }
+        _ => precision.is_some(),
+    };
+    if !needed {
+        return Ok(None);
+    }
+    let udf = ScalarUDF::from(CastTo {
+        name: format!("cast_to_{target}"),
+        to: target,
+        arrow: arrow.clone(),
+        precision,
+        signature: Signature::any(1, Volatility::Immutable),
+    });
+    Ok(Some(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), vec![*cast.expr.clone()]))))
+}
+
+fn no_cast(from: &SqlType, to: &SqlType) -> DataFusionError {
+    external(Error::new(ErrorKind::CannotCoerce, format!("cannot cast type {from} to {to}")))
+}
+
+impl ScalarUDFImpl for CastTo {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.arrow.clone())
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let field = self.to.field(&self.name, true);
+        // The planner may want another carrier of the same type (a list of other items, larger text).
+        Ok(Arc::new(if *field.data_type() == self.arrow { field } else { Field::new(&self.name, self.arrow.clone(), true) }))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let (Some(argument), Some(field)) = (args.args.first(), args.arg_fields.first()) else {
+            return Err(external(Error::internal("a cast of nothing")));
+        };
+        let scalar = matches!(argument, ColumnarValue::Scalar(_));
+        let array = argument.to_array(if scalar { 1 } else { args.number_rows })?;
+        let from = SqlType::of_field(field).ok_or_else(|| external(Error::internal("a cast from no SQL type")))?;
+        let values = super::functions::values(&array, &from).map_err(external)?;
+        let cast = values
+            .iter()
+            .map(|v| if v.is_null() { Ok(Value::Null) } else { self.cast(&from, v) })
+            .collect::<atoll_model::Result<Vec<_>>>()
+            .map_err(external)?;
+        let made = super::functions::array_of(&self.to, cast).map_err(external)?;
+        let made = if *made.data_type() == self.arrow {
+            made
+        } else {
+            datafusion::arrow::compute::cast(&made, &self.arrow)?
+        };
+        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?) } else { ColumnarValue::Array(made) })
+    }
+}
+
+impl CastTo {
+    fn cast(&self, from: &SqlType, value: &Value) -> atoll_model::Result<Value> {
+        let fits = |v: i128| -> atoll_model::Result<Value> {
+            let out = || {
+                Error::new(ErrorKind::NumericOutOfRange, format!("{} out of range", self.to))
+            };
+            match self.to {
+                SqlType::Int2 => i16::try_from(v).map(Value::Int2).map_err(|_| out()),
+                SqlType::Int4 => i32::try_from(v).map(Value::Int4).map_err(|_| out()),
+                _ => i64::try_from(v).map(Value::Int8).map_err(|_| out()),
+            }
+        };
+        let float = |x: f64| -> atoll_model::Result<Value> {
+            let rounded = x.round_ties_even();
+            if !rounded.is_finite() || rounded.abs() >= 1e19 {
+                return Err(Error::new(ErrorKind::NumericOutOfRange, format!("{} out of range", self.to)));
+            }
+            fits(rounded as i128)
+        };
+        Ok(match (value, &self.to) {
+            (Value::Text(text), SqlType::Varchar(Some(n)) | SqlType::Char(n)) => {
+                Value::Text(cut(text, *n, matches!(self.to, SqlType::Char(_))))
+            }
+            (Value::Text(text), SqlType::Text | SqlType::Varchar(None)) => Value::Text(text.clone()),
+            (Value::Text(text), SqlType::Interval) => of_interval_text(text)?,
+            (Value::Text(text), SqlType::Numeric(limits)) => {
+                let (unscaled, scale) = atoll_model::text::parse_numeric(text, None)?;
+                let wanted = limits.map_or(atoll_model::UNCONSTRAINED_SCALE, |(_, s)| s);
+                let precision = limits.map_or(38, |(p, _)| p);
+                rescale(unscaled, scale, wanted)
+                    .filter(|v| atoll_model::text::fits_precision(*v, precision))
+                    .map(|v| Value::Numeric(v, wanted))
+                    .ok_or_else(|| Error::new(ErrorKind::NumericOutOfRange, "numeric field overflow"))?
+            }
+            (Value::Text(text), ty) => self.rounded(atoll_model::text::parse(ty, text)?),
+            (Value::Float4(x), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => float(f64::from(*x))?,
+            (Value::Float8(x), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => float(*x)?,
+            (Value::Numeric(v, s), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
+                fits(rescale(*v, *s, 0).ok_or_else(|| Error::new(ErrorKind::NumericOutOfRange, "value out of range"))?)?
+            }
+            (Value::Float4(_) | Value::Float8(_), SqlType::Numeric(limits)) => {
+                let scale = limits.map_or(atoll_model::UNCONSTRAINED_SCALE, |(_, s)| s);
+                let x = match value {
+                    // The shortest text of a float4 has its six digits.
+                    Value::Float4(x) => x.to_string().parse().unwrap_or(f64::from(*x)),
+                    Value::Float8(x) => *x,
+                    _ => 0.0,
+                };
+                Value::Numeric(from_float(x, scale)?, scale)
+            }
+            (value, SqlType::Varchar(Some(n)) | SqlType::Char(n)) => {
+                Value::Text(cut(&written(from, value), *n, matches!(self.to, SqlType::Char(_))))
+            }
+            (value, SqlType::Text | SqlType::Varchar(None) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb) => {
+                Value::Text(written(from, value))
+            }
+            (value, _) => self.rounded(value.clone()),
+        })
+    }
+
+    /// Seconds rounded to the type's digits.
+    fn rounded(&self, value: Value) -> Value {
+        let Some(precision) = self.precision else { return value };
+        let unit = 10i64.pow(6u32.saturating_sub(precision));
+        let round = |t: i64| t.saturating_add(unit / 2).div_euclid(unit) * unit;
+        match (value, &self.to) {
+            (Value::Timestamp(t) | Value::TimestampTz(t), SqlType::Timestamp) => Value::Timestamp(round(t)),
+            (Value::Timestamp(t) | Value::TimestampTz(t), _) => Value::TimestampTz(round(t)),
+            (Value::Time(t), _) => Value::Time(round(t)),
+            (other, _) => other,
+        }
+    }
+}
+
+/// A value as a cast to text writes it: booleans in full.
+fn written(from: &SqlType, value: &Value) -> String {
+    match value {
+        Value::Bool(b) => b.to_string(),
+        value if *from == SqlType::Interval => interval_of(value),
+        // Without the padding of char(n).
+        Value::Text(text) => text.clone(),
+        value => atoll_model::text::to_text(from, value),
+    }
+}
+
+fn cut(text: &str, n: u32, blanks: bool) -> String {
+    let end = text.char_indices().nth(n as usize).map_or(text.len(), |(i, _)| i);
+    let kept = &text[..end];
+    (if blanks { kept.trim_end_matches(' ') } else { kept }).to_owned()
+}
+

@@ -1,0 +1,291 @@
+//! Forms of expressions, queries and tables that the planner lacks, as forms that it has.
+//!
+//! Invariant: the meaning, three-valued logic included, stays; what cannot be put otherwise is refused.
+
+use super::{call, unqualify};
+use crate::pg::parse;
+use atoll_model::{Error, ErrorKind, Result};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Ident, LimitClause, Query, SelectItem, SetExpr, Statement as Ast, TableAlias,
+    TableAliasColumnDef, TableFactor, Value,
+};
+
+/// FETCH FIRST is LIMIT.
+///
+/// # Errors
+/// `NotSupported` for WITH TIES and PERCENT.
+pub fn query(query: &mut Query) -> Result<()> {
+    let Some(fetch) = query.fetch.take() else { return Ok(()) };
+    if fetch.with_ties || fetch.percent {
+        return Err(Error::unsupported("FETCH … WITH TIES and PERCENT").hint("Use rank() in a subquery."));
+    }
+    let count = fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".into(), false)));
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit, .. }) if limit.is_none() => *limit = Some(count),
+        None => query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: vec![] }),
+        Some(_) => return Err(Error::new(ErrorKind::Syntax, "multiple LIMIT clauses are not allowed")),
+    }
+    Ok(())
+}
+
+/// What an expression is made of before its parts are looked at.
+///
+/// # Errors
+/// 42601 for rows of different lengths; `NotSupported` for rows that cannot be taken apart.
+pub fn expression(expr: &mut Expr) -> Result<()> {
+    rotate(expr);
+    match expr {
+        Expr::Value(v) => {
+            if let Value::UnicodeStringLiteral(text) = &v.value {
+                v.value = Value::SingleQuotedString(text.clone());
+            }
+        }
+        Expr::BinaryOp { left, op, right } => {
+            if let (Some(a), Some(b)) = (row(left), row(right)) {
+                *expr = compare_rows(a, op, b)?;
+            }
+        }
+        Expr::IsDistinctFrom(left, right) => {
+            if let (Some(a), Some(b)) = (row(left), row(right)) {
+                let parts = pairs(a, b)?.map(|(x, y)| Expr::IsDistinctFrom(Box::new(x), Box::new(y)));
+                *expr = chain(parts, BinaryOperator::Or);
+            }
+        }
+        Expr::IsNotDistinctFrom(left, right) => {
+            if let (Some(a), Some(b)) = (row(left), row(right)) {
+                let parts = pairs(a, b)?.map(|(x, y)| Expr::IsNotDistinctFrom(Box::new(x), Box::new(y)));
+                *expr = chain(parts, BinaryOperator::And);
+            }
+        }
+        Expr::IsNull(inner) => {
+            if let Some(items) = row(inner) {
+                *expr = chain(items.into_iter().map(|i| Expr::IsNull(Box::new(i))), BinaryOperator::And);
+            }
+        }
+        Expr::IsNotNull(inner) => {
+            if let Some(items) = row(inner) {
+                *expr = chain(items.into_iter().map(|i| Expr::IsNotNull(Box::new(i))), BinaryOperator::And);
+            }
+        }
+        Expr::InList { expr: inner, list, negated } => {
+            if let Some(items) = row(inner) {
+                let alternatives = list
+                    .iter()
+                    .map(|item| match row(item) {
+                        Some(other) => compare_rows(items.clone(), &BinaryOperator::Eq, other),
+                        None => Err(Error::unsupported(format!("a row compared with {item}"))),
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                let any = Expr::Nested(Box::new(chain(alternatives, BinaryOperator::Or)));
+                *expr = if *negated { not(any) } else { any };
+            }
+        }
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            if let Some(escape) = escape_char.take() {
+                let escape = match escape.value {
+                    Value::SingleQuotedString(text) => text,
+                    other => return Err(Error::unsupported(format!("ESCAPE {other}"))),
+                };
+                if escape.chars().count() > 1 {
+                    return Err(Error::new(ErrorKind::InvalidEscape, "invalid escape string")
+                        .hint("Escape string must be empty or one character."));
+                }
+                if escape != "\\" {
+                    let inner = std::mem::replace(pattern.as_mut(), super::null());
+                    **pattern = call("atoll_like_pattern", vec![inner, Expr::value(Value::SingleQuotedString(escape))]);
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// sqlparser reads everything behind IS [NOT] DISTINCT FROM as its right side; AND and OR bind less.
+fn rotate(expr: &mut Expr) {
+    let (right, negated) = match expr {
+        Expr::IsDistinctFrom(_, right) => (right, false),
+        Expr::IsNotDistinctFrom(_, right) => (right, true),
+        _ => return,
+    };
+    if !matches!(right.as_ref(), Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or, .. }) {
+        return;
+    }
+    let mut whole = std::mem::replace(right.as_mut(), super::null());
+    let (Expr::IsDistinctFrom(left, _) | Expr::IsNotDistinctFrom(left, _)) = expr else { return };
+    let left = std::mem::replace(left, Box::new(super::null()));
+    let mut here = &mut whole;
+    while let Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or, left: next, .. } = here {
+        here = next;
+    }
+    let first = std::mem::replace(here, super::null());
+    *here = if negated {
+        Expr::IsNotDistinctFrom(left, Box::new(first))
+    } else {
+        Expr::IsDistinctFrom(left, Box::new(first))
+    };
+    *expr = whole;
+}
+
+fn not(expr: Expr) -> Expr {
+    Expr::UnaryOp { op: datafusion::sql::sqlparser::ast::UnaryOperator::Not, expr: Box::new(expr) }
+}
+
+/// The members of a row constructor.
+fn row(expr: &Expr) -> Option<Vec<Expr>> {
+    use datafusion::sql::sqlparser::ast::{FunctionArg, FunctionArgExpr, FunctionArguments};
+    match expr {
+        Expr::Tuple(items) => Some(items.clone()),
+        Expr::Nested(inner) => row(inner).filter(|_| matches!(inner.as_ref(), Expr::Tuple(_) | Expr::Function(_))),
+        Expr::Function(f) if f.over.is_none() && f.name.to_string().eq_ignore_ascii_case("row") => match &f.args {
+            FunctionArguments::List(list) => list
+                .args
+                .iter()
+                .map(|a| match a {
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
+                    _ => None,
+                })
+                .collect(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn pairs(a: Vec<Expr>, b: Vec<Expr>) -> Result<impl Iterator<Item = (Expr, Expr)>> {
+    if a.len() != b.len() {
+        return Err(Error::new(ErrorKind::Syntax, "unequal number of entries in row expressions"));
+    }
+    Ok(a.into_iter().zip(b))
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+fn nested(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
+}
+
+fn chain(parts: impl IntoIterator<Item = Expr>, op: BinaryOperator) -> Expr {
+    let whole = parts.into_iter().reduce(|a, b| binary(a, op.clone(), b));
+    nested(whole.unwrap_or_else(|| Expr::value(Value::Boolean(op == BinaryOperator::And))))
+}
+
+/// Rows compare member by member; the first that differ decide.
+fn compare_rows(a: Vec<Expr>, op: &BinaryOperator, b: Vec<Expr>) -> Result<Expr> {
+    let strict = match op {
+        BinaryOperator::Eq => {
+            return Ok(chain(pairs(a, b)?.map(|(x, y)| binary(x, BinaryOperator::Eq, y)), BinaryOperator::And));
+        }
+        BinaryOperator::NotEq => {
+            return Ok(chain(pairs(a, b)?.map(|(x, y)| binary(x, BinaryOperator::NotEq, y)), BinaryOperator::Or));
+        }
+        BinaryOperator::Lt | BinaryOperator::LtEq => BinaryOperator::Lt,
+        BinaryOperator::Gt | BinaryOperator::GtEq => BinaryOperator::Gt,
+        other => return Err(Error::unsupported(format!("operator {other} on rows"))),
+    };
+    let mut pairs: Vec<(Expr, Expr)> = pairs(a, b)?.collect();
+    let Some((x, y)) = pairs.pop() else { return Err(Error::unsupported("comparisons of empty rows")) };
+    let mut whole = binary(x, op.clone(), y);
+    while let Some((x, y)) = pairs.pop() {
+        let tie = binary(binary(x.clone(), BinaryOperator::Eq, y.clone()), BinaryOperator::And, nested(whole));
+        whole = binary(binary(x, strict.clone(), y), BinaryOperator::Or, nested(tie));
+    }
+    Ok(nested(whole))
+}
+
+/// Functions in FROM: their column is called as their alias, or as the function.
+///
+/// # Errors
+/// `NotSupported` for WITH ORDINALITY.
+pub fn table(factor: &mut TableFactor) -> Result<()> {
+    let (function, alias) = match factor {
+        TableFactor::Table { name, args: Some(_), alias, with_ordinality: false, .. }
+        | TableFactor::Function { name, alias, .. } => {
+            unqualify(name);
+            (name.to_string().to_lowercase(), alias)
+        }
+        TableFactor::UNNEST { array_exprs, alias, with_ordinality: false, .. } if array_exprs.len() == 1 => {
+            ("unnest".to_owned(), alias)
+        }
+        TableFactor::Table { with_ordinality: true, .. } | TableFactor::UNNEST { with_ordinality: true, .. } => {
+            return Err(Error::unsupported("WITH ORDINALITY").hint("Use row_number() OVER ()."));
+        }
+        _ => return Ok(()),
+    };
+    if !matches!(function.as_str(), "generate_series" | "unnest" | "range") {
+        return Ok(());
+    }
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', &function),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    narrow_series(factor, &function)
+}
+
+/// `generate_series` over int4 literals gives int4; the planner's gives int8.
+fn narrow_series(factor: &mut TableFactor, function: &str) -> Result<()> {
+    let TableFactor::Table { args: Some(args), alias: Some(alias), .. } = factor else { return Ok(()) };
+    let small = args.args.iter().all(|a| a.to_string().parse::<i32>().is_ok());
+    let [column] = alias.columns.as_slice() else { return Ok(()) };
+    if function != "generate_series" || !small {
+        return Ok(());
+    }
+    let shown: Vec<String> = args.args.iter().map(ToString::to_string).collect();
+    let sql = format!(
+        "SELECT CAST(value AS integer) AS {} FROM generate_series({}) AS series(value)",
+        Ident::with_quote('"', folded(&column.name)),
+        shown.join(", ")
+    );
+    let alias = TableAlias { columns: vec![], ..alias.clone() };
+    *factor =
+        TableFactor::Derived { lateral: false, subquery: Box::new(parse_query(&sql)?), alias: Some(alias), sample: None };
+    Ok(())
+}
+
+/// An identifier's name.
+pub fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// Parses a query that was put together here.
+///
+/// # Errors
+/// `Internal` when it is not one.
+pub fn parse_query(sql: &str) -> Result<Query> {
+    let mut items = parse::parse(sql)?;
+    match items.pop().map(|i| i.statement) {
+        Some(parse::Statement::Sql(statement)) => match *statement {
+            Ast::Query(query) => Ok(*query),
+            _ => Err(Error::internal("a rewriting is no query")),
+        },
+        _ => Err(Error::internal("a rewriting is no query")),
+    }
+}
+
+/// Names of the columns of a query's body that the client sees; `None`: a wildcard stands among them.
+pub fn column_names(body: &SetExpr) -> Option<Vec<String>> {
+    match body {
+        SetExpr::Select(select) => select
+            .projection
+            .iter()
+            .map(|item| match item {
+                SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+                SelectItem::UnnamedExpr(e) => Some(super::names::figure(e)),
+                _ => None,
+            })
+            .collect(),
+        SetExpr::SetOperation { left, .. } => column_names(left),
+        SetExpr::Query(query) => column_names(&query.body),
+        SetExpr::Values(values) => {
+            values.rows.first().map(|row| (1..=row.content.len()).map(|n| format!("column{n}")).collect())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,216 @@
+//! String literals without a type ("unknown" in PostgreSQL), which take the type of what they stand beside.
+//!
+//! Invariant: such a literal becomes a constant of that type as PostgreSQL reads it, or fails with PostgreSQL's error; it never
+//! turns what it stands beside into text.
+
+use crate::rows;
+use atoll_model::SqlType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, Union};
+use datafusion::optimizer::AnalyzerRule;
+use std::sync::Arc;
+
+/// The SQL type of an expression; `None`: it is not known yet.
+pub(crate) fn sql_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+    match expr {
+        Expr::Literal(ScalarValue::Null, _) | Expr::Placeholder(_) => None,
+        _ => expr.to_field(schema).ok().and_then(|(_, field)| SqlType::of_field(&field)),
+    }
+}
+
+/// The text of a literal without a type.
+pub(crate) fn literal(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => Some(text),
+        Expr::Alias(alias) => literal(&alias.expr),
+        _ => None,
+    }
+}
+
+/// A constant of a type, read from a literal.
+///
+/// # Errors
+/// 22P02 and the like.
+pub(crate) fn resolve(expr: Expr, ty: &SqlType) -> Result<Expr> {
+    let Some(text) = literal(&expr) else { return Ok(expr) };
+    let external = |e| DataFusionError::External(Box::new(e));
+    let scalar = match ty {
+        SqlType::Interval => {
+            let span = atoll_model::text::parse_interval(text).map_err(external)?;
+            ScalarValue::IntervalMonthDayNano(Some(super::functions::to_arrow(span)))
+        }
+        // With its own digits: a comparison with numeric(10,2) must not round.
+        SqlType::Numeric(_) => {
+            let (unscaled, scale) = atoll_model::text::parse_numeric(text, None).map_err(external)?;
+            ScalarValue::Decimal128(Some(unscaled), 38, scale.max(0))
+        }
+        SqlType::Char(_) => ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
+        SqlType::Varchar(_) | SqlType::Text => return Ok(expr),
+        ty => {
+            let value = atoll_model::text::parse(ty, text).map_err(external)?;
+            rows::to_scalar(ty, &value).map_err(external)?
+        }
+    };
+    Ok(match expr {
+        Expr::Alias(alias) => Expr::Alias(datafusion::logical_expr::expr::Alias {
+            expr: Box::new(Expr::Literal(scalar, None)),
+            ..alias
+        }),
+        _ => Expr::Literal(scalar, None),
+    })
+}
+
+/// Gives literals in IN lists, BETWEEN, CASE, COALESCE and the like, and UNION their types, before anything is coerced.
+#[derive(Debug)]
+pub(crate) struct UnknownLiterals;
+
+impl AnalyzerRule for UnknownLiterals {
+    fn name(&self) -> &str {
+        "unknown_literals"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|node| {
+            if let LogicalPlan::Union(union) = node {
+                return union_branches(union);
+            }
+            let mut schema = DFSchema::empty();
+            for input in node.inputs() {
+                schema.merge(input.schema());
+            }
+            if let LogicalPlan::TableScan(scan) = &node {
+                schema.merge(&scan.projected_schema);
+            }
+            let names = NamePreserver::new(&node);
+            node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let rewritten = expr.transform_up(|e| typed(e, &schema))?;
+                Ok(if rewritten.transformed { rewritten.update_data(|e| name.restore(e)) } else { rewritten })
+            })?
+            .map_data(LogicalPlan::recompute_schema)
+        })
+        .map(|t| t.data)
+    }
+}
+
+/// The type that literals beside these expressions take: that of the first that has one; a text wins over nothing.
+fn common<'a>(exprs: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Option<SqlType> {
+    exprs.filter(|e| literal(e).is_none()).find_map(|e| sql_type(e, schema)).filter(|t| {
+        !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)
+    })
+}
+
+fn resolve_box(expr: Box<Expr>, ty: &SqlType) -> Result<Box<Expr>> {
+    resolve(*expr, ty).map(Box::new)
+}
+
+fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let is_open = |e: &Expr| literal(e).is_some();
+    match expr {
+        Expr::InList(InList { expr, list, negated }) if list.iter().any(is_open) => {
+            let Some(ty) = common(std::iter::once(expr.as_ref()).chain(&list), schema) else {
+                return Ok(Transformed::no(Expr::InList(InList { expr, list, negated })));
+            };
+            let list = list.into_iter().map(|e| resolve(e, &ty)).collect::<Result<_>>()?;
+            Ok(Transformed::yes(Expr::InList(InList { expr: resolve_box(expr, &ty)?, list, negated })))
+        }
+        Expr::Between(Between { expr, negated, low, high }) if is_open(&low) || is_open(&high) || is_open(&expr) => {
+            let Some(ty) = common([&*expr, &*low, &*high].into_iter(), schema) else {
+                return Ok(Transformed::no(Expr::Between(Between { expr, negated, low, high })));
+            };
+            let [expr, low, high] = [resolve_box(expr, &ty)?, resolve_box(low, &ty)?, resolve_box(high, &ty)?];
+            Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom)
+                && (is_open(&left) || is_open(&right)) =>
+        {
+            let Some(ty) = common([&*left, &*right].into_iter(), schema) else {
+                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            };
+            let (left, right) = (resolve_box(left, &ty)?, resolve_box(right, &ty)?);
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+        }
+        Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+            let operand = match &expr {
+                Some(operand) => {
+                    common(std::iter::once(operand.as_ref()).chain(when_then_expr.iter().map(|(w, _)| w.as_ref())), schema)
+                }
+                None => None,
+            };
+            let result =
+                common(when_then_expr.iter().map(|(_, t)| t.as_ref()).chain(else_expr.as_deref()), schema);
+            if operand.is_none() && result.is_none() {
+                return Ok(Transformed::no(Expr::Case(Case { expr, when_then_expr, else_expr })));
+            }
+            let with = |e: Box<Expr>, ty: &Option<SqlType>| match ty {
+                Some(ty) => resolve_box(e, ty),
+                None => Ok(e),
+            };
+            let expr = expr.map(|e| with(e, &operand)).transpose()?;
+            let when_then_expr = when_then_expr
+                .into_iter()
+                .map(|(w, t)| Ok((with(w, &operand)?, with(t, &result)?)))
+                .collect::<Result<_>>()?;
+            let else_expr = else_expr.map(|e| with(e, &result)).transpose()?;
+            Ok(Transformed::yes(Expr::Case(Case { expr, when_then_expr, else_expr })))
+        }
+        Expr::ScalarFunction(mut call)
+            if matches!(call.func.name(), "coalesce" | "greatest" | "least" | "nullif" | "make_array")
+                && call.args.iter().any(is_open) =>
+        {
+            let Some(ty) = common(call.args.iter(), schema) else {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            };
+            call.args = call.args.into_iter().map(|e| resolve(e, &ty)).collect::<Result<_>>()?;
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// `SELECT 1 UNION SELECT '2'`: literals in one branch take the type of the other branches' column.
+fn union_branches(mut union: Union) -> Result<Transformed<LogicalPlan>> {
+    let open = |plan: &LogicalPlan, at: usize| match plan {
+        LogicalPlan::Projection(p) => p.expr.get(at).is_some_and(|e| literal(e).is_some()),
+        _ => false,
+    };
+    let columns = union.inputs.iter().map(|i| i.schema().fields().len()).min().unwrap_or(0);
+    let mut changed = false;
+    for at in 0..columns {
+        if !union.inputs.iter().any(|i| open(i, at)) {
+            continue;
+        }
+        let ty = union
+            .inputs
+            .iter()
+            .filter(|i| !open(i, at))
+            .find_map(|i| SqlType::of_field(i.schema().field(at)).filter(|_| !i.schema().field(at).data_type().is_null()));
+        let Some(ty) = ty.filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)) else { continue };
+        for input in &mut union.inputs {
+            if !open(input, at) {
+                continue;
+            }
+            if let LogicalPlan::Projection(p) = input.as_ref() {
+                let mut exprs = p.expr.clone();
+                exprs[at] = {
+                    let name = exprs[at].schema_name().to_string();
+                    let resolved = resolve(exprs[at].clone(), &ty)?;
+                    if matches!(resolved, Expr::Alias(_)) { resolved } else { resolved.alias(name) }
+                };
+                let made = datafusion::logical_expr::Projection::try_new(exprs, p.input.clone())?;
+                *input = Arc::new(LogicalPlan::Projection(made));
+                changed = true;
+            }
+        }
+    }
+    Ok(if changed {
+        Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(union.inputs)?))
+    } else {
+        Transformed::no(LogicalPlan::Union(union))
+    })
+}
