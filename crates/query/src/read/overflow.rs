@@ -12,9 +12,9 @@ use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::{FunctionRewrite, NamePreserver};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
@@ -151,7 +151,7 @@ impl AnalyzerRule for CheckedArithmetic {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| {
-            let mut schema = DFSchema::empty();
+            let mut schema = datafusion::common::DFSchema::empty();
             for input in node.inputs() {
                 schema.merge(input.schema());
             }
@@ -169,17 +169,7 @@ impl AnalyzerRule for CheckedArithmetic {
     }
 }
 
-impl FunctionRewrite for CheckedArithmetic {
-    fn name(&self) -> &str {
-        "checked_arithmetic"
-    }
-
-    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
-        checked(expr, schema)
-    }
-}
-
-fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn checked(expr: Expr, schema: &datafusion::common::DFSchema) -> Result<Transformed<Expr>> {
     let integer = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Int16 | DataType::Int32 | DataType::Int64));
     let float = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Float32 | DataType::Float64));
     match expr {

@@ -90,7 +90,11 @@ impl Database for SqlEngine {
         settings.state("session_authorization", &startup.user);
         settings.state("is_superuser", if role.superuser { "on" } else { "off" });
         for (name, value) in &startup.settings {
-            settings.set(name, Some(value))?;
+            match settings.set(name, Some(value)) {
+                // Drivers send the zone of their machine unasked. They are told the zone in force, and every time carries it.
+                Err(_) if name.eq_ignore_ascii_case("timezone") => {}
+                done => done?,
+            }
         }
         settings.take_changed();
         Ok(Box::new(SqlSession {
@@ -103,6 +107,7 @@ impl Database for SqlEngine {
             current: Current::default(),
             block_options: None,
             named: HashMap::new(),
+            cursors: HashMap::new(),
             sequences: Arc::new(Mutex::new(SequenceValues::default())),
             canceller: Arc::new(Canceller::default()),
             notices: vec![],

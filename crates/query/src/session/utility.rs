@@ -2,7 +2,7 @@
 
 use super::bound::Bound;
 use super::context::{self, StatementContext};
-use super::{SqlSession, text_rows};
+use super::{SqlSession, locking, text_rows};
 use crate::ddl::{self, Step};
 use crate::dml;
 use crate::pg::parse::Statement;
@@ -10,7 +10,7 @@ use crate::read;
 use atoll_model::{Error, ErrorKind, Result, Value};
 use atoll_ports::cluster::{TableLock, Transaction};
 use atoll_ports::session::Execution;
-use datafusion::sql::sqlparser::ast::{Query, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as Ast, TableObject};
 use std::sync::Arc;
 
 impl SqlSession {
@@ -48,8 +48,8 @@ impl SqlSession {
                 Step::Run(sql) => {
                     let cx = self.context(txn, bound, vec![])?;
                     match crate::session::sql::parse_one(&sql)? {
-                        Ast::Insert(insert) => dml::insert(&cx, &insert).await?,
-                        Ast::Update(update) => dml::update(&cx, &update).await?,
+                        Ast::Insert(insert) => dml::insert(&cx, &insert, None).await?,
+                        Ast::Update(update) => dml::update(&cx, &update, None).await?,
                         other => return Err(Error::internal(format!("a definition runs {other}"))),
                     };
                 }
@@ -124,12 +124,71 @@ impl SqlSession {
         let mut inner = statement.as_ref().clone();
         dml::params::substitute(&mut inner, &cx.param_types, &cx.params)?;
         let options = read::ExplainOptions::parse(*analyze, *verbose, format.as_ref(), options.as_deref())?;
-        if !matches!(inner, Ast::Query(_)) {
-            return Err(Error::unsupported("EXPLAIN of a statement that changes rows")
-                .hint("EXPLAIN the SELECT that finds the same rows."));
+        if !matches!(&inner, Ast::Query(query) if !dml::changes_rows(query)) {
+            return self.explain_change(&cx, inner, &options).await;
         }
+        let inner = locking::without_locks(inner);
         let plan = context::plan(&cx.state, inner).await?;
         let lines = cx.engine.explain(&cx.running_state(&cx.state, &plan), &plan, txn.clone(), &options).await?;
+        Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"))
+    }
+}
+
+impl SqlSession {
+    /// EXPLAIN of a statement that changes rows: what it does, and the query that finds or makes the rows.
+    async fn explain_change(
+        &mut self,
+        cx: &StatementContext,
+        statement: Ast,
+        options: &read::ExplainOptions,
+    ) -> Result<Execution> {
+        if options.analyze || options.json {
+            return Err(Error::unsupported("EXPLAIN ANALYZE, and FORMAT JSON, of a statement that changes rows")
+                .hint("EXPLAIN the SELECT that finds the same rows."));
+        }
+        let (with, statement) = match statement {
+            Ast::Query(query) => match dml::changing(&query) {
+                Some(statement) if !query.with.iter().flat_map(|w| &w.cte_tables).any(|c| dml::changes_rows(&c.query)) => {
+                    (query.with.clone(), statement.clone())
+                }
+                _ => return Err(Error::unsupported("EXPLAIN of statements that change rows inside WITH")),
+            },
+            other => (None, other),
+        };
+        let catalog = cx.txn.catalog();
+        let (head, query) = match &statement {
+            Ast::Insert(insert) => {
+                let TableObject::TableName(name) = &insert.table else {
+                    return Err(Error::unsupported("INSERT into something other than a table"));
+                };
+                let head = format!("Insert on {}", dml::target(&catalog, name)?.name);
+                match &insert.source {
+                    Some(source) => match source.body.as_ref() {
+                        SetExpr::Values(values) if with.is_none() => {
+                            let lines = vec![head, format!("  Values ({} rows)", values.rows.len())];
+                            return Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"));
+                        }
+                        _ => {
+                            let mut query = source.as_ref().clone();
+                            query.with = dml::with::joined(with.as_ref(), query.with.as_ref());
+                            (head, query.to_string())
+                        }
+                    },
+                    None => return Ok(text_rows("QUERY PLAN", vec![head, "  Values (1 row)".into()], "EXPLAIN")),
+                }
+            }
+            other => {
+                let what = if matches!(other, Ast::Update(_)) { "Update" } else { "Delete" };
+                let (sql, table) = dml::search_of(&catalog, other, with.as_ref())?
+                    .ok_or_else(|| Error::unsupported(format!("EXPLAIN {}", first_words(&Statement::Sql(Box::new(other.clone()))))))?;
+                (format!("{what} on {table}"), sql)
+            }
+        };
+        let ast = locking::without_locks(crate::session::sql::parse_one(&query)?);
+        let plan = context::plan(&cx.hidden, ast).await?;
+        let lines =
+            cx.engine.explain(&cx.running_state(&cx.hidden, &plan), &plan, cx.txn.clone(), options).await?;
+        let lines = std::iter::once(head).chain(lines.into_iter().map(|l| format!("  {l}"))).collect();
         Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"))
     }
 }

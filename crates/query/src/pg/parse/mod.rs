@@ -6,10 +6,11 @@
 mod copy;
 mod grammar;
 mod limits;
+mod spelling;
 mod statement;
 
 pub use grammar::fold;
-
+pub use spelling::Overriding;
 pub use statement::*;
 
 use atoll_model::{Error, ErrorKind, Result};
@@ -55,6 +56,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
     copy::plain_options(&mut tokens);
     let lines = line_starts(sql);
     limits::check(&tokens).map_err(|at| too_complex().position(characters(sql, offset(sql, &lines, at))))?;
+    let overriding = spelling::respell(&mut tokens);
     let mut parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens.clone());
     let mut items = Vec::new();
     loop {
@@ -63,11 +65,22 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         if first.token == Token::EOF {
             return Ok(items);
         }
-        let statement = grammar::statement(&mut parser)
+        let mut statement = grammar::statement(&mut parser)
             .map_err(|e| syntax_error(sql, &lines, &tokens, &e, &parser.peek_token()))?;
         let next = parser.peek_token();
         if !matches!(next.token, Token::EOF | Token::SemiColon) {
             return Err(near(sql, &lines, &next));
+        }
+        let here = |at: Location| at > first.span.start && (next.token == Token::EOF || at < next.span.start);
+        for (at, kind) in overriding.iter().filter(|(at, _)| here(*at)) {
+            let marked = match &mut statement {
+                Statement::Sql(ast) => kind.mark(ast),
+                _ => false,
+            };
+            if !marked {
+                let at = characters(sql, offset(sql, &lines, *at));
+                return Err(Error::new(ErrorKind::Syntax, "syntax error at or near \"OVERRIDING\"").position(at));
+            }
         }
         let start = offset(sql, &lines, first.span.start);
         let end = match next.token {
