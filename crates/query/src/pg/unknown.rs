@@ -65,9 +65,30 @@ pub(crate) fn resolve(expr: Expr, ty: &SqlType) -> Result<Expr> {
 
 /// Functions of text, which DataFusion would give anything as text; PostgreSQL has them for text only.
 const TEXT_FUNCTIONS: [&str; 24] = [
-    "upper", "lower", "initcap", "btrim", "ltrim", "rtrim", "replace", "translate", "left", "right", "lpad", "rpad",
-    "repeat", "reverse", "strpos", "split_part", "starts_with", "ascii", "octet_length", "bit_length", "regexp_replace",
-    "regexp_match", "regexp_like", "string_to_array",
+    "upper",
+    "lower",
+    "initcap",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "replace",
+    "translate",
+    "left",
+    "right",
+    "lpad",
+    "rpad",
+    "repeat",
+    "reverse",
+    "strpos",
+    "split_part",
+    "starts_with",
+    "ascii",
+    "octet_length",
+    "bit_length",
+    "regexp_replace",
+    "regexp_match",
+    "regexp_like",
+    "string_to_array",
 ];
 
 /// Gives literals in IN lists, BETWEEN, CASE, COALESCE and the like, and UNION their types, before anything is coerced.
@@ -199,9 +220,10 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::AggregateFunction(call) if matches!(call.func.name(), "min" | "max") => {
             match call.params.args.first().and_then(|a| sql_type(a, schema)) {
-                Some(SqlType::Interval) => Err(DataFusionError::External(Box::new(Error::unsupported(
-                    format!("{}(interval)", call.func.name()),
-                )))),
+                Some(SqlType::Interval) => Err(DataFusionError::External(Box::new(Error::unsupported(format!(
+                    "{}(interval)",
+                    call.func.name()
+                ))))),
                 Some(ty @ (SqlType::Bool | SqlType::Json | SqlType::Jsonb)) => {
                     Err(DataFusionError::External(Box::new(Error::new(
                         ErrorKind::UndefinedFunction,

@@ -196,7 +196,8 @@ impl SqlSession {
                     Some(source) => match source.body.as_ref() {
                         SetExpr::Values(values) if with.is_none() => {
                             let count = values.rows.len();
-                            let lines = vec![head, format!("  Values ({count} row{})", if count == 1 { "" } else { "s" })];
+                            let lines =
+                                vec![head, format!("  Values ({count} row{})", if count == 1 { "" } else { "s" })];
                             return Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"));
                         }
                         _ => {

@@ -330,7 +330,10 @@ fn series() -> Scalar {
     let item = |types: &[SqlType]| -> Result<SqlType> {
         let undefined = || {
             let shown: Vec<String> = types.iter().map(ToString::to_string).collect();
-            Error::new(ErrorKind::UndefinedFunction, format!("function generate_series({}) does not exist", shown.join(", ")))
+            Error::new(
+                ErrorKind::UndefinedFunction,
+                format!("function generate_series({}) does not exist", shown.join(", ")),
+            )
         };
         Ok(match types {
             [SqlType::Int2 | SqlType::Int4, rest @ ..]

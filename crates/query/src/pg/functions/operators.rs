@@ -181,7 +181,9 @@ fn typed(
                     }
                     original(left, op, right)
                 }
-                (SqlType::Date, SqlType::Date) if op == Op::Minus => planned(binary(int(left, &l), sign, int(right, &r))),
+                (SqlType::Date, SqlType::Date) if op == Op::Minus => {
+                    planned(binary(int(left, &l), sign, int(right, &r)))
+                }
                 (SqlType::Date, n) if additive && is_int(n) => {
                     planned(date(binary(int(left, &l), sign, int(right, &r))))
                 }

@@ -168,8 +168,11 @@ pub(super) fn functions() -> Vec<Scalar> {
         })
         .returning(|types| match types {
             [SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea] => Ok(SqlType::Int4),
-            [other] => Err(Error::new(ErrorKind::UndefinedFunction, format!("function length({other}) does not exist"))
-                .hint("No function matches the given name and argument types. You might need to add explicit type casts.")),
+            [other] => {
+                Err(Error::new(ErrorKind::UndefinedFunction, format!("function length({other}) does not exist")).hint(
+                    "No function matches the given name and argument types. You might need to add explicit type casts.",
+                ))
+            }
             _ => Err(Error::new(ErrorKind::UndefinedFunction, "function length() does not exist")),
         }),
         Scalar::new("encode", 2..=2, SqlType::Text, |call, args| {

@@ -115,9 +115,7 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
 /// `BETWEEN SYMMETRIC a AND b`, which sqlparser does not know, as `BETWEEN !! a AND b`: a prefix operator that it knows and that
 /// PostgreSQL dropped in version 14. `rewrite` takes it away again; as an operator of its own it is refused by the planner.
 fn mark_symmetric(tokens: &mut [TokenWithSpan]) {
-    let is = |token: &Token, word: &str| {
-        matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
-    };
+    let is = |token: &Token, word: &str| matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
     let mut after_between = false;
     for token in tokens {
         if matches!(token.token, Token::Whitespace(_)) {

@@ -6,8 +6,8 @@ use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr, Statement as Ast, TableAlias,
-    TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    BinaryOperator, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr,
+    Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
 };
 
 /// FETCH FIRST is LIMIT.
