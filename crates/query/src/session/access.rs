@@ -3,7 +3,7 @@
 use super::context::SequenceValues;
 use super::settings::Settings;
 use crate::pg::SessionAccess;
-use atoll_model::{Error, ErrorKind, Result, Sequence};
+use atoll_model::{Error, ErrorKind, FragmentId, Result, Sequence, Table};
 use atoll_ports::cluster::{Cluster, Transaction};
 use parking_lot::Mutex;
 use std::fmt;
@@ -62,6 +62,14 @@ impl SessionAccess for Access {
         let value = trial.get(name)?.to_owned();
         self.pending.lock().push((name.to_owned(), value.clone(), local));
         Ok(value)
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        self.settings.all().map(|(name, value)| (name, value.to_owned())).collect()
+    }
+
+    fn fragment_bytes(&self, table: &Table, fragment: FragmentId) -> u64 {
+        self.cluster.statistics(table, fragment).bytes
     }
 
     fn next_value(&self, sequence: &Sequence) -> Result<i64> {

@@ -9,8 +9,8 @@ use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
-use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::ParamValues;
+use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
@@ -107,7 +107,12 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 /// `NotSupported` for Arrow types without an SQL name.
 pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<ResultColumn>> {
     let types = context::types_of(schema)?;
-    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty }).collect())
+    Ok(schema
+        .fields()
+        .iter()
+        .zip(types)
+        .map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty })
+        .collect())
 }
 
 /// Binds statements against a catalog.
@@ -390,8 +395,7 @@ impl Binder<'_> {
             Some(statement) => self.bind_change(statement, scope.as_ref(), inferred).await,
             None => {
                 let query = Query { with: scope, ..query.clone() };
-                let plan =
-                    context::plan(self.state, locking::without_locks(Ast::Query(Box::new(query)))).await?;
+                let plan = context::plan(self.state, locking::without_locks(Ast::Query(Box::new(query)))).await?;
                 self.infer(&plan, inferred)?;
                 columns_of(plan.schema().as_arrow())
             }

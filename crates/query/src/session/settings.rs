@@ -295,7 +295,8 @@ impl Settings {
         let lower = value.to_ascii_lowercase();
         let only = |allowed: &[&str]| allowed.contains(&lower.as_str()).then(|| value.to_owned()).ok_or_else(invalid);
         match name {
-            "client_encoding" => match lower.replace(['-', '_'], "").as_str() {
+            // Only letters and digits of an encoding's name count, as in PostgreSQL.
+            "client_encoding" => match lower.replace(|c: char| !c.is_ascii_alphanumeric(), "").as_str() {
                 "utf8" | "unicode" => Ok("UTF8".into()),
                 _ => Err(invalid().hint("Atoll speaks UTF8 with its clients.")),
             },

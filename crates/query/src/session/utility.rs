@@ -176,7 +176,9 @@ impl SqlSession {
         }
         let (with, statement) = match statement {
             Ast::Query(query) => match dml::changing(&query) {
-                Some(statement) if !query.with.iter().flat_map(|w| &w.cte_tables).any(|c| dml::changes_rows(&c.query)) => {
+                Some(statement)
+                    if !query.with.iter().flat_map(|w| &w.cte_tables).any(|c| dml::changes_rows(&c.query)) =>
+                {
                     (query.with.clone(), statement.clone())
                 }
                 _ => return Err(Error::unsupported("EXPLAIN of statements that change rows inside WITH")),
@@ -194,7 +196,8 @@ impl SqlSession {
                     Some(source) => match source.body.as_ref() {
                         SetExpr::Values(values) if with.is_none() => {
                             let count = values.rows.len();
-                            let lines = vec![head, format!("  Values ({count} row{})", if count == 1 { "" } else { "s" })];
+                            let lines =
+                                vec![head, format!("  Values ({count} row{})", if count == 1 { "" } else { "s" })];
                             return Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"));
                         }
                         _ => {
@@ -208,8 +211,9 @@ impl SqlSession {
             }
             other => {
                 let what = if matches!(other, Ast::Update(_)) { "Update" } else { "Delete" };
-                let (sql, table) = dml::search_of(&catalog, other, with.as_ref())?
-                    .ok_or_else(|| Error::unsupported(format!("EXPLAIN {}", first_words(&Statement::Sql(Box::new(other.clone()))))))?;
+                let (sql, table) = dml::search_of(&catalog, other, with.as_ref())?.ok_or_else(|| {
+                    Error::unsupported(format!("EXPLAIN {}", first_words(&Statement::Sql(Box::new(other.clone())))))
+                })?;
                 (format!("{what} on {table}"), sql)
             }
         };

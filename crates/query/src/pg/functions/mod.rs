@@ -14,11 +14,14 @@ mod scalar;
 mod session;
 mod system;
 mod text;
+mod vectors;
+
+pub(crate) use vectors::{VECTOR, VectorArrays};
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
 pub(crate) use numeric::from_float;
-pub(crate) use operators::undefined;
+pub(crate) use operators::call;
 pub(crate) use scalar::{array_of, to_arrow, values};
 
 use atoll_model::{Catalog, Result, SqlType, Value};
@@ -40,6 +43,9 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
     functions.extend(datetime::functions());
     for function in functions {
         state.register_udf(Arc::new(function.into()))?;
+    }
+    for function in vectors::functions() {
+        state.register_udf(function)?;
     }
     for function in aggregates::functions() {
         state.register_udaf(Arc::new(function))?;
