@@ -58,6 +58,8 @@ kinds! {
     InvalidCatalog = "3D000", "invalid_catalog";
     /// A table of that name exists.
     DuplicateTable = "42P07", "duplicate_table";
+    /// A schema of that name exists.
+    DuplicateSchema = "42P06", "duplicate_schema";
     /// A column of that name exists.
     DuplicateColumn = "42701", "duplicate_column";
     /// Any other object of that name exists.

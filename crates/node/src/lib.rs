@@ -7,6 +7,7 @@
 //! Invariant: sites are reached only through [`atoll_ports::site`], and a commit is one durable write at one participant.
 
 mod active;
+mod deadlocks;
 mod definitions;
 mod gates;
 mod node;

@@ -257,6 +257,12 @@ pub trait Branch: Send + Sync {
     /// As `get`.
     fn get_meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
+    /// The number under which the participant knows the owner of the branch's locks.
+    fn lock_owner(&self) -> u64;
+
+    /// Owners of locks for which the branch waits now.
+    fn blocked_by(&self) -> Vec<u64>;
+
     /// Marks a place to return to.
     fn savepoint(&self) -> u64;
 

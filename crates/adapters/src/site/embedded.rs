@@ -268,6 +268,14 @@ impl Branch for EmbeddedBranch {
         Ok(self.txn.get(&self.engine.meta, key)?.map(|stored| stored.payload().to_vec()))
     }
 
+    fn lock_owner(&self) -> u64 {
+        self.txn.id()
+    }
+
+    fn blocked_by(&self) -> Vec<u64> {
+        self.txn.blocked_by()
+    }
+
     fn savepoint(&self) -> u64 {
         self.txn.savepoint()
     }

@@ -30,6 +30,7 @@ impl Catalog {
     pub fn apply(&self, command: &CatalogCommand) -> Result<Catalog> {
         let mut next = self.clone();
         next.change(command)?;
+        next.forget_comments();
         next.version = CatalogVersion(self.version.0 + 1);
         Ok(next)
     }
@@ -55,6 +56,9 @@ impl Catalog {
                 Ok(())
             }
             CatalogCommand::DropSequence { name } => self.drop_sequence(name),
+            CatalogCommand::Comment { relation, column, text } => {
+                self.comment(relation, column.as_deref(), text.as_deref())
+            }
             CatalogCommand::CreateRole { name, login, superuser, password } => {
                 self.create_role(name, *login, *superuser, password.as_deref())
             }
@@ -203,6 +207,52 @@ impl Catalog {
         self.names.insert(new.name.clone(), NamedObject::Sequence(id));
         self.sequences.insert(id, Arc::new(sequence));
         Ok(id)
+    }
+
+    fn comment(&mut self, relation: &str, column: Option<&str>, text: Option<&str>) -> Result<()> {
+        let id = match self.names.get(relation) {
+            Some(NamedObject::Table(id) | NamedObject::View(id) | NamedObject::Sequence(id)) => *id,
+            Some(_) => {
+                return Err(Error::unsupported(format!("comments on \"{relation}\" are not stored"))
+                    .hint("Tables, their columns, views and sequences have comments."));
+            }
+            None => return Err(names::no_relation(relation)),
+        };
+        let part = match column {
+            None => 0,
+            Some(column) => {
+                let table = self.tables.get(&id).ok_or_else(|| {
+                    Error::unsupported(format!("comments on columns of \"{relation}\" are not stored"))
+                        .hint("Columns of tables have comments.")
+                })?;
+                let column = table.columns.iter().find(|c| c.name == column && !c.hidden).ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::UndefinedColumn,
+                        format!("column \"{column}\" of relation \"{relation}\" does not exist"),
+                    )
+                })?;
+                u32::from(column.id.0)
+            }
+        };
+        let comments = self.comments.entry(id).or_default();
+        match text.filter(|t| !t.is_empty()) {
+            Some(text) => comments.insert(part, text.into()),
+            None => comments.remove(&part),
+        };
+        Ok(())
+    }
+
+    /// Comments go with what they are about.
+    fn forget_comments(&mut self) {
+        let Catalog { comments, tables, views, sequences, .. } = self;
+        comments.retain(|id, parts| {
+            if let Some(table) = tables.get(id) {
+                parts.retain(|part, _| *part == 0 || table.columns.iter().any(|c| u32::from(c.id.0) == *part));
+            } else if !views.contains_key(id) && !sequences.contains_key(id) {
+                return false;
+            }
+            !parts.is_empty()
+        });
     }
 
     fn create_role(&mut self, name: &str, login: bool, superuser: bool, password: Option<&str>) -> Result<()> {

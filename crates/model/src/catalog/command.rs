@@ -98,6 +98,15 @@ pub enum CatalogCommand {
         /// Its name.
         name: String,
     },
+    /// COMMENT ON a table, view or sequence, or a table's column.
+    Comment {
+        /// The relation.
+        relation: String,
+        /// The column.
+        column: Option<String>,
+        /// The comment; `None` removes it.
+        text: Option<String>,
+    },
     /// CREATE ROLE / CREATE USER
     CreateRole {
         /// Its name.

@@ -43,6 +43,9 @@ pub struct Catalog {
     pub roles: BTreeMap<String, Arc<Role>>,
     /// Where each table's further fragments go.
     pub allocations: BTreeMap<RelationId, Allocation>,
+    /// COMMENT ON: by relation and column (0: the relation itself).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub comments: BTreeMap<RelationId, BTreeMap<u32, String>>,
     /// Name to relation, derived from the above and kept by `apply`.
     pub names: BTreeMap<String, NamedObject>,
 }
@@ -166,6 +169,7 @@ impl Catalog {
             sequences: BTreeMap::new(),
             roles: [(atoll.name.clone(), Arc::new(atoll))].into(),
             allocations: BTreeMap::new(),
+            comments: BTreeMap::new(),
             names: BTreeMap::new(),
         }
     }

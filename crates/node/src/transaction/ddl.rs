@@ -6,6 +6,7 @@
 use super::placement::Describe;
 use super::{State, Txn};
 use crate::definitions::Definitions;
+use crate::gates::Request;
 use crate::node::Node;
 use crate::persist::{self, CATALOG, PURGES, Purge};
 use crate::purge;
@@ -140,15 +141,9 @@ impl Txn {
         if let Some(ddl) = self.state.lock().ddl.clone() {
             return Ok(ddl);
         }
-        let lock = self.node.ddl.clone().lock_owned();
-        let timeout = self.options.lock_timeout;
-        let lock = if timeout.is_zero() {
-            lock.await
-        } else {
-            tokio::time::timeout(timeout, lock)
-                .await
-                .map_err(|_| Error::new(ErrorKind::LockTimeout, "canceling statement due to lock timeout"))?
-        };
+        let deadlocked = || self.node.waits_for_itself(self.id);
+        let request = Request { owner: self.id, timeout: self.options.lock_timeout, deadlocked: &deadlocked };
+        let lock = self.node.gates.lock_catalog(self.node.ddl.clone().lock_owned(), &request).await?;
         let base = self.node.definitions.load_full();
         let mut state = self.state.lock();
         if self.options.isolation != Isolation::ReadCommitted && !Arc::ptr_eq(&state.definitions, &base) {
@@ -168,13 +163,15 @@ impl Txn {
     /// Takes a table's lock unless it is held.
     pub(super) async fn hold(&self, table: RelationId, lock: TableLock) -> Result<()> {
         let held = self.held.lock().iter().find(|h| h.table == table).map(|h| h.lock);
+        let deadlocked = || self.node.waits_for_itself(self.id);
+        let request = Request { owner: self.id, timeout: self.options.lock_timeout, deadlocked: &deadlocked };
         match (held, lock) {
             (Some(TableLock::Exclusive), _) | (Some(TableLock::Write), TableLock::Write) => Ok(()),
             (Some(TableLock::Write), TableLock::Exclusive) => {
-                self.node.gates.upgrade(&self.held, table, self.options.lock_timeout).await
+                self.node.gates.upgrade(&self.held, table, &request).await
             }
             (None, _) => {
-                let lock = self.node.gates.lock(table, lock, self.options.lock_timeout).await?;
+                let lock = self.node.gates.lock(table, lock, &request).await?;
                 let mut held = self.held.lock();
                 // Another task of the statement may have taken it meanwhile: one is enough.
                 if !held.iter().any(|h| h.table == table) {

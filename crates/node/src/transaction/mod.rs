@@ -84,6 +84,11 @@ impl Txn {
         self.id
     }
 
+    /// Its parts at the participants.
+    pub(crate) fn branches(&self) -> Vec<(ParticipantId, Arc<dyn Branch>)> {
+        self.state.lock().branches.clone()
+    }
+
     pub(crate) fn info(&self) -> TransactionInfo {
         TransactionInfo {
             id: self.id,

@@ -4,7 +4,7 @@
 
 use super::{Binder, Bound, relation_name};
 use crate::pg::parse::fold;
-use atoll_model::{CatalogCommand, Error, ErrorKind, NamedObject, Result};
+use atoll_model::{CatalogCommand, Error, ErrorKind, NamedObject, Result, TableChange};
 use datafusion::sql::sqlparser::ast::{
     CascadeOption, ObjectName, ObjectNamePart, ObjectType, Truncate, TruncateIdentityOption,
 };
@@ -85,8 +85,34 @@ impl Binder<'_> {
                 _ => usize::MAX,
             });
             bound.steps.reverse();
+            self.untie(&mut bound);
         }
         Ok(bound)
+    }
+
+    /// Foreign keys of tables that refer to each other in a circle go first, when all of them are dropped.
+    fn untie(&self, bound: &mut Bound) {
+        let dropped: Vec<_> = bound
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                super::Step::Apply(CatalogCommand::DropTable { name, .. }) => self.catalog.table(name),
+                _ => None,
+            })
+            .collect();
+        let mut untied = vec![];
+        for (at, child) in dropped.iter().enumerate() {
+            // In the order of dropping, a parent that comes before its child is in the way.
+            for key in &child.foreign_keys {
+                if dropped[..at].iter().any(|parent| parent.id == key.parent) {
+                    untied.push(super::Step::Apply(CatalogCommand::AlterTable {
+                        table: child.name.clone(),
+                        change: TableChange::DropConstraint { name: key.name.clone() },
+                    }));
+                }
+            }
+        }
+        bound.steps.splice(..0, untied);
     }
 
     /// Length of the longest chain of parents above a table.

@@ -21,7 +21,7 @@ pub use expression::{columns_of, constant};
 pub use types::sql_type;
 
 use crate::pg::parse::{RoleAttributes, Statement, fold};
-use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, Result, SiteEngine};
+use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, NamedObject, Result, SiteEngine};
 use atoll_ports::session::Notice;
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{self, ObjectName, ObjectNamePart};
@@ -221,8 +221,16 @@ impl Binder<'_> {
                 self.drop(*object_type, *if_exists, names, *cascade)?
             }
             ast::Statement::Truncate(truncate) => self.truncate(truncate)?,
-            ast::Statement::Comment { .. } => {
-                return Err(Error::unsupported("comments are not stored, so COMMENT ON is refused"));
+            ast::Statement::Comment { object_type, object_name, comment, .. } => {
+                self.comment(*object_type, object_name, comment.clone())?
+            }
+            ast::Statement::CreateSchema { schema_name, if_not_exists, .. } => {
+                self.create_schema(schema_name, *if_not_exists)?
+            }
+            ast::Statement::Grant(_) | ast::Statement::Revoke(_) => {
+                return Err(Error::unsupported(
+                    "GRANT and REVOKE are not supported: every role may use all tables, and only superusers manage roles and sites",
+                ));
             }
             ast::Statement::AlterIndex { .. } => {
                 return Err(Error::unsupported("ALTER INDEX is not supported: drop it and create another"));
@@ -232,6 +240,50 @@ impl Binder<'_> {
             }
             _ => return Ok(None),
         }))
+    }
+}
+
+impl Binder<'_> {
+    fn comment(&self, kind: ast::CommentObject, name: &ObjectName, text: Option<String>) -> Result<Bound> {
+        let mut name = name.clone();
+        let column = match kind {
+            ast::CommentObject::Table | ast::CommentObject::View | ast::CommentObject::Sequence => None,
+            ast::CommentObject::Column => match name.0.pop() {
+                Some(ObjectNamePart::Identifier(column)) if !name.0.is_empty() => Some(fold(&column)),
+                _ => return Err(Error::new(ErrorKind::Syntax, "column name must be qualified")),
+            },
+            other => {
+                return Err(Error::unsupported(format!("comments on a {other} are not stored"))
+                    .hint("Tables, their columns, views and sequences have comments."));
+            }
+        };
+        let relation = relation_name(&name)?;
+        let object = self.catalog.names.get(&relation).ok_or_else(|| undefined_table(&relation))?;
+        let (fits, what) = match kind {
+            ast::CommentObject::Table => (matches!(object, NamedObject::Table(_)), "table"),
+            ast::CommentObject::View => (matches!(object, NamedObject::View(_)), "view"),
+            ast::CommentObject::Sequence => (matches!(object, NamedObject::Sequence(_)), "sequence"),
+            _ => (true, "relation"),
+        };
+        if !fits {
+            return Err(Error::new(ErrorKind::WrongObjectType, format!("\"{relation}\" is not a {what}")));
+        }
+        Ok(Bound::one("COMMENT", CatalogCommand::Comment { relation, column, text }))
+    }
+
+    /// There are the schemas that there are.
+    fn create_schema(&self, name: &ast::SchemaName, if_not_exists: bool) -> Result<Bound> {
+        let name = match name {
+            ast::SchemaName::Simple(name) => drop::last_part(name),
+            _ => return Err(Error::unsupported("AUTHORIZATION of a schema: there is one owner of everything")),
+        };
+        if !matches!(name.as_str(), "public" | "pg_catalog" | "information_schema" | "atoll") {
+            return Err(Error::unsupported("CREATE SCHEMA is not supported: all tables are in the schema public"));
+        }
+        if if_not_exists {
+            return Ok(Bound::skipped("CREATE SCHEMA", "42P06", format!("schema \"{name}\" already exists, skipping")));
+        }
+        Err(Error::new(ErrorKind::DuplicateSchema, format!("schema \"{name}\" already exists")))
     }
 }
 

@@ -74,7 +74,11 @@ fn what_is_refused() {
         ("DROP VIEW t", ErrorKind::WrongObjectType),
         ("DROP TABLE nosuch", ErrorKind::UndefinedTable),
         ("CREATE TABLE nosuch.x (a int)", ErrorKind::NotSupported),
-        ("COMMENT ON TABLE t IS 'x'", ErrorKind::NotSupported),
+        ("COMMENT ON INDEX t IS 'x'", ErrorKind::NotSupported),
+        ("COMMENT ON VIEW t IS 'x'", ErrorKind::WrongObjectType),
+        ("COMMENT ON COLUMN t.x IS 'x'", ErrorKind::UndefinedColumn),
+        ("CREATE SCHEMA s", ErrorKind::NotSupported),
+        ("CREATE SCHEMA public", ErrorKind::DuplicateSchema),
     ] {
         assert_eq!(refused(&catalog, sql).0, kind, "{sql}: {}", refused(&catalog, sql).1);
     }

@@ -11,7 +11,7 @@ use atoll_ports::site::RowChange;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::sql::sqlparser::ast::{AssignmentTarget, ConflictTarget, OnConflict, OnConflictAction};
+use datafusion::sql::sqlparser::ast::{ConflictTarget, OnConflict, OnConflictAction};
 use std::sync::Arc;
 
 /// A bound ON CONFLICT clause.
@@ -30,6 +30,8 @@ enum Action {
 struct Update {
     positions: Vec<usize>,
     values: Vec<Arc<dyn PhysicalExpr>>,
+    /// Columns set to their default.
+    defaulted: Vec<usize>,
     condition: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
     types: Vec<SqlType>,
@@ -40,7 +42,7 @@ impl Plan {
     ///
     /// # Errors
     /// `InvalidColumnReference` when no unique key matches the target.
-    pub(super) fn bind(cx: &StatementContext, table: &Table, clause: &OnConflict, alias: Option<&str>) -> Result<Plan> {
+    pub(super) fn bind(cx: &StatementContext, table: &Table, clause: &OnConflict, alias: &str) -> Result<Plan> {
         let mut keys: Vec<(Option<IndexId>, &str, Vec<ColumnId>)> = vec![];
         if let Some(name) = &table.primary_key {
             keys.push((None, name, table.key.clone()));
@@ -119,7 +121,8 @@ impl Plan {
                                 "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.",
                             ));
                         }
-                        if let Some(new) = update.apply(table, &old, &row)? {
+                        if let Some(mut new) = update.apply(table, &old, &row)? {
+                            super::defaults::fill(cx, table, std::slice::from_mut(&mut new), &update.defaulted).await?;
                             check_rows(cx, table, std::slice::from_ref(&new))?;
                             cx.txn.write(table, vec![RowChange::Update { old, new: new.clone() }]).await?;
                             affected.push(new);
@@ -151,10 +154,10 @@ impl Update {
         cx: &StatementContext,
         table: &Table,
         update: &datafusion::sql::sqlparser::ast::DoUpdate,
-        alias: Option<&str>,
+        alias: &str,
     ) -> Result<Update> {
         let (types, one) = carried(table);
-        let (old, excluded) = (alias.unwrap_or(&table.name), "excluded");
+        let (old, excluded) = (alias, "excluded");
         let df_schema = DFSchema::try_from_qualified_schema(old, &one)
             .and_then(|s| s.join(&DFSchema::try_from_qualified_schema(excluded, &one)?))
             .map_err(crate::read::map_error)?;
@@ -164,23 +167,21 @@ impl Update {
         };
         let mut positions = vec![];
         let mut values = vec![];
-        for assignment in &update.assignments {
-            let AssignmentTarget::ColumnName(name) = &assignment.target else {
-                return Err(Error::unsupported("assignment of several columns in ON CONFLICT DO UPDATE")
-                    .hint("Assign each column on its own."));
-            };
-            let ident = name
-                .0
-                .last()
-                .and_then(|p| p.as_ident())
-                .ok_or_else(|| Error::new(ErrorKind::Syntax, format!("assignment to {name}")))?;
-            positions.push(column_position(table, ident)?);
-            values.push(bind(&assignment.value)?);
+        let mut defaulted = vec![];
+        for (at, value) in super::change::bind_assignments(table, &update.assignments)? {
+            match value {
+                Some(value) => {
+                    positions.push(at);
+                    values.push(bind(&value)?);
+                }
+                None => defaulted.push(at),
+            }
         }
         let condition = update.selection.as_ref().map(bind).transpose()?;
         Ok(Update {
             positions,
             values,
+            defaulted,
             condition,
             schema: Arc::new(df_schema.as_arrow().clone()),
             types: types.iter().chain(&types).cloned().collect(),
@@ -198,6 +199,9 @@ impl Update {
         }
         let (types, mut out) = evaluate(&self.values, &self.schema, &self.types, &both)?;
         let mut new = old.clone();
+        for at in &self.defaulted {
+            new[*at] = Value::Null;
+        }
         for ((at, value), ty) in self.positions.iter().zip(out.remove(0)).zip(&types) {
             new[*at] = assign(value, ty, &table.columns[*at])?;
         }

@@ -1,45 +1,48 @@
 //! INSERT: rows from VALUES or a query, missing columns filled in, checked, and written where they belong.
 
 use super::assign::assign;
-use super::{
-    Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, returning, target,
-};
+use super::returning::Returning;
+use super::{Changed, check_rows, column_position, conflict, defaults, params, refuse_generated_always, target};
 use crate::pg::SessionAccess;
+use crate::pg::parse::Overriding;
 use crate::session::context::StatementContext;
-use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Table, Value};
+use atoll_model::{Catalog, Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::TableLock;
+use atoll_ports::session::ResultColumn;
 use atoll_ports::site::RowChange;
-use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Insert, OnInsert, SetExpr, TableObject};
+use datafusion::execution::SessionState;
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Insert, OnInsert, SetExpr, TableObject, With};
 use std::sync::Arc;
 
 /// Rows written by one call to the transaction: bounds the memory of `INSERT … SELECT` and COPY beside the write set itself.
 const CHUNK: usize = 8192;
 
-/// Runs an INSERT whose parameters are in `cx`.
+/// Runs an INSERT whose parameters are in `cx`; `with` are the names of a WITH around it.
 ///
 /// # Errors
 /// Those of evaluation, constraints and writing.
-pub(crate) async fn insert(cx: &StatementContext, statement: &Insert) -> Result<Changed> {
+pub(crate) async fn insert(cx: &StatementContext, statement: &Insert, with: Option<&With>) -> Result<Changed> {
     let TableObject::TableName(name) = &statement.table else {
         return Err(Error::unsupported("INSERT into something other than a table"));
     };
     if statement.or.is_some() || statement.ignore || statement.overwrite || statement.replace_into {
         return Err(Error::new(ErrorKind::Syntax, "this form of INSERT is not PostgreSQL's"));
     }
-    let table = target(cx, name)?;
+    let table = target(&cx.txn.catalog(), name)?;
     cx.txn.lock_table(&table, TableLock::Write).await?;
     let positions: Vec<usize> = if statement.columns.is_empty() {
         (0..table.columns.len()).filter(|p| !table.columns[*p].hidden).collect()
     } else {
         named_columns(&table, statement)?
     };
-    let source = Source::read(cx, &table, &positions, statement).await?;
+    let overriding = Overriding::of(statement);
+    let mut source = Source::read(cx, &table, &positions, statement, with).await?;
+    if overriding == Some(Overriding::User) {
+        source.defaults.take_identities(&table);
+    }
     let on_conflict = match &statement.on {
         None => None,
-        Some(OnInsert::OnConflict(on)) => {
-            let alias = statement.table_alias.as_ref().map(|a| params::fold(&a.alias));
-            Some(conflict::Plan::bind(cx, &table, on, alias.as_deref())?)
-        }
+        Some(OnInsert::OnConflict(on)) => Some(conflict::Plan::bind(cx, &table, on, &name_of(statement, &table))?),
         Some(_) => return Err(Error::new(ErrorKind::Syntax, "use ON CONFLICT instead of ON DUPLICATE KEY")),
     };
     let mut rows = source.rows;
@@ -51,8 +54,29 @@ pub(crate) async fn insert(cx: &StatementContext, statement: &Insert) -> Result<
         }
         Some(plan) => plan.run(cx, &table, rows).await?,
     };
-    let returned = returning::project(cx, &table, statement.returning.as_deref(), None, &affected).await?;
+    let returning = Returning::of(statement.returning.as_deref(), &table, &name_of(statement, &table), &[])?;
+    let returned = returning.map(|r| r.project(cx, &table, &affected, None)).transpose()?;
     Ok(Changed { rows: affected.len() as u64, returned })
+}
+
+/// What the table is called in ON CONFLICT and RETURNING.
+fn name_of(statement: &Insert, table: &Table) -> String {
+    statement.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| params::fold(&a.alias))
+}
+
+/// The columns of RETURNING.
+///
+/// # Errors
+/// Those of binding names and types.
+pub(crate) fn returned_columns(
+    state: &SessionState,
+    catalog: &Catalog,
+    statement: &Insert,
+) -> Result<Vec<ResultColumn>> {
+    let TableObject::TableName(name) = &statement.table else { return Ok(vec![]) };
+    let table = target(catalog, name)?;
+    let returning = Returning::of(statement.returning.as_deref(), &table, &name_of(statement, &table), &[])?;
+    returning.map_or(Ok(vec![]), |r| r.columns(state, &table, None))
 }
 
 /// Checks and writes whole rows.
@@ -96,6 +120,16 @@ struct Defaults {
 }
 
 impl Defaults {
+    /// Identity columns take the next value, whatever was given.
+    fn take_identities(&mut self, table: &Table) {
+        for (at, column) in table.columns.iter().enumerate() {
+            if column.generated.is_some() && !self.all.contains(&at) {
+                self.all.push(at);
+                self.single.retain(|(_, column)| *column != at);
+            }
+        }
+    }
+
     async fn fill(&self, cx: &StatementContext, table: &Table, rows: &mut [Row]) -> Result<()> {
         defaults::fill(cx, table, rows, &self.all).await?;
         for &(row, column) in &self.single {
@@ -111,26 +145,40 @@ struct Source {
 }
 
 impl Source {
-    async fn read(cx: &StatementContext, table: &Table, positions: &[usize], statement: &Insert) -> Result<Source> {
+    async fn read(
+        cx: &StatementContext,
+        table: &Table,
+        positions: &[usize],
+        statement: &Insert,
+        with: Option<&With>,
+    ) -> Result<Source> {
+        let overriding = Overriding::of(statement);
         let width = table.columns.len();
         let Some(query) = &statement.source else {
             // DEFAULT VALUES
             let defaults = Defaults { all: (0..width).collect(), single: vec![] };
             return Ok(Source { rows: vec![vec![Value::Null; width]], defaults });
         };
-        let plain = query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none();
+        let mut query = query.as_ref().clone();
+        query.with = super::with::joined(with, query.with.as_ref());
+        let plain = query.order_by.is_none() && query.limit_clause.is_none();
         let (given, source) = match query.body.as_ref() {
             SetExpr::Values(values) if plain => {
                 let lists: Vec<&Vec<Expr>> = values.rows.iter().map(|r| &r.content).collect();
                 let given = lists.first().map_or(0, |r| r.len());
                 count(positions, statement, given)?;
-                (given, Self::from_values(cx, table, &positions[..given], &lists).await?)
+                let with = query.with.as_ref().map(ToString::to_string).unwrap_or_default();
+                let refuse = overriding.is_none();
+                (given, Self::from_values(cx, table, &positions[..given], &lists, refuse, &with).await?)
             }
             _ => {
-                let (types, values) = cx.query_rows(&query.to_string()).await?;
+                params::substitute(&mut query, &cx.param_types, &cx.params)?;
+                let (types, values) = cx.rows_of_query(query, false).await?;
                 count(positions, statement, types.len())?;
                 for at in &positions[..types.len()] {
-                    refuse_generated_always(&table.columns[*at])?;
+                    if overriding.is_none() {
+                        refuse_generated_always(&table.columns[*at])?;
+                    }
                 }
                 let mut rows = Vec::with_capacity(values.len());
                 for value in values {
@@ -153,6 +201,8 @@ impl Source {
         table: &Table,
         positions: &[usize],
         lists: &[&Vec<Expr>],
+        refuse_generated: bool,
+        with: &str,
     ) -> Result<(Vec<Row>, Vec<(usize, usize)>)> {
         let width = table.columns.len();
         let mut rows = Vec::with_capacity(lists.len());
@@ -168,12 +218,14 @@ impl Source {
                     single.push((r, *at));
                     continue;
                 }
-                refuse_generated_always(column)?;
+                if refuse_generated {
+                    refuse_generated_always(column)?;
+                }
                 let given = cx.parameter(expr)?.or_else(|| params::plain_literal(expr)).or_else(|| instant(cx, expr));
                 let (ty, value) = match given {
                     Some(typed) => typed,
                     None => {
-                        let (mut types, mut values) = cx.evaluate_constant(&expr.to_string(), 1).await?;
+                        let (mut types, mut values) = cx.query_rows(&format!("{with} SELECT {expr}")).await?;
                         let value = values.pop().and_then(|mut r| r.pop()).unwrap_or(Value::Null);
                         (types.pop().unwrap_or(SqlType::Text), value)
                     }

@@ -13,20 +13,22 @@ mod defaults;
 mod insert;
 pub(crate) mod params;
 pub(crate) mod returning;
+pub(crate) mod with;
 
-pub(crate) use change::{delete, update};
+pub(crate) use change::{delete, search_of, update};
 pub(crate) use defaults::fill as fill_defaults;
 pub(crate) use insert::{insert, insert_rows};
-pub(crate) use returning::output_name;
+pub(crate) use with::{changes_rows, changing, run};
 
 use crate::rows;
 use crate::session::context::StatementContext;
-use atoll_model::{Column, Error, ErrorKind, Result, Row, SqlType, Table, Value, text};
+use atoll_model::{Catalog, Column, Error, ErrorKind, Result, Row, SqlType, Table, Value, text};
 use atoll_ports::session::ResultColumn;
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::common::DFSchema;
+use datafusion::execution::SessionState;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use datafusion::sql::sqlparser::ast::{Ident, ObjectName, Statement as Ast, With};
 use std::sync::Arc;
 
 /// What a statement that changes rows did.
@@ -37,13 +39,28 @@ pub(crate) struct Changed {
     pub(crate) returned: Option<(Vec<ResultColumn>, Vec<Row>)>,
 }
 
+/// The columns of a statement's RETURNING.
+///
+/// # Errors
+/// Those of binding names and types.
+pub(crate) async fn returned_columns(
+    state: &SessionState,
+    catalog: &Catalog,
+    statement: &Ast,
+    with: Option<&With>,
+) -> Result<Vec<ResultColumn>> {
+    match statement {
+        Ast::Insert(statement) => insert::returned_columns(state, catalog, statement),
+        other => change::returned_columns(state, catalog, other, with).await,
+    }
+}
+
 /// The table that a statement writes to.
 ///
 /// # Errors
 /// `UndefinedTable`, `WrongObjectType` for views.
-pub(crate) fn target(cx: &StatementContext, name: &ObjectName) -> Result<Arc<Table>> {
+pub(crate) fn target(catalog: &Catalog, name: &ObjectName) -> Result<Arc<Table>> {
     let name = crate::session::names::relation(name)?;
-    let catalog = cx.txn.catalog();
     if let Some(table) = catalog.table(&name) {
         return Ok(table.clone());
     }

@@ -83,7 +83,11 @@ pub(crate) fn literal(ty: &SqlType, value: &Value) -> Result<Expr> {
     })
 }
 
-fn cast(expr: Expr, ty: &SqlType) -> Result<Expr> {
+/// An expression cast to a type.
+///
+/// # Errors
+/// `Internal` when the type's name cannot be read back.
+pub(crate) fn cast(expr: Expr, ty: &SqlType) -> Result<Expr> {
     // Types carried as text need no cast, and DataFusion does not know their names.
     let name = match ty {
         SqlType::Uuid | SqlType::Json | SqlType::Jsonb | SqlType::Varchar(_) | SqlType::Char(_) => "text".to_owned(),

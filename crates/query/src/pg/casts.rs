@@ -156,7 +156,11 @@ impl ScalarUDFImpl for CastTo {
     fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let field = self.to.field(&self.name, true);
         // The planner may want another carrier of the same type (a list of other items, larger text).
-        Ok(Arc::new(if *field.data_type() == self.arrow { field } else { Field::new(&self.name, self.arrow.clone(), true) }))
+        Ok(Arc::new(if *field.data_type() == self.arrow {
+            field
+        } else {
+            Field::new(&self.name, self.arrow.clone(), true)
+        }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -173,21 +177,20 @@ impl ScalarUDFImpl for CastTo {
             .collect::<atoll_model::Result<Vec<_>>>()
             .map_err(external)?;
         let made = super::functions::array_of(&self.to, cast).map_err(external)?;
-        let made = if *made.data_type() == self.arrow {
-            made
+        let made =
+            if *made.data_type() == self.arrow { made } else { datafusion::arrow::compute::cast(&made, &self.arrow)? };
+        Ok(if scalar {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?)
         } else {
-            datafusion::arrow::compute::cast(&made, &self.arrow)?
-        };
-        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?) } else { ColumnarValue::Array(made) })
+            ColumnarValue::Array(made)
+        })
     }
 }
 
 impl CastTo {
     fn cast(&self, from: &SqlType, value: &Value) -> atoll_model::Result<Value> {
         let fits = |v: i128| -> atoll_model::Result<Value> {
-            let out = || {
-                Error::new(ErrorKind::NumericOutOfRange, format!("{} out of range", self.to))
-            };
+            let out = || Error::new(ErrorKind::NumericOutOfRange, format!("{} out of range", self.to));
             match self.to {
                 SqlType::Int2 => i16::try_from(v).map(Value::Int2).map_err(|_| out()),
                 SqlType::Int4 => i32::try_from(v).map(Value::Int4).map_err(|_| out()),
@@ -272,4 +275,3 @@ fn cut(text: &str, n: u32, blanks: bool) -> String {
     let kept = &text[..end];
     (if blanks { kept.trim_end_matches(' ') } else { kept }).to_owned()
 }
-

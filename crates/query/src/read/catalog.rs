@@ -52,6 +52,11 @@ impl AtollSchemaProvider {
         AtollSchemaProvider { catalog, show_hidden, template, others, depth: 0 }
     }
 
+    /// `pg_catalog`, which an unqualified name means before `public`, as in PostgreSQL.
+    fn system(&self) -> Option<&Arc<dyn SchemaProvider>> {
+        self.others.iter().find(|(name, _)| name == "pg_catalog").map(|(_, schema)| schema)
+    }
+
     async fn plan_view(&self, view: &View) -> Result<LogicalPlan> {
         if self.depth >= MAX_VIEW_DEPTH {
             return Err(external(Error::new(ErrorKind::ProgramLimit, "views are nested too deeply")));
@@ -115,6 +120,11 @@ impl SchemaProvider for AtollSchemaProvider {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if let Some(system) = self.system() {
+            if let Some(table) = system.table(name).await? {
+                return Ok(Some(table));
+            }
+        }
         if let Some(table) = self.catalog.table(name) {
             return Ok(Some(Arc::new(AtollTable::new(table.clone(), None, self.show_hidden))));
         }
@@ -137,6 +147,9 @@ impl SchemaProvider for AtollSchemaProvider {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.catalog.table(name).is_some() || self.catalog.view(name).is_some() || self.catalog.fragment(name).is_some()
+        self.system().is_some_and(|s| s.table_exist(name))
+            || self.catalog.table(name).is_some()
+            || self.catalog.view(name).is_some()
+            || self.catalog.fragment(name).is_some()
     }
 }

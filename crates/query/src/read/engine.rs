@@ -3,6 +3,7 @@
 //! Invariant: every plan that runs was localized for the transaction it runs in; memory of all queries together is bounded by one
 //! pool, beyond which sorts, joins and aggregates spill to disk or fail with 53200.
 
+use super::apply::{self, ApplySubqueries, Running, RunningQuery};
 use super::catalog::{self, AtollSchemaProvider, DATABASE, PUBLIC};
 use super::error::map_error;
 use super::localize::{self, Localized};
@@ -16,11 +17,12 @@ use datafusion::catalog::SchemaProvider;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{StreamExt, TryStreamExt};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ impl Default for EngineOptions {
 }
 
 /// From bound plans to rows.
+#[derive(Clone)]
 pub(crate) struct Engine {
     cluster: Arc<dyn Cluster>,
     runtime: Arc<RuntimeEnv>,
@@ -84,12 +87,16 @@ impl Engine {
         settings.sql_parser.parse_float_as_decimal = true;
         // Statistics count rows only; a scan's order is worth keeping for ORDER BY key LIMIT n.
         settings.optimizer.prefer_existing_sort = false;
-        let template = SessionStateBuilder::new_with_default_features()
+        let mut template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())
             .with_type_planner(Arc::new(pg::casts::Types))
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
+            .with_analyzer_rule(Arc::new(pg::VectorArrays))
+            .with_analyzer_rule(Arc::new(ApplySubqueries))
+            .with_physical_optimizer_rules(super::pushdown::rules())
             .build();
+        template.register_udf(Arc::new(apply::array_function())).map_err(map_error)?;
         // PostgreSQL's meaning of operators and literals comes before DataFusion's.
         let mut builder = SessionStateBuilder::new_from_existing(template);
         builder.expr_planners().get_or_insert_with(Vec::new).insert(0, pg::operators());
@@ -127,6 +134,22 @@ impl Engine {
     /// Those of type checks.
     pub(crate) fn optimize(&self, state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
         state.optimize(plan).map_err(map_error)
+    }
+
+    /// The state in which a plan runs: subqueries that it runs row by row find the transaction there.
+    pub(super) fn with_subqueries<'s>(
+        &self,
+        state: &'s SessionState,
+        plan: &LogicalPlan,
+        txn: &Arc<dyn Transaction>,
+    ) -> Cow<'s, SessionState> {
+        if !apply::occurs(plan) {
+            return Cow::Borrowed(state);
+        }
+        let running = Running { engine: self.clone(), state: state.clone(), txn: txn.clone() };
+        let mut state = state.clone();
+        state.config_mut().options_mut().extensions.insert(RunningQuery(Some(Arc::new(running))));
+        Cow::Owned(state)
     }
 
     /// Localizes an optimized plan.
@@ -175,9 +198,10 @@ impl Engine {
         plan: &LogicalPlan,
         txn: Arc<dyn Transaction>,
     ) -> Result<(SchemaRef, BatchStream)> {
+        let state = self.with_subqueries(state, plan, &txn);
         let localized = self.localize(plan.clone(), &txn)?;
         crate::metrics::statement_over(localized.reductions.iter().map(|r| r.kept.len()).sum());
-        let physical = self.physical(state, &localized.plan).await?;
-        self.start(state, physical)
+        let physical = self.physical(&state, &localized.plan).await?;
+        self.start(&state, physical)
     }
 }

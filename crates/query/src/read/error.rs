@@ -332,8 +332,12 @@ fn misplaced(text: &str, lower: &str) -> Option<Error> {
         Error::new(ErrorKind::InvalidParameterValue, "step size cannot equal zero")
     } else if has("the values.") || has("\"the values\"") {
         Error::unsupported("this correlated subquery with IN, ANY or ALL").hint("Use EXISTS, or a join.")
-    } else if has("field position must not be zero") {
-        Error::new(ErrorKind::InvalidParameterValue, "field position must not be zero")
+    } else if has("square root of a negative number") {
+        Error::new(ErrorKind::InvalidPower, "cannot take square root of a negative number")
+    } else if has("invalid unicode scalar value") || has("field position must not be zero") || has("step can't be 0") {
+        Error::new(ErrorKind::InvalidParameterValue, text.to_owned())
+    } else if has("unable to represent") && has("months") {
+        Error::new(ErrorKind::DatetimeOverflow, "interval out of range")
     } else if has("negative substring length") {
         Error::new(ErrorKind::Substring, "negative substring length not allowed")
     } else {

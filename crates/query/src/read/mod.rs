@@ -6,6 +6,7 @@
 //! Invariant: an optimized plan knows neither transaction nor fragment, so it may be reused as long as its catalog is current.
 
 mod access;
+mod apply;
 mod catalog;
 mod engine;
 mod error;
@@ -14,6 +15,7 @@ mod join;
 mod localize;
 mod overflow;
 mod predicate;
+mod pushdown;
 mod scan;
 mod table;
 #[cfg(test)]
@@ -21,6 +23,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use apply::{ARRAY as ARRAY_FUNCTION, NAME as APPLY_FUNCTION};
 pub(crate) use engine::Engine;
 pub use engine::EngineOptions;
 pub(crate) use error::{external, map_error};

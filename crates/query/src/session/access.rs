@@ -3,15 +3,15 @@
 use super::context::SequenceValues;
 use super::settings::Settings;
 use crate::pg::SessionAccess;
-use atoll_model::{Error, ErrorKind, Result, Sequence};
+use atoll_model::{Error, ErrorKind, FragmentId, Result, Sequence, Table};
 use atoll_ports::cluster::{Cluster, Transaction};
 use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-/// Settings that `set_config(…)` changed; the session takes them over after the statement.
-pub(crate) type PendingSettings = Arc<Mutex<Vec<(String, String)>>>;
+/// Settings that `set_config(…)` changed, and whether for the transaction only; the session takes them over after the statement.
+pub(crate) type PendingSettings = Arc<Mutex<Vec<(String, String, bool)>>>;
 
 /// One statement's view of its session.
 pub(crate) struct Access {
@@ -50,18 +50,26 @@ impl SessionAccess for Access {
     }
 
     fn setting(&self, name: &str) -> Option<String> {
-        if let Some((_, value)) = self.pending.lock().iter().rev().find(|(n, _)| n == name) {
+        if let Some((_, value, _)) = self.pending.lock().iter().rev().find(|(n, ..)| n == name) {
             return Some(value.clone());
         }
         self.settings.get(name).ok().map(str::to_owned)
     }
 
-    fn set_setting(&self, name: &str, value: &str, _local: bool) -> Result<String> {
+    fn set_setting(&self, name: &str, value: &str, local: bool) -> Result<String> {
         let mut trial = self.settings.as_ref().clone();
         trial.set(name, Some(value))?;
         let value = trial.get(name)?.to_owned();
-        self.pending.lock().push((name.to_owned(), value.clone()));
+        self.pending.lock().push((name.to_owned(), value.clone(), local));
         Ok(value)
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        self.settings.all().map(|(name, value)| (name, value.to_owned())).collect()
+    }
+
+    fn fragment_bytes(&self, table: &Table, fragment: FragmentId) -> u64 {
+        self.cluster.statistics(table, fragment).bytes
     }
 
     fn next_value(&self, sequence: &Sequence) -> Result<i64> {

@@ -1,22 +1,21 @@
 //! Bound statements: kind, parameter types, result columns, and the logical plan that repeated executions reuse.
 
 use super::context::{self, StatementContext};
+use super::locking;
 use crate::dml::{self, params};
 use crate::keyed;
 use crate::pg::parse::Statement;
 use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
-use atoll_ports::cluster::FragmentRef;
 use atoll_ports::session::ResultColumn;
-use atoll_ports::site::{LockMode, LockWait};
+use datafusion::common::ParamValues;
 use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::{DFSchema, ParamValues};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FromTable, Insert, LockType, NonBlock, Query, SelectItem, SetExpr, Statement as Ast, TableFactor,
-    TableObject, Visit, Visitor,
+    AssignmentTarget, Expr, FromTable, Insert, Query, SelectItem, SetExpr, Statement as Ast, TableFactor, TableObject,
+    Visit, VisitMut, Visitor, VisitorMut, With,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -31,8 +30,10 @@ pub(crate) struct Bound {
     pub(crate) statement: Arc<Statement>,
     pub(crate) kind: Kind,
     pub(crate) param_types: Arc<[SqlType]>,
-    /// FOR UPDATE / FOR SHARE.
-    pub(crate) lock_rows: Option<LockRows>,
+    /// FOR UPDATE / FOR SHARE, here or in a subquery.
+    pub(crate) locks: bool,
+    /// Its parameters are cast to their types for planning, which could not tell them.
+    typed: bool,
     /// The optimized plan, with its parameters open, and the catalog that it holds for.
     cached: Mutex<Option<(Arc<Catalog>, Arc<LogicalPlan>)>>,
 }
@@ -68,7 +69,9 @@ impl Bound {
             None => {
                 let Statement::Sql(ast) = self.statement.as_ref() else { return Err(Error::internal("not a query")) };
                 let mut ast = ast.as_ref().clone();
-                strip_locks(&mut ast);
+                if self.typed {
+                    type_parameters(&mut ast, &cx.param_types)?;
+                }
                 let plan = context::plan(&cx.state, ast).await?;
                 let plan = Arc::new(cx.engine.optimize(&cx.state, &plan)?);
                 *self.cached.lock() = Some((catalog, plan.clone()));
@@ -104,7 +107,12 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 /// `NotSupported` for Arrow types without an SQL name.
 pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<ResultColumn>> {
     let types = context::types_of(schema)?;
-    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty }).collect())
+    Ok(schema
+        .fields()
+        .iter()
+        .zip(types)
+        .map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty })
+        .collect())
 }
 
 /// Binds statements against a catalog.
@@ -126,20 +134,30 @@ impl Binder<'_> {
     ) -> Result<(Bound, Vec<ResultColumn>)> {
         let mut inferred: BTreeMap<usize, SqlType> = BTreeMap::new();
         let mut columns = vec![];
-        let mut lock_rows = None;
         let mut cached = None;
+        let mut typed = false;
+        let locks = matches!(statement.as_ref(), Statement::Sql(ast) if locking::locks(ast));
         let kind = match statement.as_ref() {
             Statement::Sql(ast) => match ast.as_ref() {
-                Ast::Query(query)
-                    if !matches!(query.body.as_ref(), SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_)) =>
-                {
-                    lock_rows = LockRows::of(self.catalog, query)?;
-                    let mut ast = ast.as_ref().clone();
-                    strip_locks(&mut ast);
-                    let plan = context::plan(self.state, ast).await?;
+                Ast::Query(query) if !dml::changes_rows(query) => {
+                    if !query.locks.is_empty() {
+                        locking::check(self.catalog, query)?;
+                    }
+                    let ast = ast.as_ref().clone();
+                    let ast = if locks { locking::without_locks(ast) } else { ast };
+                    let known: Vec<SqlType> = declared.iter().flatten().cloned().collect();
+                    let plan = match self.plan_and_infer(ast.clone(), &mut inferred).await {
+                        // The client knows what planning cannot tell.
+                        Err(_) if !known.is_empty() && known.len() == highest(&statement) => {
+                            typed = true;
+                            let mut ast = ast;
+                            type_parameters(&mut ast, &known)?;
+                            self.plan_and_infer(ast, &mut inferred).await?
+                        }
+                        plan => plan?,
+                    };
                     columns = columns_of(plan.schema().as_arrow())?;
-                    self.infer(&plan, &mut inferred)?;
-                    if lock_rows.is_none() {
+                    if !locks {
                         match keyed::Plan::of(self.state, self.catalog, statement.as_ref(), &columns, &mut inferred)? {
                             Some(plan) => Kind::Keyed(plan),
                             None => {
@@ -154,46 +172,18 @@ impl Binder<'_> {
                         Kind::Query
                     }
                 }
-                Ast::Insert(insert) => {
-                    self.infer_insert(insert, &mut inferred)?;
-                    columns = self.returning(&insert.table, insert.returning.as_deref(), None)?;
+                Ast::Query(query) => {
+                    columns = self.bind_with(query, &mut inferred).await?;
                     Kind::Change
                 }
-                Ast::Update(update) => {
-                    let name = match &update.table.relation {
-                        TableFactor::Table { name, .. } => Some(name),
-                        _ => None,
-                    };
-                    let table = name.and_then(|n| self.table(n));
-                    if let Some(table) = &table {
-                        for a in &update.assignments {
-                            if let datafusion::sql::sqlparser::ast::AssignmentTarget::ColumnName(n) = &a.target
-                                && let Some(at) = params::placeholder(&a.value)
-                                && let Some(p) =
-                                    n.0.last()
-                                        .and_then(|p| p.as_ident())
-                                        .and_then(|i| table.position_of(&params::fold(i)))
-                            {
-                                inferred.insert(at, table.columns[p].ty.clone());
-                            }
-                        }
-                        let exprs: Vec<&Expr> =
-                            update.assignments.iter().map(|a| &a.value).chain(&update.selection).collect();
-                        self.infer_exprs(table, &exprs, &mut inferred);
-                        columns = self.returning_of(table, update.returning.as_deref())?;
-                    }
+                Ast::Insert(_) | Ast::Delete(_) => {
+                    columns = self.bind_change(ast, None, &mut inferred).await?;
+                    Kind::Change
+                }
+                Ast::Update(_) => {
+                    columns = self.bind_change(ast, None, &mut inferred).await?;
                     keyed::Plan::of(self.state, self.catalog, statement.as_ref(), &columns, &mut inferred)?
                         .map_or(Kind::Change, Kind::Keyed)
-                }
-                Ast::Delete(delete) => {
-                    let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
-                    if let Some(TableFactor::Table { name, .. }) = from.first().map(|t| &t.relation)
-                        && let Some(table) = self.table(name)
-                    {
-                        self.infer_exprs(&table, &delete.selection.iter().collect::<Vec<_>>(), &mut inferred);
-                        columns = self.returning_of(&table, delete.returning.as_deref())?;
-                    }
-                    Kind::Change
                 }
                 Ast::Explain { .. } => {
                     columns = vec![ResultColumn { name: "QUERY PLAN".into(), ty: SqlType::Text }];
@@ -204,10 +194,18 @@ impl Binder<'_> {
                     columns = super::control::show_columns(variable);
                     Kind::Control
                 }
+                Ast::Declare { stmts } => {
+                    // The parameters are those of the cursor's query.
+                    for query in stmts.iter().filter_map(|d| d.for_query.as_ref()) {
+                        let ast = locking::without_locks(Ast::Query(query.clone()));
+                        self.infer(&context::plan(self.state, ast).await?, &mut inferred)?;
+                    }
+                    Kind::Control
+                }
                 ast if super::control::is_control(ast) => Kind::Control,
-                Ast::Query(_) | Ast::Merge(_) => {
-                    return Err(Error::unsupported("statements that change rows inside WITH, and MERGE")
-                        .hint("Write them as statements of their own in one transaction."));
+                Ast::Merge(_) => {
+                    return Err(Error::unsupported("MERGE is not supported")
+                        .hint("Use INSERT … ON CONFLICT, or UPDATE and INSERT in one transaction."));
                 }
                 _ => Kind::Ddl,
             },
@@ -224,11 +222,17 @@ impl Binder<'_> {
                 declared.or_else(|| inferred.get(&at).cloned()).unwrap_or(SqlType::Text)
             })
             .collect();
-        Ok((Bound { statement, kind, param_types, lock_rows, cached: Mutex::new(cached) }, columns))
+        Ok((Bound { statement, kind, param_types, locks, typed, cached: Mutex::new(cached) }, columns))
     }
 
     fn table(&self, name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Arc<Table>> {
         super::names::relation(name).ok().and_then(|n| self.catalog.table(&n).cloned())
+    }
+
+    async fn plan_and_infer(&self, ast: Ast, inferred: &mut BTreeMap<usize, SqlType>) -> Result<LogicalPlan> {
+        let plan = context::plan(self.state, ast).await?;
+        self.infer(&plan, inferred)?;
+        Ok(plan)
     }
 
     fn infer(&self, plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlType>) -> Result<()> {
@@ -316,58 +320,138 @@ impl Binder<'_> {
         Ok(())
     }
 
-    fn returning(
+    /// Types of parameters and result columns of a statement that changes rows; `with` are the names of a WITH around it.
+    async fn bind_change(
         &self,
-        table: &TableObject,
-        items: Option<&[SelectItem]>,
-        _: Option<&str>,
+        ast: &Ast,
+        with: Option<&With>,
+        inferred: &mut BTreeMap<usize, SqlType>,
     ) -> Result<Vec<ResultColumn>> {
-        match table {
-            TableObject::TableName(name) => self.table(name).map_or(Ok(vec![]), |t| self.returning_of(&t, items)),
-            _ => Ok(vec![]),
+        match ast {
+            Ast::Insert(insert) => {
+                self.infer_insert(insert, inferred)?;
+                if let Some(source) = &insert.source
+                    && !matches!(source.body.as_ref(), SetExpr::Values(_))
+                {
+                    self.infer_query(with, source, inferred).await;
+                }
+            }
+            Ast::Update(update) => {
+                let name = match &update.table.relation {
+                    TableFactor::Table { name, .. } => Some(name),
+                    _ => None,
+                };
+                if let Some(table) = name.and_then(|n| self.table(n)) {
+                    for a in &update.assignments {
+                        if let AssignmentTarget::ColumnName(n) = &a.target
+                            && let Some(at) = params::placeholder(&a.value)
+                            && let Some(ident) = n.0.last().and_then(|p| p.as_ident())
+                            && let Some(p) = table.position_of(&params::fold(ident))
+                        {
+                            inferred.insert(at, table.columns[p].ty.clone());
+                        }
+                    }
+                    let exprs: Vec<&Expr> =
+                        update.assignments.iter().map(|a| &a.value).chain(&update.selection).collect();
+                    self.infer_exprs(&table, &exprs, inferred);
+                }
+            }
+            Ast::Delete(delete) => {
+                let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+                if let Some(TableFactor::Table { name, .. }) = from.first().map(|t| &t.relation)
+                    && let Some(table) = self.table(name)
+                {
+                    self.infer_exprs(&table, &delete.selection.iter().collect::<Vec<_>>(), inferred);
+                }
+            }
+            other => return Err(Error::unsupported(format!("{other}"))),
+        }
+        dml::returned_columns(self.state, self.catalog, ast, with).await
+    }
+
+    /// The same of a query that changes rows, in its body or in its WITH.
+    async fn bind_with(&self, query: &Query, inferred: &mut BTreeMap<usize, SqlType>) -> Result<Vec<ResultColumn>> {
+        let mut scope = query.with.clone().map(|with| With { cte_tables: vec![], ..with });
+        for cte in query.with.iter().flat_map(|w| &w.cte_tables) {
+            let mut cte = cte.clone();
+            match dml::changing(&cte.query) {
+                Some(statement) => {
+                    let inner = dml::with::joined(scope.as_ref(), cte.query.with.as_ref());
+                    let columns = self.bind_change(statement, inner.as_ref(), inferred).await?;
+                    if columns.is_empty() {
+                        continue;
+                    }
+                    // For binding, its rows do not matter.
+                    *cte.query = dml::with::returned_query(&columns, &[])?;
+                }
+                None => self.infer_query(scope.as_ref(), &cte.query, inferred).await,
+            }
+            if let Some(scope) = &mut scope {
+                scope.cte_tables.push(cte);
+            }
+        }
+        let scope = scope.filter(|s| !s.cte_tables.is_empty());
+        match dml::changing(query) {
+            Some(statement) => self.bind_change(statement, scope.as_ref(), inferred).await,
+            None => {
+                let query = Query { with: scope, ..query.clone() };
+                let plan = context::plan(self.state, locking::without_locks(Ast::Query(Box::new(query)))).await?;
+                self.infer(&plan, inferred)?;
+                columns_of(plan.schema().as_arrow())
+            }
         }
     }
 
-    fn returning_of(&self, table: &Table, items: Option<&[SelectItem]>) -> Result<Vec<ResultColumn>> {
-        let mut columns = vec![];
-        let (_, schema) = dml::carried(table);
-        for item in items.unwrap_or_default() {
-            let (name, expr) = match item {
-                SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => {
-                    columns.extend(
-                        table
-                            .columns
-                            .iter()
-                            .filter(|c| !c.hidden)
-                            .map(|c| ResultColumn { name: c.name.clone(), ty: c.ty.clone() }),
-                    );
-                    continue;
-                }
-                SelectItem::UnnamedExpr(e) => (dml::output_name(e), e),
-                SelectItem::ExprWithAlias { expr, alias } => (params::fold(alias), expr),
-                other => return Err(Error::unsupported(format!("RETURNING {other}"))),
-            };
-            // An alias of the table is known only when the statement runs; its columns then carry the type.
-            let mut bare = expr.clone();
-            unqualify(&mut bare);
-            let df_schema = DFSchema::try_from(schema.clone()).map_err(read::map_error)?;
-            let compiled = context::compile(self.state, &bare.to_string(), &df_schema)?;
-            let field = compiled.return_field(&schema).map_err(read::map_error)?;
-            columns.push(ResultColumn { name, ty: SqlType::of_field(&field).unwrap_or(SqlType::Text) });
+    /// Types of a query's parameters, as far as planning tells. What is wrong with the query shows when it is run.
+    async fn infer_query(&self, with: Option<&With>, query: &Query, inferred: &mut BTreeMap<usize, SqlType>) {
+        let mut query = query.clone();
+        query.with = dml::with::joined(with, query.with.as_ref());
+        let ast = locking::without_locks(Ast::Query(Box::new(query)));
+        if !has_parameters(&ast) {
+            return;
         }
-        Ok(columns)
+        let mut found = BTreeMap::new();
+        if let Ok(plan) = context::plan(self.state, ast).await
+            && self.infer(&plan, &mut found).is_ok()
+        {
+            for (at, ty) in found {
+                inferred.entry(at).or_insert(ty);
+            }
+        }
     }
 }
 
-fn unqualify(expr: &mut Expr) {
-    let _ = datafusion::sql::sqlparser::ast::visit_expressions_mut(expr, |e| {
-        if let Expr::CompoundIdentifier(parts) = e
-            && let Some(last) = parts.last().cloned()
-        {
-            *e = Expr::Identifier(last);
+fn has_parameters(ast: &Ast) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
+            if params::placeholder(e).is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
-        ControlFlow::<()>::Continue(())
-    });
+    }
+    ast.visit(&mut Finder).is_break()
+}
+
+/// Casts every parameter to its type.
+fn type_parameters(ast: &mut Ast, types: &[SqlType]) -> Result<()> {
+    struct Typing<'a>(&'a [SqlType]);
+    impl VisitorMut for Typing<'_> {
+        type Break = Error;
+        fn post_visit_expr(&mut self, e: &mut Expr) -> ControlFlow<Error> {
+            // Parentheses around a parameter have been entered already.
+            if let (Expr::Value(_), Some(ty)) = (&*e, params::placeholder(e).and_then(|at| self.0.get(at))) {
+                match params::cast(e.clone(), ty) {
+                    Ok(cast) => *e = cast,
+                    Err(error) => return ControlFlow::Break(error),
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    match VisitMut::visit(ast, &mut Typing(types)) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 /// Number of the highest parameter in a statement.
@@ -383,86 +467,11 @@ fn highest(statement: &Statement) -> usize {
         }
     }
     let mut highest = Highest(0);
-    if let Statement::Sql(ast) = statement {
+    if let Statement::Sql(ast) = statement
+        // The parameters of a statement that is only prepared are its own.
+        && !matches!(ast.as_ref(), Ast::Prepare { .. })
+    {
         let _ = ast.visit(&mut highest);
     }
     highest.0
-}
-
-fn strip_locks(ast: &mut Ast) {
-    if let Ast::Query(query) = ast {
-        query.locks.clear();
-    }
-}
-
-/// FOR UPDATE / FOR SHARE of one table: its rows that the condition meets are locked before the query reads them.
-pub(crate) struct LockRows {
-    keys: String,
-    table: String,
-    mode: LockMode,
-    wait: LockWait,
-}
-
-impl LockRows {
-    fn of(catalog: &Catalog, query: &Query) -> Result<Option<LockRows>> {
-        let Some(lock) = query.locks.first() else { return Ok(None) };
-        let SetExpr::Select(select) = query.body.as_ref() else {
-            return Err(Error::unsupported("FOR UPDATE is not allowed with UNION/INTERSECT/EXCEPT"));
-        };
-        let grouped = !matches!(&select.group_by, datafusion::sql::sqlparser::ast::GroupByExpr::Expressions(e, _) if e.is_empty());
-        let table = match select.from.as_slice() {
-            [one] if one.joins.is_empty() && select.distinct.is_none() && !grouped => match &one.relation {
-                TableFactor::Table { name, .. } => super::names::relation(name).ok().and_then(|n| catalog.table(&n)),
-                _ => None,
-            },
-            _ => None,
-        };
-        let Some(table) = table else {
-            return Err(Error::unsupported("FOR UPDATE over anything but one table")
-                .hint("Lock the rows of each table in a statement of its own."));
-        };
-        let wait = match lock.nonblock {
-            None => LockWait::Wait,
-            Some(NonBlock::Nowait) => LockWait::NoWait,
-            Some(NonBlock::SkipLocked) => {
-                return Err(Error::unsupported("SKIP LOCKED").hint("Use NOWAIT, or a lock_timeout."));
-            }
-        };
-        let mode = match lock.lock_type {
-            LockType::Share => LockMode::Shared,
-            LockType::Update => LockMode::Exclusive,
-        };
-        let columns: Vec<String> = table.columns.iter().map(|c| dml::quote(&c.name)).collect();
-        let selection = select.selection.as_ref().map(|s| format!(" WHERE {s}")).unwrap_or_default();
-        let keys = format!("SELECT {} FROM {}{selection}", columns.join(", "), select.from[0]);
-        Ok(Some(LockRows { keys, table: table.name.clone(), mode, wait }))
-    }
-
-    /// Locks the rows; in READ COMMITTED, goes on until what is locked is what a fresh snapshot shows.
-    ///
-    /// # Errors
-    /// Those of locks.
-    pub(crate) async fn lock(&self, cx: &StatementContext) -> Result<()> {
-        loop {
-            let catalog = cx.txn.catalog();
-            let Some(table) = catalog.table(&self.table) else {
-                return Err(Error::new(
-                    ErrorKind::UndefinedTable,
-                    format!("relation \"{}\" does not exist", self.table),
-                ));
-            };
-            let (_, rows) = cx.query_rows_with_hidden(&self.keys).await?;
-            let mut changed = false;
-            for row in rows {
-                let at = cx.txn.place(table, &row).await?;
-                let fragment = FragmentRef { table: table.clone(), at };
-                let locked = cx.txn.lock(&fragment, &[table.key_of(&row)], self.mode, self.wait).await?;
-                changed |= locked.iter().any(|l| l.changed);
-            }
-            if !changed {
-                return Ok(());
-            }
-            cx.txn.begin_statement().await?;
-        }
-    }
 }

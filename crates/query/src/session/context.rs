@@ -8,14 +8,14 @@ use crate::rows;
 use atoll_model::{Error, ErrorKind, RelationId, Result, Row, SqlType, Value};
 use atoll_ports::cluster::{Cluster, Transaction};
 use atoll_ports::session::BatchStream;
-use atoll_ports::session::Canceller;
+use atoll_ports::session::{Canceller, ResultColumn};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::parser::Statement as PlannedStatement;
-use datafusion::sql::sqlparser::ast::{Expr as AstExpr, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{Expr as AstExpr, Query, Statement as Ast};
 use futures::TryStreamExt;
 use parking_lot::Mutex;
 use std::borrow::Cow;
@@ -104,17 +104,43 @@ impl StatementContext {
         self.rows_of(&self.state, sql).await
     }
 
-    /// The same, with hidden columns to be seen.
+    /// The same with the result's schema, and with hidden columns to be seen.
     ///
     /// # Errors
     /// What the query meets.
-    pub(crate) async fn query_rows_with_hidden(&self, sql: &str) -> Result<(Vec<SqlType>, Vec<Row>)> {
-        self.rows_of(&self.hidden, sql).await
+    pub(crate) async fn query_rows_with_hidden(&self, sql: &str) -> Result<(SchemaRef, Vec<Row>)> {
+        let mut ast = crate::session::sql::parse_one(sql)?;
+        params::substitute(&mut ast, &self.param_types, &self.params)?;
+        self.rows_of_ast(&self.hidden, ast).await
     }
 
     async fn rows_of(&self, state: &Arc<SessionState>, sql: &str) -> Result<(Vec<SqlType>, Vec<Row>)> {
         let mut ast = crate::session::sql::parse_one(sql)?;
         params::substitute(&mut ast, &self.param_types, &self.params)?;
+        let (schema, rows) = self.rows_of_ast(state, ast).await?;
+        Ok((types_of(&schema)?, rows))
+    }
+
+    /// The same of a syntax tree without parameters.
+    ///
+    /// # Errors
+    /// What the query meets.
+    pub(crate) async fn rows_of_query(&self, query: Query, with_hidden: bool) -> Result<(Vec<SqlType>, Vec<Row>)> {
+        let state = if with_hidden { &self.hidden } else { &self.state };
+        let (schema, rows) = self.rows_of_ast(state, Ast::Query(Box::new(query))).await?;
+        Ok((types_of(&schema)?, rows))
+    }
+
+    /// Runs a query without parameters and keeps its rows, with the names and types of its columns.
+    ///
+    /// # Errors
+    /// What the query meets.
+    pub(crate) async fn result_of_query(&self, query: Query) -> Result<(Vec<ResultColumn>, Vec<Row>)> {
+        let (schema, rows) = self.rows_of_ast(&self.state, Ast::Query(Box::new(query))).await?;
+        Ok((super::bound::columns_of(&schema)?, rows))
+    }
+
+    async fn rows_of_ast(&self, state: &Arc<SessionState>, ast: Ast) -> Result<(SchemaRef, Vec<Row>)> {
         let plan = plan(state, ast).await?;
         let plan = self.engine.optimize(state, &plan)?;
         let (schema, mut stream) = self.execute_in(state, &plan).await?;
@@ -124,7 +150,7 @@ impl StatementContext {
             self.check_cancelled()?;
             rows.append(&mut rows::from_batch(&batch, &types)?);
         }
-        Ok((types, rows))
+        Ok((schema, rows))
     }
 
     /// Runs an optimized plan, its parameters replaced.
@@ -184,7 +210,20 @@ pub(crate) fn compile(state: &SessionState, sql: &str, schema: &DFSchema) -> Res
 
 fn bind(state: &SessionState, sql: &str, schema: &DFSchema) -> Result<Expr> {
     let expr = pg::parse_expression(sql)?;
-    state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)
+    let expr = state.create_logical_expr_from_sql_expr(expr, schema).map_err(read::map_error)?;
+    analyzed(state, expr, schema).map_err(read::map_error)
+}
+
+/// The expression as the analyzer leaves it in a query: with types that fit, and arithmetic that does not wrap around.
+fn analyzed(state: &SessionState, expr: Expr, schema: &DFSchema) -> datafusion::common::Result<Expr> {
+    let rows = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) });
+    let plan = LogicalPlanBuilder::from(rows).project([expr])?.build()?;
+    match state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})? {
+        LogicalPlan::Projection(projection) if projection.expr.len() == 1 => {
+            Ok(projection.expr.into_iter().next().expect("one was counted").unalias())
+        }
+        _ => Err(read::external(Error::internal("an expression became a plan"))),
+    }
 }
 
 /// SQL types of a result's columns.

@@ -1,14 +1,16 @@
 //! Statements that never reach a planner: transactions, settings, prepared statements.
 
 use super::bound::Bound;
-use super::{SqlSession, settings, text_rows, transaction};
+use super::settings::{self, Settings};
+use super::{SqlSession, text_rows};
 use crate::dml::params::{self, fold};
 use crate::pg::parse::Statement;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
+use atoll_ports::cluster::TableLock;
 use atoll_ports::session::{Execution, ResultColumn};
 use datafusion::sql::sqlparser::ast::{
-    ContextModifier, DiscardObject, Expr, Ident, Reset, Set, Statement as Ast, TransactionAccessMode,
-    TransactionIsolationLevel, TransactionMode, Value as Literal,
+    CloseCursor, ContextModifier, DiscardObject, Expr, Ident, Lock, LockTableMode, Reset, Set, Statement as Ast,
+    TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Value as Literal,
 };
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ pub(crate) fn is_control(ast: &Ast) -> bool {
             | Ast::Declare { .. }
             | Ast::Fetch { .. }
             | Ast::Close { .. }
+            | Ast::Lock(_)
             | Ast::LISTEN { .. }
             | Ast::UNLISTEN { .. }
             | Ast::NOTIFY { .. }
@@ -50,7 +53,7 @@ pub(crate) fn show_columns(variable: &[Ident]) -> Vec<ResultColumn> {
     let text = |name: &str| ResultColumn { name: name.into(), ty: SqlType::Text };
     match setting_name(variable).as_str() {
         "all" => vec![text("name"), text("setting"), text("description")],
-        name => vec![text(name)],
+        name => vec![text(&Settings::shown_name(name))],
     }
 }
 
@@ -72,9 +75,7 @@ impl SqlSession {
         let ast = match bound.statement.as_ref() {
             Statement::Sql(ast) => ast.as_ref(),
             other if is_own_control(other) => {
-                if self.current.is_failed() {
-                    return Err(transaction::failed());
-                }
+                self.not_failed()?;
                 // Old versions are collected by the store as it goes, statistics are kept with every commit, and every commit
                 // is durable: nothing is left to be done, and the answer says so.
                 return match other {
@@ -88,45 +89,48 @@ impl SqlSession {
         if !is_control(ast) {
             return Ok(None);
         }
-        if self.current.is_failed() && !matches!(ast, Ast::Commit { .. } | Ast::Rollback { .. }) {
-            return Err(transaction::failed());
+        if !matches!(ast, Ast::Commit { .. } | Ast::Rollback { .. }) {
+            self.not_failed()?;
         }
         match ast {
             Ast::StartTransaction { modes, begin, .. } => {
                 self.begin_block(modes)?;
                 done(if *begin { "BEGIN" } else { "START TRANSACTION" })
             }
-            Ast::Commit { chain: false, .. } => {
-                if !self.current.is_explicit() {
-                    self.notice("WARNING", "25P01", "there is no transaction in progress");
+            Ast::Commit { chain, .. } => {
+                self.block_or_notice(*chain, "COMMIT")?;
+                let options = self.block_options;
+                // They must not see the end of the transaction that they outlive.
+                if !self.current.is_failed() {
+                    self.keep_cursors().await?;
                 }
-                self.block_options = None;
-                let before = self.settings_before.take();
-                let committed = self.current.commit().await?;
-                if !committed && let Some(before) = before {
-                    self.settings = before;
-                }
+                self.take_over_settings();
+                let committed = self.current.commit().await;
+                self.ended(matches!(committed, Ok(true)));
+                let committed = committed?;
+                self.chain(*chain, options);
                 done(if committed { "COMMIT" } else { "ROLLBACK" })
             }
-            Ast::Rollback { chain: false, savepoint: None } => {
-                if !self.current.rollback() {
-                    self.notice("WARNING", "25P01", "there is no transaction in progress");
-                }
-                self.block_options = None;
-                if let Some(before) = self.settings_before.take() {
-                    self.settings = before;
-                }
+            Ast::Rollback { chain, savepoint: None } => {
+                self.block_or_notice(*chain, "ROLLBACK")?;
+                let options = self.block_options;
+                self.current.rollback();
+                self.ended(false);
+                self.chain(*chain, options);
                 done("ROLLBACK")
             }
-            Ast::Commit { .. } | Ast::Rollback { savepoint: None, .. } => {
-                Err(Error::unsupported("AND CHAIN").hint("Begin the next transaction with BEGIN."))
-            }
             Ast::Rollback { savepoint: Some(name), .. } => {
-                self.current.rollback_to(&fold(name))?;
+                if !self.current.is_failed() {
+                    self.keep_cursors().await?;
+                }
+                let (at, settings) = self.current.rollback_to(&fold(name))?;
+                self.pending_settings.lock().clear();
+                Arc::make_mut(&mut self.settings).restore(&settings);
+                self.end_cursors_since(at);
                 done("ROLLBACK")
             }
             Ast::Savepoint { name } => {
-                self.current.savepoint(fold(name))?;
+                self.current.savepoint(fold(name), self.settings.clone())?;
                 done("SAVEPOINT")
             }
             Ast::ReleaseSavepoint { name } => {
@@ -134,16 +138,17 @@ impl SqlSession {
                 done("RELEASE")
             }
             Ast::Set(set) => {
+                self.settings_before.get_or_insert_with(|| self.settings.clone());
                 self.set(set)?;
                 done("SET")
             }
             Ast::Reset(reset) => {
+                self.settings_before.get_or_insert_with(|| self.settings.clone());
                 match &reset.reset {
                     Reset::ALL => Arc::make_mut(&mut self.settings).reset(),
                     Reset::ConfigurationParameter(name) => {
                         Arc::make_mut(&mut self.settings).set(&name.to_string(), None)?
                     }
-                    other => return Err(Error::unsupported(format!("RESET {other:?}"))),
                 }
                 done("RESET")
             }
@@ -155,12 +160,23 @@ impl SqlSession {
                         "DISCARD ALL cannot run inside a transaction block",
                     ));
                 }
-                if matches!(object_type, DiscardObject::ALL) {
-                    Arc::make_mut(&mut self.settings).reset();
-                    self.named.clear();
-                    *self.sequences.lock() = super::SequenceValues::default();
+                match object_type {
+                    DiscardObject::ALL => {
+                        self.settings_before.get_or_insert_with(|| self.settings.clone());
+                        Arc::make_mut(&mut self.settings).reset();
+                        self.named.clear();
+                        self.cursors.clear();
+                        *self.sequences.lock() = super::SequenceValues::default();
+                        done("DISCARD ALL")
+                    }
+                    DiscardObject::SEQUENCES => {
+                        *self.sequences.lock() = super::SequenceValues::default();
+                        done("DISCARD SEQUENCES")
+                    }
+                    // Plans follow the catalog by themselves, and there are no temporary tables.
+                    DiscardObject::PLANS => done("DISCARD PLANS"),
+                    DiscardObject::TEMP => done("DISCARD TEMP"),
                 }
-                done("DISCARD ALL")
             }
             Ast::Prepare { name, data_types, statement } => {
                 let name = fold(name);
@@ -177,8 +193,8 @@ impl SqlSession {
                     )
                     .hint("DEALLOCATE those that are no longer used."));
                 }
-                let declared: Vec<Option<SqlType>> =
-                    data_types.iter().map(|t| SqlType::parse(&t.to_string())).collect();
+                let declared =
+                    data_types.iter().map(|t| crate::ddl::sql_type(t).map(Some)).collect::<Result<Vec<_>>>()?;
                 let inner = Arc::new(Statement::Sql(statement.clone()));
                 let prepared = self.bind(statement.to_string().into(), inner, &declared).await?;
                 self.named.insert(name, prepared);
@@ -196,10 +212,12 @@ impl SqlSession {
                 Box::pin(self.run(&prepared, params)).await.map(Some)
             }
             Ast::Deallocate { name, .. } => {
-                let name = fold(name);
-                if name == "all" {
+                if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all") {
                     self.named.clear();
-                } else if self.named.remove(&name).is_none() {
+                    return done("DEALLOCATE ALL");
+                }
+                let name = fold(name);
+                if self.named.remove(&name).is_none() {
                     return Err(Error::new(
                         ErrorKind::InvalidStatementName,
                         format!("prepared statement \"{name}\" does not exist"),
@@ -207,8 +225,15 @@ impl SqlSession {
                 }
                 done("DEALLOCATE")
             }
+            Ast::Declare { stmts } => self.declare(stmts, bound, values).await.map(Some),
+            Ast::Fetch { name, direction, into: None, .. } => self.fetch(name, direction).await.map(Some),
+            Ast::Close { cursor } => match cursor {
+                CloseCursor::All => self.close(None).map(Some),
+                CloseCursor::Specific { name } => self.close(Some(name)).map(Some),
+            },
+            Ast::Lock(lock) => self.lock_tables(lock).await.map(Some),
             other => Err(Error::unsupported(format!("{}", first_words(other)))
-                .hint("Cursors and notifications are not there yet: let the driver fetch in portions instead.")),
+                .hint("There are no notifications between sessions.")),
         }
     }
 
@@ -241,6 +266,68 @@ impl SqlSession {
         Ok(params)
     }
 
+    fn block_or_notice(&mut self, chain: bool, what: &str) -> Result<()> {
+        if !self.current.is_explicit() {
+            if chain {
+                return Err(Error::new(
+                    ErrorKind::NoActiveTransaction,
+                    format!("{what} AND CHAIN can only be used in transaction blocks"),
+                ));
+            }
+            self.notice("WARNING", "25P01", "there is no transaction in progress");
+        }
+        Ok(())
+    }
+
+    /// AND CHAIN: the next transaction block, with the options of the last.
+    fn chain(&mut self, chain: bool, options: Option<atoll_ports::site::BranchOptions>) {
+        if chain {
+            let options = options.unwrap_or_else(|| self.options());
+            self.block_options = Some(options);
+            self.settings_before = Some(self.settings.clone());
+            let cluster = self.engine.cluster.clone();
+            self.current.begin_block(|| cluster.begin(options));
+        }
+    }
+
+    /// LOCK TABLE. Modes that exclude no writer have nothing to do here: reading needs no lock, and writing takes its own.
+    async fn lock_tables(&mut self, lock: &Lock) -> Result<Execution> {
+        if !self.current.is_explicit() {
+            return Err(Error::new(
+                ErrorKind::NoActiveTransaction,
+                "LOCK TABLE can only be used in transaction blocks",
+            ));
+        }
+        if lock.nowait {
+            return Err(Error::unsupported("LOCK TABLE … NOWAIT").hint("SET LOCAL lock_timeout before LOCK TABLE."));
+        }
+        let wanted = match lock.lock_mode {
+            Some(LockTableMode::AccessShare | LockTableMode::RowShare) => None,
+            Some(LockTableMode::RowExclusive) => Some(TableLock::Write),
+            _ => Some(TableLock::Exclusive),
+        };
+        self.keep_cursors().await?;
+        let txn = self.transaction()?;
+        txn.begin_statement().await?;
+        for target in &lock.tables {
+            let name = super::names::relation(&target.name)?;
+            let catalog = txn.catalog();
+            let table = match (catalog.table(&name), catalog.fragment(&name)) {
+                (Some(table), _) | (_, Some((table, _))) => table,
+                _ if catalog.names.contains_key(&name) => {
+                    return Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is not a table")));
+                }
+                _ => {
+                    return Err(Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist")));
+                }
+            };
+            if let Some(wanted) = wanted {
+                txn.lock_table(table, wanted).await?;
+            }
+        }
+        Ok(Execution::Done { tag: "LOCK TABLE", rows: None })
+    }
+
     fn begin_block(&mut self, modes: &[TransactionMode]) -> Result<()> {
         if self.current.is_explicit() {
             self.notice("WARNING", "25001", "there is already a transaction in progress");
@@ -248,7 +335,7 @@ impl SqlSession {
         }
         let mut options = self.options();
         apply_modes(&mut options, modes)?;
-        self.settings_before = Some(self.settings.clone());
+        self.settings_before.get_or_insert_with(|| self.settings.clone());
         self.block_options = Some(options);
         let cluster = self.engine.cluster.clone();
         self.current.begin_block(|| cluster.begin(options));
@@ -270,14 +357,18 @@ impl SqlSession {
                     };
                     return self.change_block(|o| o.isolation = level);
                 }
-                let _ = matches!(scope, Some(ContextModifier::Local));
-                Arc::make_mut(&mut self.settings).set(&name, value.as_deref())
-            }
-            Set::SetTimeZone { value, .. } => {
-                if is_default(value) {
-                    return Arc::make_mut(&mut self.settings).set("TimeZone", None);
+                if name.eq_ignore_ascii_case("transaction_read_only") && self.current.is_explicit() {
+                    let mut probe = self.settings.as_ref().clone();
+                    probe.set("transaction_read_only", value.as_deref())?;
+                    let on = probe.get("transaction_read_only")? == "on";
+                    return self.change_block(|o| o.read_only = on);
                 }
-                Arc::make_mut(&mut self.settings).set("TimeZone", Some(&setting_value(value)))
+                self.set_one(&name, value.as_deref(), *scope == Some(ContextModifier::Local))
+            }
+            Set::SetTimeZone { value, local } => {
+                let value =
+                    (!is_default(value)).then(|| setting_value(value)).filter(|v| !v.eq_ignore_ascii_case("local"));
+                self.set_one("TimeZone", value.as_deref(), *local)
             }
             Set::SetNames { charset_name, .. } => {
                 Arc::make_mut(&mut self.settings).set("client_encoding", Some(&charset_name.value))
@@ -316,17 +407,37 @@ impl SqlSession {
         }
     }
 
+    fn set_one(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<()> {
+        if !local {
+            return Arc::make_mut(&mut self.settings).set(name, value);
+        }
+        if self.current.is_explicit() {
+            return Arc::make_mut(&mut self.settings).set_local(name, value);
+        }
+        self.notice("WARNING", "25P01", "SET LOCAL can only be used in transaction blocks");
+        self.settings.as_ref().clone().set(name, value)
+    }
+
     /// Changes the options of a transaction block that has not run a statement yet.
     fn change_block(&mut self, change: impl FnOnce(&mut atoll_ports::site::BranchOptions)) -> Result<()> {
-        let used = self.current.txn().is_some_and(|t| t.has_writes());
-        if used {
+        let before = self.block_options.unwrap_or_else(|| self.options());
+        let mut options = before;
+        change(&mut options);
+        if (options.isolation, options.read_only) == (before.isolation, before.read_only) {
+            return Ok(());
+        }
+        if self.current.is_used() {
             return Err(Error::new(
                 ErrorKind::ActiveTransaction,
                 "SET TRANSACTION ISOLATION LEVEL must be called before any query",
             ));
         }
-        let mut options = self.block_options.unwrap_or_else(|| self.options());
-        change(&mut options);
+        if self.current.savepoints() > 0 {
+            return Err(Error::new(
+                ErrorKind::ActiveTransaction,
+                "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
+            ));
+        }
         self.block_options = Some(options);
         self.current.rollback();
         let cluster = self.engine.cluster.clone();
@@ -353,7 +464,11 @@ impl SqlSession {
             };
             return Ok(text_rows(&name, vec![text.into()], "SHOW"));
         }
-        Ok(text_rows(&name, vec![self.settings.get(&name)?.to_owned()], "SHOW"))
+        if name == "transaction_read_only" {
+            let on = self.current.txn().map_or_else(|| self.options().read_only, |t| t.options().read_only);
+            return Ok(text_rows(&name, vec![if on { "on" } else { "off" }.into()], "SHOW"));
+        }
+        Ok(text_rows(&Settings::shown_name(&name), vec![self.settings.get(&name)?.to_owned()], "SHOW"))
     }
 }
 

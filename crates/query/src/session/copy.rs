@@ -55,7 +55,7 @@ impl SqlSession {
         let CopySource::Table { table_name, columns } = source else {
             return Err(Error::new(ErrorKind::Syntax, "COPY of a query goes TO STDOUT only"));
         };
-        let table = dml::target(&cx, table_name)?;
+        let table = dml::target(&txn.catalog(), table_name)?;
         txn.lock_table(&table, TableLock::Write).await?;
         let positions: Vec<usize> = if columns.is_empty() {
             (0..table.columns.len()).filter(|p| !table.columns[*p].hidden).collect()

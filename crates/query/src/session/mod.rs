@@ -8,8 +8,11 @@ pub(crate) mod bound;
 pub(crate) mod context;
 mod control;
 mod copy;
+mod cursor;
 mod engine;
+pub(crate) mod locking;
 pub(crate) mod names;
+mod plans;
 pub(crate) mod settings;
 pub(crate) mod sql;
 mod transaction;
@@ -45,12 +48,13 @@ pub(crate) struct SqlSession {
     process_id: i32,
     settings: Arc<Settings>,
     pending_settings: access::PendingSettings,
-    /// Settings as they were when the transaction block began, to return to when it is rolled back.
+    /// Settings as they were when the transaction began, to return to when it is rolled back.
     settings_before: Option<Arc<Settings>>,
     current: Current,
     /// Options of the transaction block, until its first statement fixes them.
     block_options: Option<BranchOptions>,
     named: HashMap<String, Arc<Prepared>>,
+    cursors: cursor::Cursors,
     sequences: Arc<Mutex<SequenceValues>>,
     canceller: Arc<Canceller>,
     notices: Vec<Notice>,
@@ -109,10 +113,45 @@ impl SqlSession {
 
     /// Settings that functions of earlier statements have changed.
     fn take_over_settings(&mut self) {
-        for (name, value) in self.pending_settings.lock().drain(..) {
-            if let Err(error) = Arc::make_mut(&mut self.settings).set(&name, Some(&value)) {
+        let pending = std::mem::take(&mut *self.pending_settings.lock());
+        if !pending.is_empty() {
+            self.settings_before.get_or_insert_with(|| self.settings.clone());
+        }
+        for (name, value, local) in pending {
+            let settings = Arc::make_mut(&mut self.settings);
+            let set = if local { settings.set_local(&name, Some(&value)) } else { settings.set(&name, Some(&value)) };
+            if let Err(error) = set {
                 tracing::error!(%error, name, "a setting that was checked is refused");
             }
+        }
+    }
+
+    /// The transaction has ended: settings and cursors that belong to it go with it.
+    fn ended(&mut self, committed: bool) {
+        self.block_options = None;
+        if let Some(before) = self.settings_before.take()
+            && !committed
+        {
+            Arc::make_mut(&mut self.settings).restore(&before);
+        }
+        if self.settings.has_local() {
+            Arc::make_mut(&mut self.settings).end_local();
+        }
+        if !self.cursors.is_empty() {
+            self.end_cursors(committed);
+        }
+    }
+
+    /// Columns that only the session knows: those of EXECUTE and FETCH.
+    fn known_columns(&self, statement: &Statement) -> Option<Vec<ResultColumn>> {
+        let Statement::Sql(ast) = statement else { return None };
+        match ast.as_ref() {
+            Ast::Execute { name: Some(name), .. } => {
+                let name = name.0.last().and_then(|p| p.as_ident()).map(dml::params::fold)?;
+                self.named.get(&name).map(|p| p.columns.clone())
+            }
+            Ast::Fetch { name, .. } => Some(self.cursor_columns(name)),
+            _ => None,
         }
     }
 
@@ -127,6 +166,7 @@ impl SqlSession {
         if let Some(done) = self.control(&bound, &params).await? {
             return Ok(done);
         }
+        self.keep_cursors().await?;
         let txn = self.transaction()?;
         txn.begin_statement().await?;
         match &bound.kind {
@@ -165,10 +205,22 @@ impl SqlSession {
         params: Vec<Value>,
     ) -> Result<Execution> {
         let cx = self.context(txn, bound, params)?;
-        if let Some(keys) = &bound.lock_rows {
-            keys.lock(&cx).await?;
-        }
-        let plan = bound.plan(&cx).await?;
+        let plan = if bound.locks {
+            let Statement::Sql(ast) = bound.statement.as_ref() else { return Err(Error::internal("not a query")) };
+            let mut ast = ast.as_ref().clone();
+            dml::params::substitute(&mut ast, &cx.param_types, &cx.params)?;
+            locking::settle_subqueries(&cx, &mut ast).await?;
+            if let Ast::Query(query) = &ast
+                && !query.locks.is_empty()
+            {
+                let (_, rows) = locking::run(&cx, query).await?;
+                return Ok(Execution::Rows { columns: prepared.columns.clone(), rows, tag: "SELECT" });
+            }
+            let plan = context::plan(&cx.state, ast).await?;
+            cx.engine.optimize(&cx.state, &plan)?
+        } else {
+            bound.plan(&cx).await?
+        };
         let (schema, stream) = cx.execute(&plan).await?;
         let columns = if prepared.columns.len() == schema.fields().len() {
             prepared.columns.clone()
@@ -213,15 +265,13 @@ impl SqlSession {
         };
         let mut ast = ast.as_ref().clone();
         // VALUES lists take parameters as values; everything else sees them as literals.
-        if !matches!(&ast, Ast::Insert(_)) {
+        if bound.locks || !matches!(&ast, Ast::Insert(_)) {
             dml::params::substitute(&mut ast, &cx.param_types, &cx.params)?;
         }
-        let (tag, changed) = match &ast {
-            Ast::Insert(insert) => ("INSERT 0", dml::insert(&cx, insert).await?),
-            Ast::Update(update) => ("UPDATE", dml::update(&cx, update).await?),
-            Ast::Delete(delete) => ("DELETE", dml::delete(&cx, delete).await?),
-            other => return Err(Error::unsupported(format!("{other}"))),
-        };
+        if bound.locks {
+            locking::settle_subqueries(&cx, &mut ast).await?;
+        }
+        let (tag, changed) = dml::run(&cx, &ast).await?;
         Ok(match changed.returned {
             Some((columns, rows)) => Execution::Rows { columns, rows, tag },
             None => Execution::Done { tag, rows: Some(changed.rows) },
@@ -235,10 +285,21 @@ impl SqlSession {
         declared: &[Option<SqlType>],
     ) -> Result<Arc<Prepared>> {
         let catalog = self.catalog();
+        let shared = self.engine.clone();
+        let key = shared.plans.key(&catalog, &shared.cluster.catalog(), &self.user, &sql, declared);
+        if let Some(prepared) = key.as_ref().and_then(|k| shared.plans.get(k)) {
+            return Ok(prepared);
+        }
         let state = self.state(&catalog, false)?;
         let binder = bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog };
         let (bound, columns) = binder.bind(statement, declared).await?;
-        Ok(Arc::new(Prepared { sql, param_types: bound.param_types.to_vec(), columns, plan: Arc::new(bound) }))
+        let columns = self.known_columns(&bound.statement).unwrap_or(columns);
+        let prepared =
+            Arc::new(Prepared { sql, param_types: bound.param_types.to_vec(), columns, plan: Arc::new(bound) });
+        if let Some(key) = key {
+            shared.plans.keep(key, &catalog, &prepared);
+        }
+        Ok(prepared)
     }
 }
 
@@ -304,11 +365,15 @@ impl Session for SqlSession {
         if self.current.is_explicit() {
             return Ok(());
         }
+        self.take_over_settings();
         if failed {
             self.current.rollback();
+            self.ended(false);
             return Ok(());
         }
-        self.current.commit().await.map(|_| ())
+        let committed = self.current.commit().await;
+        self.ended(matches!(committed, Ok(true)));
+        committed.map(|_| ())
     }
 
     fn fail(&mut self) {

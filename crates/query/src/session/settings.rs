@@ -1,7 +1,7 @@
 //! A session's settings: what SET takes and SHOW gives.
 //!
 //! Invariant: a setting that would change answers is honoured or refused; those that tools send by habit and that change nothing
-//! here (`extra_float_digits`, `client_min_messages` …) are kept and shown.
+//! here (`extra_float_digits`, `client_min_messages` …) are kept and shown. Names with a dot are the user's own, as in PostgreSQL.
 
 use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::site::Isolation;
@@ -28,24 +28,30 @@ const REPORTED: [&str; 12] = [
 ];
 
 /// (name, default): what may be set and changes nothing, or is looked at by this module.
-const KNOWN: [(&str, &str); 46] = [
+const KNOWN: [(&str, &str); 58] = [
     ("application_name", ""),
     ("atoll.read_consistency", "cluster"),
     ("bytea_output", "hex"),
     ("check_function_bodies", "on"),
     ("client_encoding", "UTF8"),
     ("client_min_messages", "notice"),
+    ("constraint_exclusion", "partition"),
     ("DateStyle", "ISO, MDY"),
+    ("deadlock_timeout", "1s"),
+    ("default_statistics_target", "100"),
     ("default_table_access_method", "heap"),
     ("default_tablespace", ""),
     ("default_transaction_deferrable", "off"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "off"),
     ("default_with_oids", "off"),
-    ("enable_seqscan", "on"),
+    ("enable_bitmapscan", "on"),
     ("enable_hashjoin", "on"),
+    ("enable_indexscan", "on"),
     ("enable_mergejoin", "on"),
     ("enable_nestloop", "on"),
+    ("enable_seqscan", "on"),
+    ("escape_string_warning", "on"),
     ("extra_float_digits", "1"),
     ("geqo", "on"),
     ("idle_in_transaction_session_timeout", "0"),
@@ -59,7 +65,12 @@ const KNOWN: [(&str, &str); 46] = [
     ("lc_messages", "C"),
     ("lc_monetary", "C"),
     ("lock_timeout", "30s"),
+    ("maintenance_work_mem", "64MB"),
     ("max_identifier_length", "63"),
+    ("max_index_keys", "32"),
+    ("password_encryption", "scram-sha-256"),
+    ("plan_cache_mode", "auto"),
+    ("quote_all_identifiers", "off"),
     ("row_security", "on"),
     ("search_path", "\"$user\", public"),
     ("server_encoding", "UTF8"),
@@ -71,19 +82,33 @@ const KNOWN: [(&str, &str); 46] = [
     ("synchronize_seqscans", "on"),
     ("synchronous_commit", "on"),
     ("TimeZone", "UTC"),
+    ("transaction_deferrable", "off"),
     ("transaction_isolation", "read committed"),
     ("transaction_read_only", "off"),
     ("work_mem", "64MB"),
     ("xmloption", "content"),
 ];
 
+/// Settings with names of the user's own that a session may have.
+const MAX_CUSTOM: usize = 1024;
+
 /// The settings of one session.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     values: BTreeMap<&'static str, String>,
     defaults: BTreeMap<&'static str, String>,
+    /// `prefix.name`: kept for whoever asks for it.
+    custom: BTreeMap<String, String>,
     changed: Vec<&'static str>,
+    /// What SET LOCAL has covered: the values after the transaction.
+    beneath: BTreeMap<String, Option<String>>,
     effective: Effective,
+}
+
+/// How a name is known.
+enum Name {
+    Known(&'static str),
+    Custom(String),
 }
 
 /// The settings that every statement looks at, read once when they change.
@@ -113,15 +138,29 @@ impl Settings {
     /// Every setting at its default.
     pub(crate) fn new(lock_timeout: Duration, synchronous_commit: bool) -> Self {
         let mut values: BTreeMap<&'static str, String> = KNOWN.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-        values.insert("lock_timeout", format!("{}ms", lock_timeout.as_millis()));
+        values.insert("lock_timeout", shown(lock_timeout));
         values.insert("synchronous_commit", if synchronous_commit { "on" } else { "off" }.into());
-        Settings { defaults: values.clone(), effective: Effective::of(&values), values, changed: vec![] }
+        Settings {
+            defaults: values.clone(),
+            effective: Effective::of(&values),
+            values,
+            custom: BTreeMap::new(),
+            changed: vec![],
+            beneath: BTreeMap::new(),
+        }
     }
 
-    fn canonical(name: &str) -> Result<&'static str> {
-        KNOWN.iter().map(|(k, _)| *k).find(|k| k.eq_ignore_ascii_case(name)).ok_or_else(|| {
-            Error::new(ErrorKind::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
-        })
+    fn canonical(name: &str) -> Result<Name> {
+        if let Some((known, _)) = KNOWN.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)) {
+            return Ok(Name::Known(known));
+        }
+        // What begins with `atoll.` is ours: a typing error in it should be seen.
+        match name.split_once('.') {
+            Some((prefix, rest)) if !prefix.is_empty() && !rest.is_empty() && !prefix.eq_ignore_ascii_case("atoll") => {
+                Ok(Name::Custom(name.to_lowercase()))
+            }
+            _ => Err(unrecognized(name)),
+        }
     }
 
     /// The value of a setting.
@@ -129,7 +168,19 @@ impl Settings {
     /// # Errors
     /// `UndefinedObject`.
     pub(crate) fn get(&self, name: &str) -> Result<&str> {
-        Ok(&self.values[Self::canonical(name)?])
+        match Self::canonical(name)? {
+            Name::Known(name) => Ok(&self.values[name]),
+            Name::Custom(custom) => self.custom.get(&custom).map(String::as_str).ok_or_else(|| unrecognized(name)),
+        }
+    }
+
+    /// The name of a setting as SHOW writes it.
+    pub(crate) fn shown_name(name: &str) -> String {
+        match Self::canonical(name) {
+            Ok(Name::Known(known)) => known.to_owned(),
+            Ok(Name::Custom(custom)) => custom,
+            Err(_) => name.to_owned(),
+        }
     }
 
     /// All settings by name.
@@ -142,14 +193,88 @@ impl Settings {
     /// # Errors
     /// `UndefinedObject`; `InvalidParameterValue` for a value that Atoll cannot honour.
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
-        let name = Self::canonical(name)?;
-        let value = match value {
-            None => self.defaults[name].clone(),
-            Some(v) => Self::checked(name, v)?,
+        match Self::canonical(name)? {
+            Name::Known(name) => {
+                let value = match value {
+                    None => self.defaults[name].clone(),
+                    Some(v) => Self::checked(name, v)?,
+                };
+                self.put(name, value);
+                self.beneath.remove(name);
+            }
+            Name::Custom(name) => {
+                self.beneath.remove(&name);
+                self.put_custom(name, value.map(str::to_owned).or(Some(String::new())))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a setting until the transaction ends.
+    ///
+    /// # Errors
+    /// As [`Settings::set`].
+    pub(crate) fn set_local(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        let (name, before) = match Self::canonical(name)? {
+            Name::Known(name) => (name.to_owned(), Some(self.values[name].clone())),
+            Name::Custom(name) => {
+                let before = self.custom.get(&name).cloned();
+                (name, before)
+            }
         };
-        if self.values.insert(name, value.clone()).as_ref() != Some(&value) {
+        let before = self.beneath.get(&name).cloned().unwrap_or(before);
+        self.set(&name, value)?;
+        self.beneath.insert(name, before);
+        Ok(())
+    }
+
+    /// The transaction has ended: what SET LOCAL covered is in force again.
+    pub(crate) fn end_local(&mut self) {
+        for (name, value) in std::mem::take(&mut self.beneath) {
+            match (Self::canonical(&name), value) {
+                (Ok(Name::Known(name)), Some(value)) => self.put(name, value),
+                (Ok(Name::Custom(name)), value) => {
+                    // It takes no more room than before.
+                    let _ = self.put_custom(name, value);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether SET LOCAL has changed anything.
+    pub(crate) fn has_local(&self) -> bool {
+        !self.beneath.is_empty()
+    }
+
+    /// Goes back to the settings of an earlier time.
+    pub(crate) fn restore(&mut self, before: &Settings) {
+        for (name, value) in &before.values {
+            self.put(name, value.clone());
+        }
+        self.custom.clone_from(&before.custom);
+        self.beneath.clone_from(&before.beneath);
+    }
+
+    fn put(&mut self, name: &'static str, value: String) {
+        if self.values.get(name) != Some(&value) {
+            self.values.insert(name, value);
             self.changed.push(name);
             self.effective = Effective::of(&self.values);
+        }
+    }
+
+    fn put_custom(&mut self, name: String, value: Option<String>) -> Result<()> {
+        match value {
+            None => {
+                self.custom.remove(&name);
+            }
+            Some(_) if self.custom.len() >= MAX_CUSTOM && !self.custom.contains_key(&name) => {
+                return Err(Error::new(ErrorKind::ProgramLimit, format!("more than {MAX_CUSTOM} settings")));
+            }
+            Some(value) => {
+                self.custom.insert(name, value);
+            }
         }
         Ok(())
     }
@@ -157,11 +282,10 @@ impl Settings {
     /// RESET ALL
     pub(crate) fn reset(&mut self) {
         for (name, value) in self.defaults.clone() {
-            if self.values.insert(name, value.clone()).as_ref() != Some(&value) {
-                self.changed.push(name);
-            }
+            self.put(name, value);
         }
-        self.effective = Effective::of(&self.values);
+        self.custom.clear();
+        self.beneath.clear();
     }
 
     fn checked(name: &'static str, value: &str) -> Result<String> {
@@ -171,7 +295,8 @@ impl Settings {
         let lower = value.to_ascii_lowercase();
         let only = |allowed: &[&str]| allowed.contains(&lower.as_str()).then(|| value.to_owned()).ok_or_else(invalid);
         match name {
-            "client_encoding" => match lower.replace(['-', '_'], "").as_str() {
+            // Only letters and digits of an encoding's name count, as in PostgreSQL.
+            "client_encoding" => match lower.replace(|c: char| !c.is_ascii_alphanumeric(), "").as_str() {
                 "utf8" | "unicode" => Ok("UTF8".into()),
                 _ => Err(invalid().hint("Atoll speaks UTF8 with its clients.")),
             },
@@ -188,18 +313,13 @@ impl Settings {
             "default_transaction_isolation" | "transaction_isolation" => {
                 isolation(&lower).map(|_| lower.clone()).ok_or_else(invalid)
             }
-            "lock_timeout" | "statement_timeout" | "idle_in_transaction_session_timeout" => {
-                duration(&lower).map(|_| value.to_owned()).ok_or_else(invalid)
+            "lock_timeout" | "statement_timeout" | "idle_in_transaction_session_timeout" | "deadlock_timeout" => {
+                duration(&lower).map(shown).ok_or_else(invalid)
             }
             "synchronous_commit" => match lower.as_str() {
                 "on" | "off" | "local" | "remote_write" | "remote_apply" => Ok(lower),
                 "true" | "yes" | "1" => Ok("on".into()),
                 "false" | "no" | "0" => Ok("off".into()),
-                _ => Err(invalid()),
-            },
-            "default_transaction_read_only" | "transaction_read_only" => match lower.as_str() {
-                "on" | "true" | "yes" | "1" => Ok("on".into()),
-                "off" | "false" | "no" | "0" => Ok("off".into()),
                 _ => Err(invalid()),
             },
             "server_version"
@@ -210,9 +330,16 @@ impl Settings {
             | "lc_collate"
             | "lc_ctype"
             | "max_identifier_length"
+            | "max_index_keys"
             | "in_hot_standby" => {
                 Err(Error::new(ErrorKind::CantChangeParameter, format!("parameter \"{name}\" cannot be changed")))
             }
+            // Whatever is on or off by default is so afterwards.
+            _ if KNOWN.iter().any(|(k, v)| *k == name && matches!(*v, "on" | "off")) => match lower.as_str() {
+                "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on".into()),
+                "off" | "false" | "no" | "0" | "f" | "n" => Ok("off".into()),
+                _ => Err(invalid().hint("It is a Boolean value.")),
+            },
             _ => Ok(value.to_owned()),
         }
     }
@@ -270,6 +397,23 @@ pub(crate) fn isolation(name: &str) -> Option<Isolation> {
     })
 }
 
+fn unrecognized(name: &str) -> Error {
+    Error::new(ErrorKind::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
+}
+
+/// A duration in the largest unit that gives a whole number, as SHOW writes it.
+fn shown(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    match ms {
+        0 => "0".into(),
+        _ if ms % 86_400_000 == 0 => format!("{}d", ms / 86_400_000),
+        _ if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        _ if ms % 60_000 == 0 => format!("{}min", ms / 60_000),
+        _ if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        _ => format!("{ms}ms"),
+    }
+}
+
 fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -305,5 +449,23 @@ mod tests {
         assert!(settings.set("datestyle", Some("German")).is_err());
         assert!(settings.set("no_such_thing", Some("1")).is_err());
         assert!(settings.set("TIMEZONE", Some("utc")).is_ok());
+    }
+
+    #[test]
+    fn local_settings_end_with_the_transaction() -> Result<()> {
+        let mut settings = Settings::new(Duration::from_secs(90), true);
+        settings.set("application_name", Some("a"))?;
+        settings.set_local("application_name", Some("b"))?;
+        settings.set_local("application_name", Some("c"))?;
+        settings.set_local("my.own", Some("1"))?;
+        assert_eq!((settings.get("application_name")?, settings.get("MY.OWN")?), ("c", "1"));
+        settings.end_local();
+        assert_eq!(settings.get("application_name")?, "a");
+        assert!(settings.get("my.own").is_err());
+        settings.set_local("application_name", Some("d"))?;
+        settings.set("application_name", Some("e"))?;
+        settings.end_local();
+        assert_eq!((settings.get("application_name")?, settings.get("lock_timeout")?), ("e", "90s"));
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! A session's transaction: implicit or explicit, failed or not, with its savepoints.
 
+use super::settings::Settings;
 use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::cluster::Transaction;
 use atoll_ports::session::TransactionStatus;
@@ -16,7 +17,16 @@ struct Open {
     began: i64,
     explicit: bool,
     failed: bool,
-    savepoints: Vec<(String, u64)>,
+    /// Its isolation can no longer be changed: a statement has seen its snapshot.
+    used: bool,
+    savepoints: Vec<Savepoint>,
+}
+
+struct Savepoint {
+    name: String,
+    mark: u64,
+    /// The settings then.
+    settings: Arc<Settings>,
 }
 
 impl Current {
@@ -33,11 +43,13 @@ impl Current {
             began: micros(),
             explicit: false,
             failed: false,
+            used: false,
             savepoints: vec![],
         });
         if open.failed {
             return Err(failed());
         }
+        open.used = true;
         Ok(&open.txn)
     }
 
@@ -61,13 +73,29 @@ impl Current {
         self.0.as_ref().is_some_and(|o| o.failed)
     }
 
+    /// Whether a statement has run in it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.as_ref().is_some_and(|o| o.used)
+    }
+
+    /// Number of savepoints.
+    pub(crate) fn savepoints(&self) -> usize {
+        self.0.as_ref().map_or(0, |o| o.savepoints.len())
+    }
+
     /// Opens a transaction block; an implicit transaction becomes one. False: one was open already.
     pub(crate) fn begin_block(&mut self, begin: impl FnOnce() -> Arc<dyn Transaction>) -> bool {
         match &mut self.0 {
             Some(open) => !std::mem::replace(&mut open.explicit, true),
             None => {
-                self.0 =
-                    Some(Open { txn: begin(), began: micros(), explicit: true, failed: false, savepoints: vec![] });
+                self.0 = Some(Open {
+                    txn: begin(),
+                    began: micros(),
+                    explicit: true,
+                    failed: false,
+                    used: false,
+                    savepoints: vec![],
+                });
                 true
             }
         }
@@ -110,27 +138,28 @@ impl Current {
     ///
     /// # Errors
     /// `NoActiveTransaction`, `InFailedTransaction`.
-    pub(crate) fn savepoint(&mut self, name: String) -> Result<()> {
+    pub(crate) fn savepoint(&mut self, name: String, settings: Arc<Settings>) -> Result<()> {
         let open = self.block("SAVEPOINT")?;
         if open.failed {
             return Err(failed());
         }
         let mark = open.txn.savepoint();
-        open.savepoints.push((name, mark));
+        open.savepoints.push(Savepoint { name, mark, settings });
         Ok(())
     }
 
-    /// ROLLBACK TO SAVEPOINT: the savepoint stays, later ones go, and a failed transaction is well again.
+    /// ROLLBACK TO SAVEPOINT: the savepoint stays, later ones go, and a failed transaction is well again. Returns the
+    /// savepoint's number and the settings of its time.
     ///
     /// # Errors
     /// `NoActiveTransaction`, `InvalidSavepoint`.
-    pub(crate) fn rollback_to(&mut self, name: &str) -> Result<()> {
+    pub(crate) fn rollback_to(&mut self, name: &str) -> Result<(usize, Arc<Settings>)> {
         let open = self.block("ROLLBACK TO SAVEPOINT")?;
         let at = find(&open.savepoints, name)?;
-        open.txn.rollback_to(open.savepoints[at].1);
+        open.txn.rollback_to(open.savepoints[at].mark);
         open.savepoints.truncate(at + 1);
         open.failed = false;
-        Ok(())
+        Ok((at, open.savepoints[at].settings.clone()))
     }
 
     /// RELEASE SAVEPOINT
@@ -168,10 +197,10 @@ fn micros() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn find(savepoints: &[(String, u64)], name: &str) -> Result<usize> {
+fn find(savepoints: &[Savepoint], name: &str) -> Result<usize> {
     savepoints
         .iter()
-        .rposition(|(n, _)| n == name)
+        .rposition(|s| s.name == name)
         .ok_or_else(|| Error::new(ErrorKind::InvalidSavepoint, format!("savepoint \"{name}\" does not exist")))
 }
 

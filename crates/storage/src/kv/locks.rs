@@ -252,6 +252,18 @@ impl LockOwner {
         self.id
     }
 
+    /// The owners for whom it waits now.
+    pub(crate) fn blockers(&self) -> Vec<u64> {
+        let keys = self.table.waits.lock().get(&self.id).cloned().unwrap_or_default();
+        let mut blockers = Vec::new();
+        for key in keys {
+            if let Some(queue) = self.table.shard(&key).lock().get(&key) {
+                queue.blockers(self.id, &mut blockers);
+            }
+        }
+        blockers
+    }
+
     /// Takes a lock. `Ok(false)`: it is held by another, and waiting was not wanted.
     ///
     /// # Errors

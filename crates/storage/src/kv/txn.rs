@@ -179,6 +179,11 @@ impl Txn {
         self.locks.id()
     }
 
+    /// The transactions for whose locks it waits now.
+    pub fn blocked_by(&self) -> Vec<u64> {
+        self.locks.blockers()
+    }
+
     /// How it was begun.
     pub fn options(&self) -> TxnOptions {
         self.options

@@ -28,7 +28,7 @@ pub(super) fn tables() -> Vec<Definition> {
                 rows
             },
         ),
-        table("columns", COLUMNS, columns),
+        table("columns", COLUMNS, columns).with_views(),
         table(
             "table_constraints",
             "constraint_catalog:t constraint_schema:t constraint_name:t table_catalog:t table_schema:t table_name:t constraint_type:t \
@@ -255,60 +255,83 @@ fn columns(s: &Source<'_>) -> Vec<Row> {
     let mut rows = vec![];
     for x in s.catalog.tables.values() {
         for (at, c) in (1..).zip(x.columns.iter().filter(|c| !c.hidden)) {
-            let number = |n: Option<i32>| n.map_or(Value::Null, Value::Int4);
-            let (precision, radix, scale) = match &c.ty {
-                SqlType::Int2 => (Some(16), Some(2), Some(0)),
-                SqlType::Int4 => (Some(32), Some(2), Some(0)),
-                SqlType::Int8 => (Some(64), Some(2), Some(0)),
-                SqlType::Float4 => (Some(24), Some(2), None),
-                SqlType::Float8 => (Some(53), Some(2), None),
-                SqlType::Numeric(Some((p, q))) => (Some(i32::from(*p)), Some(10), Some(i32::from(*q))),
-                SqlType::Numeric(None) => (None, Some(10), None),
-                _ => (None, None, None),
-            };
-            let length = match &c.ty {
-                SqlType::Varchar(Some(n)) | SqlType::Char(n) => i32::try_from(*n).ok(),
-                _ => None,
-            };
-            let datetime = match &c.ty {
-                SqlType::Date => Some(0),
-                SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz => Some(6),
-                _ => None,
-            };
-            let plain = match &c.ty {
-                SqlType::Array(_) => "ARRAY".into(),
-                ty => def::format_type(i64::from(ty.pg_oid()), -1),
-            };
             let always = matches!(c.generated, Some(Generated::Always(_)));
-            rows.push(vec![
-                t("atoll"),
-                t("public"),
-                t(&x.name),
-                t(&c.name),
-                Value::Int4(at),
-                maybe(default_of(s, c)),
-                t(if c.not_null { "NO" } else { "YES" }),
-                t(plain),
-                number(length),
-                number(length.map(|n| n.saturating_mul(4))),
-                number(precision),
-                number(radix),
-                number(scale),
-                number(datetime),
-                Value::Null,
-                Value::Null,
-                t("atoll"),
-                t("pg_catalog"),
-                t(udt(&c.ty)),
-                t(if always { "YES" } else { "NO" }),
-                if always { t("ALWAYS") } else { Value::Null },
-                t("NEVER"),
-                Value::Null,
-                t("YES"),
-            ]);
+            rows.push(column(&x.name, at, &c.name, &c.ty, default_of(s, c), c.not_null, always, true));
+        }
+    }
+    for v in s.catalog.views.values() {
+        for (at, (name, ty)) in (1..).zip(s.views.get(&v.id).into_iter().flatten()) {
+            rows.push(column(&v.name, at, name, ty, None, false, false, false));
         }
     }
     rows
+}
+
+#[expect(clippy::too_many_arguments, reason = "one for each thing that is known of a column")]
+fn column(
+    relation: &str,
+    at: i32,
+    name: &str,
+    ty: &SqlType,
+    default: Option<String>,
+    not_null: bool,
+    always: bool,
+    updatable: bool,
+) -> Row {
+    let number = |n: Option<i32>| n.map_or(Value::Null, Value::Int4);
+    let (precision, radix, scale) = match ty {
+        SqlType::Int2 => (Some(16), Some(2), Some(0)),
+        SqlType::Int4 => (Some(32), Some(2), Some(0)),
+        SqlType::Int8 => (Some(64), Some(2), Some(0)),
+        SqlType::Float4 => (Some(24), Some(2), None),
+        SqlType::Float8 => (Some(53), Some(2), None),
+        SqlType::Numeric(Some((p, q))) => (Some(i32::from(*p)), Some(10), Some(i32::from(*q))),
+        SqlType::Numeric(None) => (None, Some(10), None),
+        _ => (None, None, None),
+    };
+    let length = match ty {
+        SqlType::Varchar(Some(n)) | SqlType::Char(n) => i32::try_from(*n).ok(),
+        _ => None,
+    };
+    let octets = match ty {
+        SqlType::Text | SqlType::Varchar(None) => Some(1 << 30),
+        _ => length.map(|n| n.saturating_mul(4)),
+    };
+    let datetime = match ty {
+        SqlType::Date => Some(0),
+        SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz | SqlType::Interval => Some(6),
+        _ => None,
+    };
+    let plain = match ty {
+        SqlType::Array(_) => "ARRAY".into(),
+        ty => def::format_type(i64::from(ty.pg_oid()), -1),
+    };
+    vec![
+        t("atoll"),
+        t("public"),
+        t(relation),
+        t(name),
+        Value::Int4(at),
+        maybe(default),
+        t(if not_null { "NO" } else { "YES" }),
+        t(plain),
+        number(length),
+        number(octets),
+        number(precision),
+        number(radix),
+        number(scale),
+        number(datetime),
+        Value::Null,
+        Value::Null,
+        t("atoll"),
+        t("pg_catalog"),
+        t(udt(ty)),
+        t(if always { "YES" } else { "NO" }),
+        if always { t("ALWAYS") } else { Value::Null },
+        t("NEVER"),
+        Value::Null,
+        t(if updatable { "YES" } else { "NO" }),
+    ]
 }
 
 /// A type's name in pg_type.

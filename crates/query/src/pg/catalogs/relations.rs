@@ -15,14 +15,14 @@ const ATTRIBUTE: &str = "attrelid:o attname:t atttypid:o attstattarget:i attlen:
 
 pub(super) fn tables() -> Vec<Definition> {
     vec![
-        table("pg_class", CLASS, classes),
-        table("pg_attribute", ATTRIBUTE, attributes),
+        table("pg_class", CLASS, classes).with_views(),
+        table("pg_attribute", ATTRIBUTE, attributes).with_views(),
         table("pg_attrdef", "oid:o adrelid:o adnum:s adbin:t", defaults),
         table(
             "pg_index",
             "indexrelid:o indrelid:o indnatts:s indnkeyatts:s indisunique:b indnullsnotdistinct:b indisprimary:b indisexclusion:b \
-             indimmediate:b indisclustered:b indisvalid:b indcheckxmin:b indisready:b indislive:b indisreplident:b indkey:S \
-             indcollation:O indclass:O indoption:S indexprs:t indpred:t",
+             indimmediate:b indisclustered:b indisvalid:b indcheckxmin:b indisready:b indislive:b indisreplident:b indkey:v \
+             indcollation:w indclass:w indoption:v indexprs:t indpred:t",
             indexes,
         ),
         table(
@@ -37,7 +37,7 @@ pub(super) fn tables() -> Vec<Definition> {
         }),
         table(
             "pg_partitioned_table",
-            "partrelid:o partstrat:t partnatts:s partdefid:o partattrs:S partclass:O partcollation:O partexprs:t",
+            "partrelid:o partstrat:t partnatts:s partdefid:o partattrs:v partclass:w partcollation:w partexprs:t",
             |s| {
                 s.catalog
                     .tables
@@ -55,7 +55,13 @@ pub(super) fn tables() -> Vec<Definition> {
                             t(strategy.to_string()),
                             Value::Int2(x.fragmentation_positions().len() as i16),
                             o(0),
-                            Value::Array(vec![]),
+                            Value::Array(
+                                x.fragmentation_positions()
+                                    .iter()
+                                    .filter_map(|p| def::attnum(x, x.columns[*p].id))
+                                    .map(Value::Int2)
+                                    .collect(),
+                            ),
                             Value::Array(vec![]),
                             Value::Array(vec![]),
                             Value::Null,
@@ -101,94 +107,9 @@ pub(super) fn tables() -> Vec<Definition> {
                 .collect()
         }),
         table(
-            "pg_tables",
-            "schemaname:t tablename:t tableowner:t tablespace:t hasindexes:b hasrules:b hastriggers:b rowsecurity:b",
-            |s| {
-                s.catalog
-                    .tables
-                    .values()
-                    .map(|x| {
-                        let indexed = x.primary_key.is_some() || !x.indexes.is_empty();
-                        vec![
-                            t("public"),
-                            t(&x.name),
-                            t("atoll"),
-                            Value::Null,
-                            b(indexed),
-                            b(false),
-                            b(!x.foreign_keys.is_empty()),
-                            b(false),
-                        ]
-                    })
-                    .collect()
-            },
-        ),
-        table("pg_views", "schemaname:t viewname:t viewowner:t definition:t", |s| {
-            s.catalog
-                .views
-                .values()
-                .map(|v| vec![t("public"), t(&v.name), t("atoll"), t(format!(" {};", v.query))])
-                .collect()
-        }),
-        table("pg_indexes", "schemaname:t tablename:t indexname:t tablespace:t indexdef:t", |s| {
-            let mut rows: Vec<Row> = vec![];
-            for x in s.catalog.tables.values() {
-                let key = x.primary_key.as_ref().map(|name| (name.clone(), None));
-                for (name, index) in key.into_iter().chain(x.indexes.iter().map(|i| (i.name.clone(), Some(i)))) {
-                    rows.push(vec![t("public"), t(&x.name), t(name), Value::Null, t(def::index_definition(x, index))]);
-                }
-            }
-            rows
-        }),
-        table(
-            "pg_sequences",
-            "schemaname:t sequencename:t sequenceowner:t data_type:t start_value:l min_value:l max_value:l increment_by:l cycle:b \
-             cache_size:l last_value:l",
-            |s| {
-                s.catalog
-                    .sequences
-                    .values()
-                    .map(|q| {
-                        vec![
-                            t("public"),
-                            t(&q.name),
-                            t("atoll"),
-                            t("bigint"),
-                            Value::Int8(q.start),
-                            Value::Int8(q.min),
-                            Value::Int8(q.max),
-                            Value::Int8(q.increment),
-                            b(q.cycle),
-                            Value::Int8(1),
-                            Value::Null,
-                        ]
-                    })
-                    .collect()
-            },
-        ),
-        table(
             "pg_rewrite",
             "oid:o rulename:t ev_class:o ev_type:t ev_enabled:t is_instead:b ev_qual:t ev_action:t",
             |_| vec![],
-        ),
-        table(
-            "pg_stat_user_tables",
-            "relid:o schemaname:t relname:t seq_scan:l seq_tup_read:l idx_scan:l idx_tup_fetch:l n_tup_ins:l n_tup_upd:l n_tup_del:l \
-             n_live_tup:l n_dead_tup:l n_mod_since_analyze:l last_vacuum:z last_autovacuum:z last_analyze:z last_autoanalyze:z",
-            |s| {
-                s.catalog
-                    .tables
-                    .values()
-                    .map(|x| {
-                        let (rows, _, modified) = size(s, x);
-                        let mut row = vec![o(x.id.0), t("public"), t(&x.name)];
-                        row.extend(std::iter::repeat_n(Value::Null, 7));
-                        row.extend([Value::Int8(rows), Value::Null, Value::Int8(modified)]);
-                        row.extend(std::iter::repeat_n(Value::Null, 4));
-                        row
-                    })
-                    .collect()
-            },
         ),
         empty("pg_description", "objoid:o classoid:o objsubid:i description:t"),
         empty("pg_shdescription", "objoid:o classoid:o description:t"),
@@ -213,6 +134,12 @@ fn fragments<'s>(s: &'s Source<'_>) -> impl Iterator<Item = (&'s Table, &'s atol
         .values()
         .filter(|x| def::is_declared(s.catalog, x))
         .flat_map(|x| x.fragments.iter().map(move |f| (&**x, f)))
+}
+
+/// PostgreSQL keeps foreign keys by triggers at both tables.
+pub(super) fn has_triggers(s: &Source<'_>, table: &Table) -> bool {
+    !table.foreign_keys.is_empty()
+        || s.catalog.tables.values().any(|x| x.foreign_keys.iter().any(|k| k.parent == table.id))
 }
 
 struct Class {
@@ -295,7 +222,7 @@ fn classes(s: &Source<'_>) -> Vec<Row> {
             am: if kind == "r" { 2 } else { 0 },
             checks: x.checks.len(),
             indexed: x.primary_key.is_some() || !x.indexes.is_empty(),
-            triggers: !x.foreign_keys.is_empty(),
+            triggers: has_triggers(s, x),
             ..plain(oid, name, kind, natts)
         };
         let kind = if declared { "p" } else { "r" };
@@ -323,12 +250,38 @@ fn classes(s: &Source<'_>) -> Vec<Row> {
         }
     }
     for v in s.catalog.views.values() {
-        rows.push(plain(i64::from(v.id.0), &v.name, "v", v.columns.len()).row());
+        let natts = s.views.get(&v.id).map_or(v.columns.len(), Vec::len);
+        rows.push(plain(i64::from(v.id.0), &v.name, "v", natts).row());
     }
     for q in s.catalog.sequences.values() {
         rows.push(plain(i64::from(q.id.0), &q.name, "S", 3).row());
     }
     rows
+}
+
+/// `typalign`
+pub(super) fn alignment(ty: &SqlType) -> &'static str {
+    match ty {
+        SqlType::Bool | SqlType::Uuid => "c",
+        SqlType::Int2 => "s",
+        SqlType::Int8
+        | SqlType::Float8
+        | SqlType::Time
+        | SqlType::Timestamp
+        | SqlType::TimestampTz
+        | SqlType::Interval => "d",
+        SqlType::Array(item) if alignment(item) == "d" => "d",
+        _ => "i",
+    }
+}
+
+/// `typstorage`
+pub(super) fn storage(ty: &SqlType) -> &'static str {
+    match ty {
+        SqlType::Numeric(_) => "m",
+        ty if length(ty) < 0 => "x",
+        _ => "p",
+    }
 }
 
 /// Bytes of a type's values in PostgreSQL; -1 where they vary.
@@ -372,8 +325,8 @@ fn attribute(
         Value::Int4(-1),
         Value::Int4(def::typmod(ty)),
         b(length(ty) > 0 && length(ty) <= 8),
-        t("i"),
-        t(if length(ty) < 0 { "x" } else { "p" }),
+        t(alignment(ty)),
+        t(storage(ty)),
         t(""),
         b(not_null),
         b(default),
@@ -401,14 +354,14 @@ fn identity(column: &Column) -> &'static str {
 }
 
 /// A column's default, as SQL.
-pub(super) fn default_of(s: &Source<'_>, column: &Column) -> Option<String> {
+pub(in crate::pg) fn default_of(s: &Source<'_>, column: &Column) -> Option<String> {
     match &column.generated {
         Some(Generated::ByDefault(id)) => {
             let sequence = s.catalog.sequences.get(id)?;
             Some(format!("nextval('{}'::regclass)", def::quote_ident(&sequence.name).replace('\'', "''")))
         }
         Some(Generated::Always(_)) => None,
-        None => column.default.clone(),
+        None => column.default.as_deref().map(|d| def::default_expression(d, &column.ty)),
     }
 }
 
@@ -435,6 +388,11 @@ fn attributes(s: &Source<'_>) -> Vec<Row> {
             }
         }
     }
+    for (view, columns) in &s.views {
+        for (at, (name, ty)) in (1..).zip(columns) {
+            rows.push(attribute(i64::from(view.0), at, name, ty, false, false, ""));
+        }
+    }
     for q in s.catalog.sequences.values() {
         for (at, (name, ty)) in
             (1..).zip([("last_value", SqlType::Int8), ("log_cnt", SqlType::Int8), ("is_called", SqlType::Bool)])
@@ -450,7 +408,7 @@ fn defaults(s: &Source<'_>) -> Vec<Row> {
     for x in s.catalog.tables.values() {
         for (at, c) in (1i16..).zip(x.columns.iter().filter(|c| !c.hidden)) {
             if let Some(default) = default_of(s, c) {
-                let oid = 0x2_0000_0000 + i64::from(x.id.0) * 2048 + i64::from(at);
+                let oid = def::default_oid(x, at);
                 rows.push(vec![o(oid), o(x.id.0), Value::Int2(at), t(default)]);
             }
         }

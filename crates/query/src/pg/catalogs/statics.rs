@@ -137,6 +137,42 @@ pub(super) fn tables() -> Vec<Definition> {
                 .collect()
         }),
     ];
+    made.push(table(
+        "pg_settings",
+        "name:t setting:t unit:t category:t short_desc:t extra_desc:t context:t vartype:t source:t min_val:t max_val:t enumvals:T \
+         boot_val:t reset_val:t sourcefile:t sourceline:i pending_restart:b",
+        |s| {
+            let fixed = [
+                ("max_index_keys", "32"),
+                ("max_connections", "1000"),
+                ("server_version", "15.0"),
+                ("block_size", "8192"),
+                ("max_function_args", "100"),
+            ];
+            let mut all: Vec<(&str, &str)> = s.settings.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            for (name, value) in fixed {
+                if !all.iter().any(|(n, _)| *n == name) {
+                    all.push((name, value));
+                }
+            }
+            all.sort_unstable();
+            all.into_iter()
+                .map(|(name, value)| {
+                    let mut row = vec![t(name), t(value), Value::Null, t("Atoll"), t(""), Value::Null];
+                    let kind = if matches!(value, "on" | "off") { "bool" } else { "string" };
+                    row.extend([t("user"), t(kind), t("session"), Value::Null, Value::Null, Value::Null]);
+                    row.extend([t(value), t(value), Value::Null, Value::Null, b(false)]);
+                    row
+                })
+                .collect()
+        },
+    ));
+    made.push(table("atoll_keywords", "word:t catcode:t barelabel:b catdesc:t baredesc:t", |_| {
+        def::RESERVED
+            .iter()
+            .map(|word| vec![t(*word), t("R"), b(true), t("reserved"), t("can be bare label")])
+            .collect()
+    }));
     made.extend(NONE.iter().map(|(name, columns)| empty(name, columns)));
     made
 }
@@ -251,7 +287,11 @@ const NONE: &[(&str, &str)] = &[
     ("pg_publication_rel", "oid:o prpubid:o prrelid:o prqual:t prattrs:S"),
     ("pg_publication_namespace", "oid:o pnpubid:o pnnspid:o"),
     ("pg_publication_tables", "pubname:t schemaname:t tablename:t attnames:T rowfilter:t"),
-    ("pg_subscription", "oid:o subdbid:o subname:t subowner:o subenabled:b"),
+    (
+        "pg_subscription",
+        "oid:o subdbid:o subskiplsn:t subname:t subowner:o subenabled:b subbinary:b substream:b subtwophasestate:t subdisableonerr:b subconninfo:t \
+      subslotname:t subsynccommit:t subpublications:T",
+    ),
     (
         "pg_statistic_ext",
         "oid:o stxrelid:o stxname:t stxnamespace:o stxowner:o stxstattarget:i stxkeys:S stxkind:T stxexprs:t",
@@ -289,5 +329,24 @@ const NONE: &[(&str, &str)] = &[
     ("pg_stat_replication", "pid:i usesysid:o usename:t application_name:t client_addr:t state:t"),
     ("pg_stat_ssl", "pid:i ssl:b version:t cipher:t bits:i client_dn:t client_serial:t issuer_dn:t"),
     ("pg_stat_gssapi", "pid:i gss_authenticated:b principal:t encrypted:b"),
+    ("pg_ts_dict", "oid:o dictname:t dictnamespace:o dictowner:o dicttemplate:o dictinitoption:t"),
+    ("pg_ts_parser", "oid:o prsname:t prsnamespace:o prsstart:o prstoken:o prsend:o prsheadline:o prslextype:o"),
+    ("pg_ts_template", "oid:o tmplname:t tmplnamespace:o tmplinit:o tmpllexize:o"),
+    ("pg_ts_config_map", "mapcfg:o maptokentype:i mapseqno:i mapdict:o"),
+    ("pg_opfamily", "oid:o opfmethod:o opfname:t opfnamespace:o opfowner:o"),
+    (
+        "pg_amop",
+        "oid:o amopfamily:o amoplefttype:o amoprighttype:o amopstrategy:s amoppurpose:t amopopr:o amopmethod:o amopsortfamily:o",
+    ),
+    ("pg_amproc", "oid:o amprocfamily:o amproclefttype:o amprocrighttype:o amprocnum:s amproc:o"),
+    (
+        "pg_conversion",
+        "oid:o conname:t connamespace:o conowner:o conforencoding:i contoencoding:i conproc:o condefault:b",
+    ),
+    ("pg_user_mapping", "oid:o umuser:o umserver:o umoptions:T"),
+    ("pg_user_mappings", "umid:o srvid:o srvname:t umuser:o usename:t umoptions:T"),
+    ("pg_largeobject_metadata", "oid:o lomowner:o lomacl:T"),
+    ("pg_transform", "oid:o trftype:o trflang:o trffromsql:o trftosql:o"),
+    ("pg_parameter_acl", "oid:o parname:t paracl:T"),
     ("pg_ts_config", "oid:o cfgname:t cfgnamespace:o cfgowner:o cfgparser:o"),
 ];

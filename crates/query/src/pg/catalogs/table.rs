@@ -1,14 +1,17 @@
 //! A system table: its columns, and a function that makes its rows.
 
+use crate::pg::VECTOR;
+use crate::pg::functions::SessionHooks;
 use crate::rows;
 use async_trait::async_trait;
-use atoll_model::{Catalog, Row, SqlType, Value};
+use atoll_model::{Catalog, RelationId, Row, SqlType, Value};
 use atoll_ports::cluster::Cluster;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::TableType;
 use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use std::collections::BTreeMap;
@@ -21,6 +24,10 @@ pub struct Source<'a> {
     pub catalog: &'a Catalog,
     /// The cluster, for statistics.
     pub cluster: &'a Arc<dyn Cluster>,
+    /// Columns of the views, for tables that ask for them ([`Definition::with_views`]).
+    pub views: BTreeMap<RelationId, Vec<(String, SqlType)>>,
+    /// The session's settings.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 type Rows = fn(&Source<'_>) -> Vec<Row>;
@@ -31,31 +38,54 @@ pub struct Definition {
     /// Its name.
     pub name: &'static str,
     columns: Vec<(&'static str, SqlType)>,
+    /// Columns that are `int2vector` or `oidvector`.
+    vectors: Vec<usize>,
     rows: Rows,
+    views: bool,
+}
+
+impl Definition {
+    /// Its rows need the views' columns.
+    pub fn with_views(mut self) -> Self {
+        self.views = true;
+        self
+    }
+
+    /// Its columns.
+    pub fn columns(&self) -> &[(&'static str, SqlType)] {
+        &self.columns
+    }
 }
 
 /// A table with columns written as `name:type`, the type being one letter: o object id, t text, i int4, s int2, l int8, b boolean,
-/// f real, d double, z timestamptz; in upper case an array of it.
+/// f real, d double, z timestamptz; in upper case an array of it;
+/// v int2vector, w oidvector.
 pub fn table(name: &'static str, columns: &'static str, rows: Rows) -> Definition {
+    let mut vectors = vec![];
     let columns = columns
         .split_whitespace()
-        .map(|column| {
+        .enumerate()
+        .map(|(at, column)| {
             let (name, letter) = column.split_once(':').unwrap_or((column, "t"));
             let scalar = match letter.to_ascii_lowercase().as_str() {
-                "o" | "l" => SqlType::Int8,
+                "o" | "l" | "w" => SqlType::Int8,
                 "i" => SqlType::Int4,
-                "s" => SqlType::Int2,
+                "s" | "v" => SqlType::Int2,
                 "b" => SqlType::Bool,
                 "f" => SqlType::Float4,
                 "d" => SqlType::Float8,
                 "z" => SqlType::TimestampTz,
                 _ => SqlType::Text,
             };
-            let array = letter.chars().all(|c| c.is_ascii_uppercase());
+            let vector = matches!(letter, "v" | "w");
+            if vector {
+                vectors.push(at);
+            }
+            let array = vector || letter.chars().all(|c| c.is_ascii_uppercase());
             (name, if array { SqlType::Array(Box::new(scalar)) } else { scalar })
         })
         .collect();
-    Definition { name, columns, rows }
+    Definition { name, columns, vectors, rows, views: false }
 }
 
 /// A table that is empty, truthfully: there are no such objects.
@@ -93,7 +123,11 @@ impl SystemSchema {
         let tables = definitions
             .into_iter()
             .map(|definition| {
-                let schema = rows::schema_of(definition.columns.iter().map(|(n, t)| (*n, t)));
+                let mut fields: Vec<Field> = definition.columns.iter().map(|(n, t)| t.field(n, true)).collect();
+                for at in &definition.vectors {
+                    fields[*at].metadata_mut().insert(VECTOR.into(), "yes".into());
+                }
+                let schema = Arc::new(Schema::new(fields));
                 let name = definition.name;
                 (name, Arc::new(SystemTable { definition, schema, catalog: catalog.clone(), cluster: cluster.clone() }))
             })
@@ -136,6 +170,34 @@ impl fmt::Debug for SystemTable {
     }
 }
 
+impl SystemTable {
+    /// The views' columns: those of their plans.
+    async fn views(
+        &self,
+        session: &dyn Session,
+    ) -> Result<BTreeMap<RelationId, Vec<(String, SqlType)>>, DataFusionError> {
+        let public = session
+            .as_any()
+            .downcast_ref::<SessionState>()
+            .and_then(|state| state.catalog_list().catalog(&state.config_options().catalog.default_catalog))
+            .and_then(|database| database.schema(&session.config_options().catalog.default_schema));
+        let mut columns = BTreeMap::new();
+        for view in self.catalog.views.values() {
+            let Some(table) = (match &public {
+                // A view that cannot be planned any more is shown without columns.
+                Some(public) => public.table(&view.name).await.ok().flatten(),
+                None => None,
+            }) else {
+                continue;
+            };
+            let schema = table.schema();
+            let known = schema.fields().iter().filter_map(|f| Some((f.name().clone(), SqlType::of_field(f)?)));
+            columns.insert(view.id, known.collect());
+        }
+        Ok(columns)
+    }
+}
+
 #[async_trait]
 impl TableProvider for SystemTable {
     fn schema(&self) -> SchemaRef {
@@ -148,12 +210,15 @@ impl TableProvider for SystemTable {
 
     async fn scan(
         &self,
-        _: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let rows = (self.definition.rows)(&Source { catalog: &self.catalog, cluster: &self.cluster });
+        let views = if self.definition.views { self.views(session).await? } else { BTreeMap::new() };
+        let hooks = session.config_options().extensions.get::<SessionHooks>().and_then(|h| h.0.as_ref());
+        let settings = hooks.map(|h| h.settings()).unwrap_or_default();
+        let rows = (self.definition.rows)(&Source { catalog: &self.catalog, cluster: &self.cluster, views, settings });
         let types: Vec<SqlType> = self.definition.columns.iter().map(|(_, t)| t.clone()).collect();
         let batch = rows::to_batch(&self.schema, &types, &rows).map_err(|e| DataFusionError::External(Box::new(e)))?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)

@@ -67,12 +67,23 @@ fn part(field: &str, ty: &SqlType, value: &Value, lenient: bool) -> Result<i128>
         };
     }
     let Some((days, tod)) = split(ty, value) else {
-        return Err(Error::new(ErrorKind::UndefinedFunction, format!("function extract({field} from {ty}) does not exist")));
+        return Err(Error::new(
+            ErrorKind::UndefinedFunction,
+            format!("function extract({field} from {ty}) does not exist"),
+        ));
     };
     let (is_date, is_time) = (*ty == SqlType::Date, *ty == SqlType::Time);
     let clock = matches!(
         field,
-        "hour" | "hours" | "minute" | "minutes" | "second" | "seconds" | "millisecond" | "milliseconds" | "microsecond"
+        "hour"
+            | "hours"
+            | "minute"
+            | "minutes"
+            | "second"
+            | "seconds"
+            | "millisecond"
+            | "milliseconds"
+            | "microsecond"
             | "microseconds"
     );
     if is_date && clock && !lenient {
@@ -221,7 +232,10 @@ fn scale(v: Interval, factor: f64) -> Result<Interval> {
     let round = |x: f64| (x * 1e6).round() / 1e6;
     let months = f64::from(v.months) * factor;
     let days = f64::from(v.days) * factor;
-    if !months.is_finite() || !days.is_finite() || months.abs() > f64::from(i32::MAX) || days.abs() > f64::from(i32::MAX)
+    if !months.is_finite()
+        || !days.is_finite()
+        || months.abs() > f64::from(i32::MAX)
+        || days.abs() > f64::from(i32::MAX)
     {
         return Err(too_large());
     }
@@ -316,7 +330,10 @@ fn series() -> Scalar {
     let item = |types: &[SqlType]| -> Result<SqlType> {
         let undefined = || {
             let shown: Vec<String> = types.iter().map(ToString::to_string).collect();
-            Error::new(ErrorKind::UndefinedFunction, format!("function generate_series({}) does not exist", shown.join(", ")))
+            Error::new(
+                ErrorKind::UndefinedFunction,
+                format!("function generate_series({}) does not exist", shown.join(", ")),
+            )
         };
         Ok(match types {
             [SqlType::Int2 | SqlType::Int4, rest @ ..]
@@ -432,7 +449,9 @@ fn parts() -> Vec<Scalar> {
         Scalar::new("isfinite", 1..=1, SqlType::Bool, |_, args| {
             Ok(Value::Bool(!matches!(
                 args[0],
-                Value::Timestamp(i64::MAX | i64::MIN) | Value::TimestampTz(i64::MAX | i64::MIN) | Value::Date(i32::MAX | i32::MIN)
+                Value::Timestamp(i64::MAX | i64::MIN)
+                    | Value::TimestampTz(i64::MAX | i64::MIN)
+                    | Value::Date(i32::MAX | i32::MIN)
             )))
         }),
     ]
@@ -518,8 +537,7 @@ fn combine(a: &Value, b: &Value, sign: i32) -> Result<Value> {
     let (a, b) = (span(a), span(b));
     let months = b.months.checked_mul(sign).and_then(|m| a.months.checked_add(m)).ok_or_else(too_large)?;
     let days = b.days.checked_mul(sign).and_then(|d| a.days.checked_add(d)).ok_or_else(too_large)?;
-    let micros =
-        b.micros.checked_mul(i64::from(sign)).and_then(|t| a.micros.checked_add(t)).ok_or_else(too_large)?;
+    let micros = b.micros.checked_mul(i64::from(sign)).and_then(|t| a.micros.checked_add(t)).ok_or_else(too_large)?;
     Ok(of_interval(Interval { months, days, micros }))
 }
 
@@ -557,9 +575,7 @@ fn makers() -> Vec<Scalar> {
                 .map(Value::Date)
                 .ok_or_else(|| range("date", args))
         }),
-        Scalar::new("make_time", 3..=3, SqlType::Time, |_, args| {
-            clock(&args[0], &args[1], &args[2]).map(Value::Time)
-        }),
+        Scalar::new("make_time", 3..=3, SqlType::Time, |_, args| clock(&args[0], &args[1], &args[2]).map(Value::Time)),
         Scalar::new("make_timestamp", 6..=6, SqlType::Timestamp, move |_, args| {
             let day = date_of(integer(&args[0]), integer(&args[1]), integer(&args[2]))
                 .ok_or_else(|| range("date", &args[..3]))?;
@@ -567,10 +583,9 @@ fn makers() -> Vec<Scalar> {
         }),
         Scalar::new("to_timestamp", 1..=2, SqlType::TimestampTz, |call, args| match args.get(1) {
             Some(pattern) => super::format::read_moment(text(&args[0]), text(pattern)).map(Value::TimestampTz),
-            None if call.types[0] == SqlType::Text => Err(Error::new(
-                ErrorKind::UndefinedFunction,
-                "function to_timestamp(text) does not exist",
-            )),
+            None if call.types[0] == SqlType::Text => {
+                Err(Error::new(ErrorKind::UndefinedFunction, "function to_timestamp(text) does not exist"))
+            }
             None => {
                 let micros = float(&args[0]) * 1e6;
                 if !micros.is_finite() || micros.abs() >= 9.2e18 {
@@ -593,7 +608,12 @@ fn makers() -> Vec<Scalar> {
                     super::format::write_moment(moment(&call.types[0], &args[0])?, pattern).map(Value::Text)
                 }
                 (
-                    SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Numeric(_) | SqlType::Float4 | SqlType::Float8,
+                    SqlType::Int2
+                    | SqlType::Int4
+                    | SqlType::Int8
+                    | SqlType::Numeric(_)
+                    | SqlType::Float4
+                    | SqlType::Float8,
                     _,
                 ) => super::format::write_number(&shown(&call.types[0], &args[0]), pattern).map(Value::Text),
                 (other, _) => Err(Error::new(

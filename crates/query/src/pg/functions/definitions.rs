@@ -30,6 +30,32 @@ pub fn constraint_oid(table: &Table, at: usize) -> i64 {
     0x8000_0000 + i64::from(table.id.0) * 1024 + at as i64
 }
 
+/// The object id of a column's default.
+pub fn default_oid(table: &Table, attnum: i16) -> i64 {
+    0xC000_0000 + i64::from(table.id.0) * 2048 + i64::from(attnum)
+}
+
+/// A column's default as `pg_get_expr` prints it: constants that need one have their type beside them.
+pub fn default_expression(sql: &str, ty: &SqlType) -> String {
+    use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value as Literal};
+    let named = match ty {
+        SqlType::Varchar(_) => "character varying".into(),
+        SqlType::Char(_) => "bpchar".into(),
+        SqlType::Numeric(_) => "numeric".into(),
+        SqlType::Array(item) => format!("{}[]", format_type(i64::from(item.pg_oid()), -1)),
+        ty => ty.to_string(),
+    };
+    match crate::pg::parse::parse_expression(sql) {
+        Ok(Expr::Value(v)) if matches!(v.value, Literal::SingleQuotedString(_)) => format!("{v}::{named}"),
+        Ok(Expr::Value(v)) if matches!(v.value, Literal::Null) => format!("NULL::{named}"),
+        Ok(Expr::UnaryOp { op: UnaryOperator::Minus, expr }) if matches!(expr.as_ref(), Expr::Value(_)) => {
+            let integer = expr.to_string().parse::<i32>().is_ok();
+            format!("'-{expr}'::{}", if integer { "integer".into() } else { named })
+        }
+        _ => sql.to_owned(),
+    }
+}
+
 /// The object id of a role.
 pub fn role_oid(catalog: &Catalog, name: &str) -> i64 {
     if name == "atoll" {
@@ -61,71 +87,24 @@ pub fn constraints(table: &Table) -> Vec<Constraint<'_>> {
     all
 }
 
+/// PostgreSQL's reserved words, those that name functions or types alone included: as names they need quotes.
+#[rustfmt::skip]
+pub const RESERVED: [&str; 100] = [
+    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization", "binary", "both", "case", "cast",
+    "check", "collate", "collation", "column", "concurrently", "constraint", "create", "cross", "current_catalog", "current_date",
+    "current_role", "current_schema", "current_time", "current_timestamp", "current_user", "default", "deferrable", "desc", "distinct",
+    "do", "else", "end", "except", "false", "fetch", "for", "foreign", "freeze", "from", "full", "grant", "group", "having", "ilike",
+    "in", "initially", "inner", "intersect", "into", "is", "isnull", "join", "lateral", "leading", "left", "like", "limit", "localtime",
+    "localtimestamp", "natural", "not", "notnull", "null", "offset", "on", "only", "or", "order", "outer", "overlaps", "placing",
+    "primary", "references", "returning", "right", "select", "session_user", "similar", "some", "symmetric", "table", "tablesample",
+    "then", "to", "trailing", "true", "union", "unique", "user", "using", "variadic", "verbose", "when", "where", "window", "with",
+];
+
 /// A name, quoted where SQL needs it.
 pub fn quote_ident(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && !matches!(
-            name,
-            "select"
-                | "from"
-                | "where"
-                | "table"
-                | "user"
-                | "order"
-                | "group"
-                | "all"
-                | "and"
-                | "or"
-                | "not"
-                | "default"
-                | "check"
-                | "primary"
-                | "references"
-                | "limit"
-                | "offset"
-                | "union"
-                | "column"
-                | "constraint"
-                | "desc"
-                | "asc"
-                | "end"
-                | "case"
-                | "when"
-                | "then"
-                | "else"
-                | "null"
-                | "true"
-                | "false"
-                | "in"
-                | "is"
-                | "as"
-                | "on"
-                | "to"
-                | "with"
-                | "unique"
-                | "foreign"
-                | "create"
-                | "grant"
-                | "having"
-                | "into"
-                | "using"
-                | "analyze"
-                | "array"
-                | "both"
-                | "distinct"
-                | "do"
-                | "except"
-                | "fetch"
-                | "for"
-                | "intersect"
-                | "leading"
-                | "only"
-                | "returning"
-                | "some"
-                | "trailing"
-                | "window"
-        );
+        && RESERVED.binary_search(&name).is_err();
     if plain { name.into() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
@@ -165,9 +144,10 @@ pub fn attnum(table: &Table, id: ColumnId) -> Option<i16> {
     table.columns.iter().filter(|c| !c.hidden).position(|c| c.id == id).and_then(|p| i16::try_from(p + 1).ok())
 }
 
-/// `pg_get_constraintdef`
-pub fn constraint_definition(catalog: &Catalog, table: &Table, constraint: &Constraint<'_>) -> String {
+/// `pg_get_constraintdef`; a pretty one has fewer parentheses.
+pub fn constraint_definition(catalog: &Catalog, table: &Table, constraint: &Constraint<'_>, pretty: bool) -> String {
     match constraint {
+        Constraint::Check(_, expression) if pretty => format!("CHECK ({expression})"),
         Constraint::Check(_, expression) => format!("CHECK (({expression}))"),
         Constraint::Primary(_) => format!("PRIMARY KEY ({})", list(table, &table.key)),
         Constraint::Unique(index) => format!("UNIQUE ({})", list(table, &index.columns)),
@@ -188,14 +168,19 @@ pub fn constraint_definition(catalog: &Catalog, table: &Table, constraint: &Cons
     }
 }
 
-/// `pg_get_indexdef`; `None`: of the primary key.
-pub fn index_definition(table: &Table, index: Option<&Index>) -> String {
+/// `pg_get_indexdef`; `None`: of the primary key. A pretty one leaves the schema out.
+pub fn index_definition(table: &Table, index: Option<&Index>, pretty: bool) -> String {
     let (name, columns, unique) = match index {
         Some(index) => (index.name.as_str(), list(table, &index.columns), index.unique),
         None => (table.primary_key.as_deref().unwrap_or_default(), list(table, &table.key), true),
     };
     let unique = if unique { "UNIQUE " } else { "" };
-    format!("CREATE {unique}INDEX {} ON public.{} USING btree ({columns})", quote_ident(name), quote_ident(&table.name))
+    let schema = if pretty { "" } else { "public." };
+    format!(
+        "CREATE {unique}INDEX {} ON {schema}{} USING btree ({columns})",
+        quote_ident(name),
+        quote_ident(&table.name)
+    )
 }
 
 /// `pg_get_partkeydef`

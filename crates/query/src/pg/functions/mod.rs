@@ -15,6 +15,9 @@ mod scalar;
 mod session;
 mod system;
 mod text;
+mod vectors;
+
+pub(crate) use vectors::{VECTOR, VectorArrays};
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
@@ -45,6 +48,9 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
     }
     for function in choices::functions() {
         state.register_udf(Arc::new(function))?;
+    }
+    for function in vectors::functions() {
+        state.register_udf(function)?;
     }
     for function in aggregates::functions() {
         state.register_udaf(Arc::new(function))?;

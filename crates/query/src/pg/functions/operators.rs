@@ -186,7 +186,9 @@ fn typed(
                     }
                     original(left, op, right)
                 }
-                (SqlType::Date, SqlType::Date) if op == Op::Minus => planned(binary(int(left, &l), sign, int(right, &r))),
+                (SqlType::Date, SqlType::Date) if op == Op::Minus => {
+                    planned(binary(int(left, &l), sign, int(right, &r)))
+                }
                 (SqlType::Date, n) if additive && is_int(n) => {
                     planned(date(binary(int(left, &l), sign, int(right, &r))))
                 }
@@ -195,7 +197,9 @@ fn typed(
                 }
                 (SqlType::Date, SqlType::Time) if op == Op::Plus => planned(call("atoll_date_time", vec![left, right])),
                 (SqlType::Time, SqlType::Date) if op == Op::Plus => planned(call("atoll_date_time", vec![right, left])),
-                (SqlType::Time, SqlType::Time) if op == Op::Minus => planned(call("atoll_time_diff", vec![left, right])),
+                (SqlType::Time, SqlType::Time) if op == Op::Minus => {
+                    planned(call("atoll_time_diff", vec![left, right]))
+                }
                 (SqlType::Time, SqlType::Interval) if additive => {
                     let name = if op == Op::Plus { "atoll_time_add" } else { "atoll_time_sub" };
                     planned(call(name, vec![left, right]))

@@ -1,7 +1,7 @@
 //! Functions that look at the session: who, where, which settings, sequences.
 
 use super::scalar::{Call, Scalar, integer, text};
-use atoll_model::{Catalog, Error, ErrorKind, Result, Sequence, SqlType, Value};
+use atoll_model::{Catalog, Error, ErrorKind, FragmentId, Result, Sequence, SqlType, Table, Value};
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -25,6 +25,10 @@ pub trait SessionAccess: Send + Sync + fmt::Debug {
     /// # Errors
     /// `UndefinedObject`, `InvalidParameterValue`.
     fn set_setting(&self, name: &str, value: &str, local: bool) -> Result<String>;
+    /// All settings with their values.
+    fn settings(&self) -> Vec<(&'static str, String)>;
+    /// Bytes that a fragment's rows take at one site.
+    fn fragment_bytes(&self, table: &Table, fragment: FragmentId) -> u64;
     /// `nextval(…)`; may block.
     ///
     /// # Errors
@@ -73,7 +77,7 @@ impl ConfigExtension for SessionHooks {
     const PREFIX: &'static str = "atoll_session";
 }
 
-fn hooks<'c>(call: &'c Call<'_>) -> Result<&'c Arc<dyn SessionAccess>> {
+pub(super) fn hooks<'c>(call: &'c Call<'_>) -> Result<&'c Arc<dyn SessionAccess>> {
     call.options
         .extensions
         .get::<SessionHooks>()
@@ -87,7 +91,15 @@ fn micros() -> i64 {
 }
 
 /// The functions here that ask the session's hooks.
-const ASKING: [&str; 18] = [
+const ASKING: [&str; 25] = [
+    "pg_table_size",
+    "pg_relation_size",
+    "pg_total_relation_size",
+    "pg_indexes_size",
+    "pg_database_size",
+    "pg_tablespace_size",
+    // A subquery, which may call any of them.
+    crate::read::APPLY_FUNCTION,
     "pg_backend_pid",
     "txid_current",
     "pg_current_xact_id",
@@ -117,6 +129,7 @@ pub fn expression_asks_session(expr: &Expr) -> bool {
 pub fn plan_asks_session(plan: &LogicalPlan) -> bool {
     let mut asks = false;
     let walked = plan.apply_with_subqueries(|node| {
+        asks |= matches!(node, LogicalPlan::TableScan(s) if s.table_name.table() == "pg_settings");
         node.apply_expressions(|expr| {
             asks |= expression_asks_session(expr);
             Ok(TreeNodeRecursion::Continue)

@@ -2,12 +2,97 @@
 
 use super::definitions::{self as def, last_name};
 use super::scalar::{Scalar, integer, text};
-use atoll_model::{Catalog, Error, ErrorKind, RelationId, Result, SqlType, Value};
+use atoll_model::{Catalog, Error, ErrorKind, FragmentId, RelationId, Result, SqlType, Table, Value};
 use std::sync::Arc;
 
 pub(super) fn functions(catalog: &Arc<Catalog>) -> Vec<Scalar> {
     let mut made = by_oid(catalog);
     made.extend(plain());
+    made.extend(object("atoll_regtype_oid", "atoll_regtype_text", type_oid, type_name));
+    made.extend(object("atoll_regnamespace_oid", "atoll_regnamespace_text", schema_oid, schema_name));
+    made.extend(sizes(catalog));
+    made
+}
+
+/// The table, and the one of its fragments, that an object id or a name stands for.
+fn stored<'c>(catalog: &'c Catalog, value: &Value) -> Result<Option<(&'c Table, Option<FragmentId>)>> {
+    let oid = match value {
+        Value::Text(name) => relation_oid(catalog, name)?,
+        oid => integer(oid),
+    };
+    let Ok(id) = u32::try_from(oid) else { return Ok(None) };
+    if let Some(table) = catalog.tables.get(&RelationId(id)) {
+        return Ok(Some((table, None)));
+    }
+    let fragment = FragmentId(id);
+    let owner = catalog.tables.values().find(|t| t.fragments.iter().any(|f| f.id == fragment));
+    Ok(owner.map(|t| (&**t, Some(fragment))))
+}
+
+/// Sizes of relations. Indexes lie with their table's rows: a table's size includes them, and theirs is 0.
+fn sizes(catalog: &Arc<Catalog>) -> Vec<Scalar> {
+    let mut made = vec![];
+    for (name, arity) in [
+        ("pg_table_size", 1..=1),
+        ("pg_relation_size", 1..=2),
+        ("pg_total_relation_size", 1..=1),
+        ("pg_indexes_size", 1..=1),
+    ] {
+        let catalog = catalog.clone();
+        let counted = name != "pg_indexes_size";
+        made.push(
+            Scalar::new(name, arity, SqlType::Int8, move |call, args| {
+                let Some((table, fragment)) = stored(&catalog, &args[0])? else { return Ok(Value::Int8(0)) };
+                let hooks = super::session::hooks(call)?;
+                let bytes: u64 = table
+                    .fragments
+                    .iter()
+                    .filter(|f| counted && fragment.is_none_or(|id| id == f.id))
+                    .map(|f| hooks.fragment_bytes(table, f.id))
+                    .sum();
+                Ok(Value::Int8(i64::try_from(bytes).unwrap_or(i64::MAX)))
+            })
+            .stable(),
+        );
+    }
+    for name in ["pg_database_size", "pg_tablespace_size"] {
+        let catalog = catalog.clone();
+        made.push(
+            Scalar::new(name, 1..=1, SqlType::Int8, move |call, args| {
+                let hooks = super::session::hooks(call)?;
+                let site = catalog.sites.values().find(|s| match &args[0] {
+                    Value::Text(n) => s.name == *n,
+                    oid => i64::from(s.id.0) == integer(oid),
+                });
+                let everywhere = name == "pg_database_size";
+                let bytes: u64 = catalog
+                    .tables
+                    .values()
+                    .flat_map(|t| t.fragments.iter().map(move |f| (t, f)))
+                    .filter(|(_, f)| everywhere || site.is_some_and(|s| f.replicas.contains(&s.id)))
+                    .map(|(t, f)| hooks.fragment_bytes(t, f.id))
+                    .sum();
+                Ok(Value::Int8(i64::try_from(bytes).unwrap_or(i64::MAX)))
+            })
+            .stable(),
+        );
+    }
+    let ancestors = catalog.clone();
+    let oids = SqlType::Array(Box::new(SqlType::Int8));
+    made.push(
+        Scalar::new("atoll_partition_ancestors", 1..=1, oids, move |_, args| {
+            let oid = match &args[0] {
+                Value::Text(name) => relation_oid(&ancestors, name)?,
+                oid => integer(oid),
+            };
+            Ok(Value::Array(match stored(&ancestors, &Value::Int8(oid))? {
+                Some((table, Some(_))) => vec![Value::Int8(oid), Value::Int8(i64::from(table.id.0))],
+                Some((table, None)) if def::is_declared(&ancestors, table) => vec![Value::Int8(oid)],
+                _ => vec![],
+            }))
+        })
+        .stable(),
+    );
     made
 }
 
@@ -37,22 +122,29 @@ fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
     };
     vec![
         of(catalog, "atoll_regclass", 1..=1, SqlType::Int8, |catalog, args| match &args[0] {
-            Value::Text(name) => {
-                if let Ok(oid) = name.parse() {
-                    return Ok(Value::Int8(oid));
-                }
-                let plain = last_name(name);
-                def::oid_of(catalog, &plain)
-                    .or_else(|| crate::pg::catalogs::system_oid(&plain))
-                    .map(Value::Int8)
-                    .ok_or_else(|| Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist")))
-            }
-            oid => Ok(Value::Text(match integer(oid) {
-                0 => "-".into(),
-                oid => def::relation_of(catalog, oid).map_or_else(|| oid.to_string(), |n| def::quote_ident(&n)),
-            })),
+            Value::Text(name) => relation_oid(catalog, name).map(Value::Int8),
+            oid => Ok(Value::Text(relation_name(catalog, integer(oid)))),
         })
         .returning(regclass),
+        of(catalog, "atoll_regclass_oid", 1..=1, SqlType::Int8, |catalog, args| match &args[0] {
+            Value::Text(name) => relation_oid(catalog, name).map(Value::Int8),
+            oid => Ok(Value::Int8(integer(oid))),
+        }),
+        of(catalog, "atoll_regclass_text", 1..=1, SqlType::Text, |catalog, args| {
+            let oid = match &args[0] {
+                Value::Text(name) => relation_oid(catalog, name)?,
+                oid => integer(oid),
+            };
+            Ok(Value::Text(relation_name(catalog, oid)))
+        }),
+        of(catalog, "atoll_regrole_oid", 1..=1, SqlType::Int8, |catalog, args| match &args[0] {
+            Value::Text(name) => Ok(Value::Int8(def::role_oid(catalog, &last_name(name)))),
+            oid => Ok(Value::Int8(integer(oid))),
+        }),
+        of(catalog, "atoll_regrole_text", 1..=1, SqlType::Text, |catalog, args| match &args[0] {
+            Value::Text(name) => Ok(Value::Text(last_name(name))),
+            oid => Ok(Value::Text(role(catalog, integer(oid)))),
+        }),
         of(catalog, "to_regclass", 1..=1, SqlType::Int8, |catalog, args| {
             let plain = last_name(text(&args[0]));
             Ok(def::oid_of(catalog, &plain)
@@ -76,14 +168,15 @@ fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
                     id.and_then(|id| table.position(*id)).map(|p| def::quote_ident(&table.columns[p].name)),
                 ));
             }
-            Ok(Value::Text(def::index_definition(table, index)))
+            Ok(Value::Text(def::index_definition(table, index, args.get(2) == Some(&Value::Bool(true)))))
         }),
         of(catalog, "pg_get_constraintdef", 1..=2, SqlType::Text, |catalog, args| {
             let oid = integer(&args[0]);
             for table in catalog.tables.values() {
                 for (at, constraint) in def::constraints(table).iter().enumerate() {
                     if def::constraint_oid(table, at) == oid {
-                        return Ok(Value::Text(def::constraint_definition(catalog, table, constraint)));
+                        let pretty = args.get(1) == Some(&Value::Bool(true));
+                        return Ok(Value::Text(def::constraint_definition(catalog, table, constraint, pretty)));
                     }
                 }
             }
@@ -107,6 +200,90 @@ fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
                 catalog.sequences.values().find(|s| s.owned_by == Some((t.id, column.id)))
             });
             Ok(optional(sequence.map(|s| format!("public.{}", def::quote_ident(&s.name)))))
+        }),
+    ]
+}
+
+/// The object id of the relation of that name, or the number that the text is.
+fn relation_oid(catalog: &Catalog, name: &str) -> Result<i64> {
+    if let Ok(oid) = name.parse() {
+        return Ok(oid);
+    }
+    let plain = last_name(name);
+    def::oid_of(catalog, &plain)
+        .or_else(|| crate::pg::catalogs::system_oid(&plain))
+        .ok_or_else(|| Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist")))
+}
+
+/// How `regclass` shows an object id.
+fn relation_name(catalog: &Catalog, oid: i64) -> String {
+    if oid == 0 {
+        return "-".into();
+    }
+    def::relation_of(catalog, oid)
+        .map(|name| def::quote_ident(&name))
+        .or_else(|| crate::pg::catalogs::system_name(oid).map(str::to_owned))
+        .unwrap_or_else(|| oid.to_string())
+}
+
+fn type_oid(name: &str) -> Result<i64> {
+    if let Ok(oid) = name.parse() {
+        return Ok(oid);
+    }
+    let plain = last_name(name);
+    match plain.as_str() {
+        "oid" => Ok(26),
+        "name" => Ok(19),
+        "regclass" => Ok(2205),
+        _ => SqlType::parse(&plain)
+            .map(|t| i64::from(t.pg_oid()))
+            .ok_or_else(|| Error::new(ErrorKind::UndefinedObject, format!("type \"{name}\" does not exist"))),
+    }
+}
+
+fn type_name(oid: i64) -> String {
+    if oid == 0 { "-".into() } else { def::format_type(oid, -1) }
+}
+
+/// Schemas and their object ids.
+const SCHEMAS: [(&str, i64); 4] = [
+    ("pg_catalog", def::PG_CATALOG),
+    ("public", def::PUBLIC),
+    ("information_schema", def::INFORMATION_SCHEMA),
+    ("atoll", def::ATOLL),
+];
+
+fn schema_oid(name: &str) -> Result<i64> {
+    let plain = last_name(name);
+    SCHEMAS
+        .iter()
+        .find(|(n, _)| *n == plain)
+        .map(|(_, oid)| *oid)
+        .ok_or_else(|| Error::new(ErrorKind::InvalidSchema, format!("schema \"{name}\" does not exist")))
+}
+
+fn schema_name(oid: i64) -> String {
+    SCHEMAS.iter().find(|(_, o)| *o == oid).map_or_else(|| oid.to_string(), |(n, _)| (*n).into())
+}
+
+/// The pair of functions for `::reg…::oid` and `::reg…::text`.
+fn object(
+    oid: &'static str,
+    name: &'static str,
+    find: fn(&str) -> Result<i64>,
+    show: fn(i64) -> String,
+) -> [Scalar; 2] {
+    [
+        Scalar::new(oid, 1..=1, SqlType::Int8, move |_, args| match &args[0] {
+            Value::Text(name) => find(name).map(Value::Int8),
+            oid => Ok(Value::Int8(integer(oid))),
+        }),
+        Scalar::new(name, 1..=1, SqlType::Text, move |_, args| {
+            let oid = match &args[0] {
+                Value::Text(name) => find(name)?,
+                oid => integer(oid),
+            };
+            Ok(Value::Text(show(oid)))
         }),
     ]
 }
@@ -163,7 +340,22 @@ fn plain() -> Vec<Scalar> {
         none("pg_get_function_arguments", 1..=1),
         none("pg_get_function_identity_arguments", 1..=1),
         none("pg_get_statisticsobjdef_columns", 1..=1),
-        none("pg_tablespace_location", 1..=1),
+        Scalar::new("pg_tablespace_location", 1..=1, SqlType::Text, |_, _| Ok(Value::Text(String::new()))),
+        none("pg_get_function_sqlbody", 1..=1),
+        none("pg_get_function_arg_default", 2..=2),
+        none("pg_get_statisticsobjdef", 1..=1),
+        none("pg_get_partition_constraintdef", 1..=1),
+        none("pg_options_to_table", 1..=1),
+        yes("pg_ts_config_is_visible", 1..=1),
+        yes("pg_ts_dict_is_visible", 1..=1),
+        yes("pg_ts_parser_is_visible", 1..=1),
+        yes("pg_ts_template_is_visible", 1..=1),
+        yes("pg_conversion_is_visible", 1..=1),
+        yes("pg_opfamily_is_visible", 1..=1),
+        yes("has_type_privilege", 2..=3),
+        yes("has_language_privilege", 2..=3),
+        yes("has_server_privilege", 2..=3),
+        yes("has_foreign_data_wrapper_privilege", 2..=3),
         zero("pg_my_temp_schema", 0..=0),
         zero("pg_stat_get_numscans", 1..=1),
         zero("pg_relation_filenode", 1..=1),
@@ -176,10 +368,8 @@ fn plain() -> Vec<Scalar> {
         })
         .with_nulls(),
         Scalar::new("atoll_regtype", 1..=1, SqlType::Int8, |_, args| match &args[0] {
-            Value::Text(name) => SqlType::parse(&last_name(name))
-                .map(|t| Value::Int8(i64::from(t.pg_oid())))
-                .ok_or_else(|| Error::new(ErrorKind::UndefinedObject, format!("type \"{name}\" does not exist"))),
-            oid => Ok(Value::Text(if integer(oid) == 0 { "-".into() } else { def::format_type(integer(oid), -1) })),
+            Value::Text(name) => type_oid(name).map(Value::Int8),
+            oid => Ok(Value::Text(type_name(integer(oid)))),
         })
         .returning(regtype),
         Scalar::new("atoll_regproc", 1..=1, SqlType::Int8, |_, args| match &args[0] {
@@ -189,29 +379,19 @@ fn plain() -> Vec<Scalar> {
             oid => Ok(Value::Text(if integer(oid) == 0 { "-".into() } else { integer(oid).to_string() })),
         })
         .returning(regtype),
-        Scalar::new("atoll_regnamespace", 1..=1, SqlType::Int8, |_, args| {
-            const NAMES: [(&str, i64); 4] = [
-                ("pg_catalog", def::PG_CATALOG),
-                ("public", def::PUBLIC),
-                ("information_schema", def::INFORMATION_SCHEMA),
-                ("atoll", def::ATOLL),
-            ];
-            match &args[0] {
-                Value::Text(name) => {
-                    let plain = last_name(name);
-                    NAMES.iter().find(|(n, _)| *n == plain).map(|(_, oid)| Value::Int8(*oid)).ok_or_else(|| {
-                        Error::new(ErrorKind::InvalidSchema, format!("schema \"{name}\" does not exist"))
-                    })
-                }
-                oid => Ok(Value::Text(
-                    NAMES
-                        .iter()
-                        .find(|(_, o)| *o == integer(oid))
-                        .map_or_else(|| integer(oid).to_string(), |(n, _)| (*n).into()),
-                )),
-            }
+        Scalar::new("atoll_regnamespace", 1..=1, SqlType::Int8, |_, args| match &args[0] {
+            Value::Text(name) => schema_oid(name).map(Value::Int8),
+            oid => Ok(Value::Text(schema_name(integer(oid)))),
         })
         .returning(regtype),
+        Scalar::new("to_regtype", 1..=1, SqlType::Int8, |_, args| {
+            Ok(type_oid(text(&args[0])).map_or(Value::Null, Value::Int8))
+        }),
+        Scalar::new("array_lower", 2..=2, SqlType::Int4, |_, args| Ok(bound(args, |_| 1))),
+        Scalar::new("array_upper", 2..=2, SqlType::Int4, |_, args| Ok(bound(args, |n| n))),
+        Scalar::new("like_escape", 2..=2, SqlType::Text, |_, args| like_escape(text(&args[0]), text(&args[1]))),
+        Scalar::new("getdatabaseencoding", 0..=0, SqlType::Text, |_, _| Ok(Value::Text("UTF8".into()))),
+        Scalar::new("has_parameter_privilege", 2..=3, SqlType::Bool, |_, _| Ok(Value::Bool(true))),
         Scalar::new("pg_encoding_to_char", 1..=1, SqlType::Text, |_, args| {
             Ok(Value::Text(if integer(&args[0]) == 6 { "UTF8".into() } else { String::new() }))
         }),
@@ -244,6 +424,40 @@ fn plain() -> Vec<Scalar> {
             }))
         }),
     ]
+}
+
+/// A bound of an array's first dimension: it has no other, and an empty array has none.
+fn bound(args: &[Value], of: fn(usize) -> usize) -> Value {
+    match (&args[0], integer(&args[1])) {
+        (Value::Array(items), 1) if !items.is_empty() => {
+            i32::try_from(of(items.len())).map_or(Value::Null, Value::Int4)
+        }
+        _ => Value::Null,
+    }
+}
+
+/// A pattern whose escape character is another, as one that escapes with the backslash.
+fn like_escape(pattern: &str, escape: &str) -> Result<Value> {
+    let mut chars = escape.chars();
+    let escape = chars.next();
+    if chars.next().is_some() {
+        return Err(Error::new(ErrorKind::InvalidParameterValue, "invalid escape string")
+            .hint("Escape string must be empty or one character."));
+    }
+    let mut made = String::with_capacity(pattern.len());
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        if Some(c) == escape {
+            made.push('\\');
+            made.extend(rest.next());
+        } else {
+            if c == '\\' {
+                made.push('\\');
+            }
+            made.push(c);
+        }
+    }
+    Ok(Value::Text(made))
 }
 
 /// A size as `pg_size_pretty` prints it: the next unit from ten times its size on, rounded half up.

@@ -62,20 +62,17 @@ pub(super) fn functions() -> Vec<Scalar> {
         })
         .with_nulls(),
         Scalar::new("concat", 0..=100, SqlType::Text, |call, args| {
-            Ok(Value::Text(args.iter().zip(call.types).filter(|(v, _)| !v.is_null()).map(|(v, t)| shown(t, v)).collect()))
+            Ok(Value::Text(
+                args.iter().zip(call.types).filter(|(v, _)| !v.is_null()).map(|(v, t)| shown(t, v)).collect(),
+            ))
         })
         .with_nulls(),
         Scalar::new("concat_ws", 1..=100, SqlType::Text, |call, args| {
             if args[0].is_null() {
                 return Ok(Value::Null);
             }
-            let parts: Vec<String> = args
-                .iter()
-                .zip(call.types)
-                .skip(1)
-                .filter(|(v, _)| !v.is_null())
-                .map(|(v, t)| shown(t, v))
-                .collect();
+            let parts: Vec<String> =
+                args.iter().zip(call.types).skip(1).filter(|(v, _)| !v.is_null()).map(|(v, t)| shown(t, v)).collect();
             Ok(Value::Text(parts.join(text(&args[0]))))
         })
         .with_nulls(),
@@ -87,7 +84,10 @@ pub(super) fn functions() -> Vec<Scalar> {
             while let Some(c) = chars.next() {
                 if Some(c) == escape {
                     let Some(next) = chars.next() else {
-                        return Err(Error::new(ErrorKind::InvalidEscapeSequence, "LIKE pattern must not end with escape character"));
+                        return Err(Error::new(
+                            ErrorKind::InvalidEscapeSequence,
+                            "LIKE pattern must not end with escape character",
+                        ));
                     };
                     out.push('\\');
                     out.push(next);
@@ -168,8 +168,11 @@ pub(super) fn functions() -> Vec<Scalar> {
         })
         .returning(|types| match types {
             [SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea] => Ok(SqlType::Int4),
-            [other] => Err(Error::new(ErrorKind::UndefinedFunction, format!("function length({other}) does not exist"))
-                .hint("No function matches the given name and argument types. You might need to add explicit type casts.")),
+            [other] => {
+                Err(Error::new(ErrorKind::UndefinedFunction, format!("function length({other}) does not exist")).hint(
+                    "No function matches the given name and argument types. You might need to add explicit type casts.",
+                ))
+            }
             _ => Err(Error::new(ErrorKind::UndefinedFunction, "function length() does not exist")),
         }),
         bytes("octet_length", 1),
@@ -360,9 +363,7 @@ fn pattern(text: &str, flags: &str) -> Result<regex::Regex> {
             }
         };
     }
-    builder
-        .build()
-        .map_err(|e| Error::new(ErrorKind::InvalidRegex, format!("invalid regular expression: {e}")))
+    builder.build().map_err(|e| Error::new(ErrorKind::InvalidRegex, format!("invalid regular expression: {e}")))
 }
 
 fn substring_type(types: &[SqlType]) -> Result<SqlType> {

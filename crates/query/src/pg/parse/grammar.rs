@@ -72,13 +72,12 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
         (
             "CREATE",
             kind @ ("DATABASE" | "EXTENSION" | "TRIGGER" | "FUNCTION" | "PROCEDURE" | "TYPE" | "DOMAIN" | "RULE"
-            | "POLICY" | "SCHEMA" | "PUBLICATION" | "SUBSCRIPTION" | "AGGREGATE" | "MATERIALIZED" | "FOREIGN"
-            | "SERVER" | "TABLESPACE" | "LANGUAGE" | "CAST" | "COLLATION" | "OPERATOR" | "STATISTICS" | "EVENT"),
+            | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "AGGREGATE" | "MATERIALIZED" | "FOREIGN" | "SERVER"
+            | "TABLESPACE" | "LANGUAGE" | "CAST" | "COLLATION" | "OPERATOR" | "STATISTICS" | "EVENT"),
         ) => {
             let hint = match kind {
                 "TABLESPACE" => ": CREATE SITE makes places for rows",
                 "DATABASE" => ": there is one database, atoll",
-                "SCHEMA" => ": all tables are in the schema public",
                 _ => "",
             };
             refused(format!("CREATE {kind} is not supported{hint}"))

@@ -6,10 +6,11 @@
 mod copy;
 mod grammar;
 mod limits;
+mod spelling;
 mod statement;
 
 pub use grammar::fold;
-
+pub use spelling::Overriding;
 pub use statement::*;
 
 use atoll_model::{Error, ErrorKind, Result};
@@ -56,6 +57,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
     mark_symmetric(&mut tokens);
     let lines = line_starts(sql);
     limits::check(&tokens).map_err(|at| too_complex().position(characters(sql, offset(sql, &lines, at))))?;
+    let overriding = spelling::respell(&mut tokens);
     let mut parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens.clone());
     let mut items = Vec::new();
     loop {
@@ -64,11 +66,22 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         if first.token == Token::EOF {
             return Ok(items);
         }
-        let statement = grammar::statement(&mut parser)
+        let mut statement = grammar::statement(&mut parser)
             .map_err(|e| syntax_error(sql, &lines, &tokens, &e, &parser.peek_token()))?;
         let next = parser.peek_token();
         if !matches!(next.token, Token::EOF | Token::SemiColon) {
             return Err(near(sql, &lines, &next));
+        }
+        let here = |at: Location| at > first.span.start && (next.token == Token::EOF || at < next.span.start);
+        for (at, kind) in overriding.iter().filter(|(at, _)| here(*at)) {
+            let marked = match &mut statement {
+                Statement::Sql(ast) => kind.mark(ast),
+                _ => false,
+            };
+            if !marked {
+                let at = characters(sql, offset(sql, &lines, *at));
+                return Err(Error::new(ErrorKind::Syntax, "syntax error at or near \"OVERRIDING\"").position(at));
+            }
         }
         let start = offset(sql, &lines, first.span.start);
         let end = match next.token {
@@ -102,9 +115,7 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
 /// `BETWEEN SYMMETRIC a AND b`, which sqlparser does not know, as `BETWEEN !! a AND b`: a prefix operator that it knows and that
 /// PostgreSQL dropped in version 14. `rewrite` takes it away again; as an operator of its own it is refused by the planner.
 fn mark_symmetric(tokens: &mut [TokenWithSpan]) {
-    let is = |token: &Token, word: &str| {
-        matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
-    };
+    let is = |token: &Token, word: &str| matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
     let mut after_between = false;
     for token in tokens {
         if matches!(token.token, Token::Whitespace(_)) {

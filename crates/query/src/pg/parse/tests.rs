@@ -107,7 +107,7 @@ fn errors_as_postgresql_words_them() {
     for sql in ["'", "\"", "$$", "/* open", "SELECT 'a", "(((((", "CREATE TABLE t (", "CREATE TABLE t", "DROP"] {
         assert_eq!(error(sql).0, ErrorKind::Syntax, "{sql}");
     }
-    assert_eq!(error("CREATE SCHEMA s").0, ErrorKind::NotSupported);
+    assert_eq!(error("CREATE EXTENSION s").0, ErrorKind::NotSupported);
 }
 
 #[test]
@@ -123,6 +123,43 @@ fn limits_hold() {
     }
     one(&format!("SELECT 1 IN ({})", vec!["1"; 20_000].join(", ")));
     one(&format!("SELECT 1 WHERE {}", vec!["a = 1"; 500].join(" OR ")));
+}
+
+#[test]
+fn spellings_that_sqlparser_lacks() {
+    let written = |sql: &str| match &parse(sql).expect(sql)[0].statement {
+        Statement::Sql(ast) => ast.to_string(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(written("SELECT 1 FROM t FOR NO KEY UPDATE"), "SELECT 1 FROM t FOR UPDATE");
+    assert_eq!(written("SELECT 1 FROM t FOR KEY SHARE"), "SELECT 1 FROM t FOR SHARE");
+    assert_eq!(
+        written(
+            "SELECT 1 FROM a, b WHERE x IN (SELECT 1 FROM c FOR UPDATE OF c SKIP LOCKED LIMIT (1)) FOR SHARE OF a, b"
+        ),
+        "SELECT 1 FROM a, b WHERE x IN (SELECT 1 FROM c LIMIT (1) FOR UPDATE OF c SKIP LOCKED) FOR SHARE OF a FOR SHARE OF b"
+    );
+    assert_eq!(written("SELECT substring('abc' from 1 for 2)"), "SELECT SUBSTRING('abc' FROM 1 FOR 2)");
+    assert_eq!(written("FETCH c"), written("FETCH NEXT FROM c"));
+    assert_eq!(written("FETCH 3 c"), written("FETCH 3 FROM c"));
+    assert_eq!(
+        written("CREATE SEQUENCE s NO CYCLE START WITH -5 CACHE 2 INCREMENT BY -1 MINVALUE -10"),
+        written("CREATE SEQUENCE s INCREMENT BY -1 MINVALUE -10 START WITH -5 CACHE 2 NO CYCLE")
+    );
+    parse("CREATE TABLE t (a int GENERATED ALWAYS AS IDENTITY (START 5 INCREMENT 2))").expect("an identity");
+    let items = parse("INSERT INTO t VALUES (1); INSERT INTO t OVERRIDING USER VALUE VALUES (1)").expect("inserts");
+    let found: Vec<_> = items
+        .iter()
+        .map(|i| match &i.statement {
+            Statement::Sql(ast) => match ast.as_ref() {
+                datafusion::sql::sqlparser::ast::Statement::Insert(insert) => Overriding::of(insert),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    assert_eq!(found, [None, Some(Overriding::User)]);
+    assert_eq!(error("SELECT OVERRIDING SYSTEM VALUE 1").0, ErrorKind::Syntax);
 }
 
 #[test]

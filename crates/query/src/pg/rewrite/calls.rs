@@ -6,8 +6,8 @@
 use super::{call, strip, strip_argument, unqualify};
 use atoll_model::Result;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Value, WindowFrameBound,
-    WindowType,
+    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, Value, WindowFrameBound, WindowType,
 };
 
 /// Expressions that stand for calls.
@@ -36,8 +36,7 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
                 _ => "\\".to_owned(),
             };
             let pattern = std::mem::replace(pattern.as_mut(), super::null());
-            let pattern =
-                call("atoll_similar_pattern", vec![pattern, Expr::value(Value::SingleQuotedString(escape))]);
+            let pattern = call("atoll_similar_pattern", vec![pattern, Expr::value(Value::SingleQuotedString(escape))]);
             let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
             let left = std::mem::replace(inner, Box::new(super::null()));
             *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op, right: Box::new(pattern) }));

@@ -63,9 +63,7 @@ pub fn select(select: &mut Select) -> Result<()> {
             let names: Vec<String> =
                 columns.iter().filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(folded)).collect();
             for name in &names {
-                let qualified = |table: Ident| {
-                    Expr::CompoundIdentifier(vec![table, Ident::with_quote('"', name)])
-                };
+                let qualified = |table: Ident| Expr::CompoundIdentifier(vec![table, Ident::with_quote('"', name)]);
                 if side != Side::Left {
                     let unknown = || {
                         Error::unsupported("RIGHT and FULL JOIN … USING over more than two tables")

@@ -3,6 +3,7 @@
 //! Invariant: a rewriting keeps the meaning; what has no equivalent is left for the planner to refuse. Literals that small integers
 //! fit in become `int4`, as in PostgreSQL, except where a number is a position or a count (ORDER BY 1, LIMIT 5, ROWS 2 PRECEDING).
 
+use super::introspect;
 use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
@@ -86,6 +87,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        introspect::expression(expr);
         if let Err(error) = calls::expression(expr) {
             return ControlFlow::Break(error);
         }
@@ -183,6 +185,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        introspect::table_factor(factor);
         match factor {
             TableFactor::Table { name, args: Some(args), .. } => {
                 unqualify(name);
@@ -299,7 +302,8 @@ fn strip_argument(arg: &mut FunctionArg) {
     }
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+/// A call of a function.
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))]),
         uses_odbc_syntax: false,

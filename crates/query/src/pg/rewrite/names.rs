@@ -60,10 +60,7 @@ pub fn inputs_in_order_by(query: &Query) -> Vec<String> {
 /// tables; a computed column of such a name gets a suffix, so that it is out of their way.
 pub fn select(select: &mut Select, top: bool, inputs: &[String]) {
     let wild = top
-        && select
-            .projection
-            .iter()
-            .any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+        && select.projection.iter().any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let names: Vec<Option<String>> = select
         .projection
         .iter()

@@ -6,8 +6,8 @@ use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr, Statement as Ast, TableAlias,
-    TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    BinaryOperator, DataType, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem,
+    SetExpr, Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
 };
 
 /// FETCH FIRST is LIMIT.
@@ -22,7 +22,9 @@ pub fn query(query: &mut Query) -> Result<()> {
     let count = fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".into(), false)));
     match &mut query.limit_clause {
         Some(LimitClause::LimitOffset { limit, .. }) if limit.is_none() => *limit = Some(count),
-        None => query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: vec![] }),
+        None => {
+            query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: vec![] })
+        }
         Some(_) => return Err(Error::new(ErrorKind::Syntax, "multiple LIMIT clauses are not allowed")),
     }
     Ok(())
@@ -368,8 +370,12 @@ fn narrow_series(factor: &mut TableFactor, function: &str) -> Result<()> {
         format!("SELECT unnest(atoll_series({shown})) AS {column}")
     };
     let alias = TableAlias { columns: vec![], ..alias.clone() };
-    *factor =
-        TableFactor::Derived { lateral: false, subquery: Box::new(parse_query(&sql)?), alias: Some(alias), sample: None };
+    *factor = TableFactor::Derived {
+        lateral: false,
+        subquery: Box::new(parse_query(&sql)?),
+        alias: Some(alias),
+        sample: None,
+    };
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use super::shapes::parse_query;
 use super::{binary, call, nested, null};
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator as Op, Expr, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator, Value,
-    VisitMut, VisitorMut, visit_expressions,
+    BinaryOperator as Op, Expr, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator,
+    Value, VisitMut, VisitorMut, visit_expressions,
 };
 use std::ops::ControlFlow;
 
@@ -60,10 +60,7 @@ fn condition(expr: &mut Expr) -> Result<()> {
             let list = columns.join(", ");
             let conditions: Vec<String> =
                 columns.iter().zip(items).map(|(c, item)| format!("\"the row\".{c} = ({item})")).collect();
-            let sql = format!(
-                "SELECT 1 FROM ({subquery}) AS \"the row\" ({list}) WHERE {}",
-                conditions.join(" AND ")
-            );
+            let sql = format!("SELECT 1 FROM ({subquery}) AS \"the row\" ({list}) WHERE {}", conditions.join(" AND "));
             *expr = Expr::Exists { subquery: Box::new(parse_query(&sql)?), negated: false };
             Ok(())
         }
@@ -172,13 +169,11 @@ fn simple(query: &Query) -> Option<&Select> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
     let calls = select.projection.iter().any(|item| match item {
-        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => {
-            visit_expressions(e, |e| match e {
-                Expr::Function(_) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            })
-            .is_break()
-        }
+        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => visit_expressions(e, |e| match e {
+            Expr::Function(_) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        })
+        .is_break(),
         _ => false,
     });
     let plain = query.with.is_none()
@@ -226,15 +221,13 @@ fn compared(left: &Expr, op: &Op, query: &Query, any: bool) -> Result<Expr> {
     let (least, greatest) = ("min(\"a value\")", "max(\"a value\")");
     let decided = match (op, any) {
         (Op::Eq, true) => {
-            let found = format!(
-                "SELECT count(*) FROM ({query}) AS \"the values\" (\"a value\") WHERE \"a value\" = ({left})"
-            );
+            let found =
+                format!("SELECT count(*) FROM ({query}) AS \"the values\" (\"a value\") WHERE \"a value\" = ({left})");
             binary(scalar(&found)?, Op::Gt, number(0))
         }
         (Op::NotEq, false) => {
-            let found = format!(
-                "SELECT count(*) FROM ({query}) AS \"the values\" (\"a value\") WHERE \"a value\" = ({left})"
-            );
+            let found =
+                format!("SELECT count(*) FROM ({query}) AS \"the values\" (\"a value\") WHERE \"a value\" = ({left})");
             binary(scalar(&found)?, Op::Eq, number(0))
         }
         (Op::Eq, false) => binary(against(least)?, Op::And, against(greatest)?),
@@ -281,7 +274,8 @@ fn array(query: &Query) -> Result<Expr> {
             };
             let order = order.to_string();
             let order = order.trim_start_matches("ORDER BY ");
-            let order = if order.starts_with('1') { order.replacen('1', &format!("({item})"), 1) } else { order.to_owned() };
+            let order =
+                if order.starts_with('1') { order.replacen('1', &format!("({item})"), 1) } else { order.to_owned() };
             let mut bare = select.clone();
             let made = parse_query(&format!("SELECT array_agg({item} ORDER BY {order})"))?;
             if let SetExpr::Select(made) = *made.body {
