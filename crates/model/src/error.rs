@@ -219,6 +219,7 @@ struct Inner {
     constraint: Option<String>,
     table: Option<String>,
     outcome: Outcome,
+    no_effect: bool,
 }
 
 impl Error {
@@ -233,6 +234,7 @@ impl Error {
             constraint: None,
             table: None,
             outcome: Outcome::Determinate,
+            no_effect: false,
         }))
     }
     /// Shorthand for [`ErrorKind::NotSupported`].
@@ -272,6 +274,15 @@ impl Error {
     pub fn indeterminate(mut self) -> Self {
         self.0.outcome = Outcome::Indeterminate;
         self
+    }
+    /// Marks it as met before the statement did anything: the statement may run again in the same transaction.
+    pub fn before_any_effect(mut self) -> Self {
+        self.0.no_effect = true;
+        self
+    }
+    /// Whether the statement had done nothing yet.
+    pub fn is_before_any_effect(&self) -> bool {
+        self.0.no_effect
     }
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {

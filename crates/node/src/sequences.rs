@@ -64,9 +64,10 @@ impl Sequences {
         let found = self.counters.read().get(&sequence.id).map(|(_, c)| c.clone());
         let position = match found {
             Some(counter) => {
-                let counter = counter.lock().await;
-                // Values may be given between this write and the commit: leave room for them.
-                Position { next: ahead(sequence, counter.position.next, LAST_LEASE), ..counter.position }
+                let mut counter = counter.lock().await;
+                // The first lease comes with the creation; what is left of it is given back at an orderly end.
+                counter.leased = FIRST_LEASE;
+                Position { next: ahead(sequence, counter.position.next, FIRST_LEASE), ..counter.position }
             }
             None => Position { next: Some(sequence.start), last: None },
         };

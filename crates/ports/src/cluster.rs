@@ -111,7 +111,8 @@ pub trait Transaction: Send + Sync {
     /// Locks a table as a whole.
     ///
     /// # Errors
-    /// `LockTimeout`, `Deadlock`; `SerializationFailure` when the definition has changed since the statement began.
+    /// `LockTimeout`, `Deadlock`; `SerializationFailure`, marked as before any effect, when the definition has changed since the
+    /// statement began. The lock is held then, so after another `begin_statement` the definition is the one that stays.
     async fn lock_table(&self, table: &Arc<Table>, lock: TableLock) -> Result<()>;
 
     /// The row with this key (values of `Table::key`, in its order) in one fragment.

@@ -149,7 +149,7 @@ impl Transaction for Txn {
 
     async fn lock_table(&self, table: &Arc<Table>, lock: TableLock) -> Result<()> {
         self.hold(table.id, lock).await?;
-        self.check_current(table)
+        self.check_current(table).map_err(Error::before_any_effect)
     }
 
     async fn get(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {

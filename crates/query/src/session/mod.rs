@@ -29,7 +29,7 @@ use atoll_ports::cluster::Transaction;
 use atoll_ports::session::{
     BatchStream, Canceller, Execution, Notice, Parsed, Prepared, ResultColumn, Session, TransactionStatus,
 };
-use atoll_ports::site::BranchOptions;
+use atoll_ports::site::{BranchOptions, Isolation};
 use bound::{Bound, Kind};
 use context::{SequenceValues, StatementContext};
 use datafusion::sql::sqlparser::ast::Statement as Ast;
@@ -169,30 +169,53 @@ impl SqlSession {
         self.keep_cursors().await?;
         let txn = self.transaction()?;
         txn.begin_statement().await?;
+        let mut attempt = 0;
+        loop {
+            let done = self.run_bound(&txn, &bound, prepared, &params).await;
+            // DDL came between the statement's beginning and its lock on the table, which it now has.
+            match done {
+                Err(e) if e.is_before_any_effect() && attempt < MAX_ATTEMPTS && may_begin_anew(&txn, &bound) => {
+                    attempt += 1;
+                    txn.begin_statement().await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn run_bound(
+        &mut self,
+        txn: &Arc<dyn Transaction>,
+        bound: &Arc<Bound>,
+        prepared: &Arc<Prepared>,
+        params: &[Value],
+    ) -> Result<Execution> {
         match &bound.kind {
-            Kind::Query => self.query(&txn, &bound, prepared, params).await,
-            Kind::Keyed(plan) => match keyed::run(plan, &txn, &bound.param_types, &params).await? {
+            Kind::Query => self.query(txn, bound, prepared, params.to_vec()).await,
+            Kind::Keyed(plan) => match keyed::run(plan, txn, &bound.param_types, params).await? {
                 Some(done) => Ok(done),
                 // The catalog has moved on: bind again.
                 None => {
-                    let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(&bound)).await?;
-                    let again =
+                    let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
+                    same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
+                    let bound =
                         again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
-                    match &again.kind {
+                    match &bound.kind {
                         Kind::Keyed(plan) => {
-                            keyed::run(plan, &txn, &again.param_types, &params).await?.ok_or_else(|| {
+                            keyed::run(plan, txn, &bound.param_types, params).await?.ok_or_else(|| {
                                 Error::new(ErrorKind::SerializationFailure, "the table's definition keeps changing")
+                                    .before_any_effect()
                             })
                         }
-                        Kind::Query => self.query(&txn, &again, prepared, params).await,
-                        _ => self.change(&txn, &again, params).await,
+                        Kind::Query => self.query(txn, &bound, prepared, params.to_vec()).await,
+                        _ => self.change(txn, &bound, prepared, params.to_vec()).await,
                     }
                 }
             },
-            Kind::Change => self.change(&txn, &bound, params).await,
-            Kind::Explain { .. } => self.explain(&txn, &bound, params).await,
-            Kind::Copy => self.copy(&txn, &bound, params).await,
-            Kind::Ddl => self.define(&txn, &bound, params).await,
+            Kind::Change => self.change(txn, bound, prepared, params.to_vec()).await,
+            Kind::Explain { .. } => self.explain(txn, bound, params.to_vec()).await,
+            Kind::Copy => self.copy(txn, bound, params.to_vec()).await,
+            Kind::Ddl => self.define(txn, bound, params.to_vec()).await,
             Kind::Control => Err(Error::internal("a control statement was not run")),
         }
     }
@@ -222,11 +245,8 @@ impl SqlSession {
             bound.plan(&cx).await?
         };
         let (schema, stream) = cx.execute(&plan).await?;
-        let columns = if prepared.columns.len() == schema.fields().len() {
-            prepared.columns.clone()
-        } else {
-            bound::columns_of(&schema)?
-        };
+        same_columns(prepared, context::types_of(&schema)?.iter())?;
+        let columns = prepared.columns.clone();
         Ok(Execution::Batches { columns, schema, stream: self.guard(stream), tag: "SELECT" })
     }
 
@@ -257,6 +277,7 @@ impl SqlSession {
         &mut self,
         txn: &Arc<dyn Transaction>,
         bound: &Arc<Bound>,
+        prepared: &Prepared,
         params: Vec<Value>,
     ) -> Result<Execution> {
         let cx = self.context(txn, bound, params)?;
@@ -273,7 +294,10 @@ impl SqlSession {
         }
         let (tag, changed) = dml::run(&cx, &ast).await?;
         Ok(match changed.returned {
-            Some((columns, rows)) => Execution::Rows { columns, rows, tag },
+            Some((columns, rows)) => {
+                same_columns(prepared, columns.iter().map(|c| &c.ty))?;
+                Execution::Rows { columns, rows, tag }
+            }
             None => Execution::Done { tag, rows: Some(changed.rows) },
         })
     }
@@ -301,6 +325,30 @@ impl SqlSession {
         }
         Ok(prepared)
     }
+}
+
+/// How often a statement begins anew because of DDL.
+const MAX_ATTEMPTS: u32 = 10;
+
+/// Whether a statement that has done nothing yet may look at a newer catalog. A WITH may have changed rows in another part.
+fn may_begin_anew(txn: &Arc<dyn Transaction>, bound: &Bound) -> bool {
+    let one = match (&bound.kind, bound.statement.as_ref()) {
+        (Kind::Keyed(_) | Kind::Copy, _) => true,
+        (Kind::Change, Statement::Sql(ast)) => !matches!(ast.as_ref(), Ast::Query(_)),
+        _ => false,
+    };
+    one && txn.options().isolation == Isolation::ReadCommitted
+}
+
+/// A client that was told of a result's columns gets these, or an error, as from PostgreSQL.
+fn same_columns<'t>(prepared: &Prepared, types: impl ExactSizeIterator<Item = &'t SqlType>) -> Result<()> {
+    let same = prepared.columns.len() == types.len()
+        && prepared.columns.iter().zip(types).all(|(a, ty)| a.ty.pg_oid() == ty.pg_oid());
+    if same {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotSupported, "cached plan must not change result type")
+        .hint("The tables have changed since the statement was prepared: prepare it again."))
 }
 
 fn declared(bound: &Bound) -> Vec<Option<SqlType>> {
