@@ -96,9 +96,13 @@ struct ConfigArgs {
     serve: serve_args::ServeArgs,
 }
 
+/// Bytes of stack of each thread: statements may be nested as deep as the parser's limits say, and planning recurses several frames
+/// for each level. Memory is taken only as far as it is used.
+const STACK: usize = 32 << 20;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             term::fail(format_args!("cannot start the runtime: {error}"));

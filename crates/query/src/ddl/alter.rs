@@ -135,7 +135,7 @@ impl Binder<'_> {
             _ => None,
         });
         if let Some(expr) = default {
-            if expression::volatile(self.state, expr) {
+            if expression::volatile(self.state, expr) || expression::asks_session(self.state, expr) {
                 bound.steps.push(
                     self.is_empty(
                         table,

@@ -208,11 +208,7 @@ impl Binder<'_> {
         let source = self.catalog.table(&like.table).ok_or_else(|| undefined_table(&like.table))?;
         for column in source.columns.iter().filter(|c| !c.hidden) {
             let mut made = plain_column(column.name.clone(), column.ty.clone());
-            made.not_null = column.not_null
-                && (source.primary_key.is_none()
-                    || like.indexes
-                    || !source.key.contains(&column.id)
-                    || column.not_null);
+            made.not_null = column.not_null;
             if like.defaults {
                 made.default = column.default.clone();
             }

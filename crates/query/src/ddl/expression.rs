@@ -67,7 +67,7 @@ impl Binder<'_> {
                 ));
             }
         }
-        if !volatile(self.state, expr) {
+        if !volatile(self.state, expr) && !asks_session(self.state, expr) {
             // A default that cannot become a value of the column is refused now rather than at the first INSERT.
             constant(self.state, expr, ty)?;
         }
@@ -87,6 +87,11 @@ pub(super) fn volatile(state: &SessionState, expr: &ast::Expr) -> bool {
         });
         found
     })
+}
+
+/// Whether an expression's value depends on who evaluates it and when (`now()`, `current_setting(…)`).
+pub(super) fn asks_session(state: &SessionState, expr: &ast::Expr) -> bool {
+    plan(state, expr, &DFSchema::empty()).is_ok_and(|planned| crate::pg::expression_asks_session(&planned))
 }
 
 fn plan(state: &SessionState, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {

@@ -17,7 +17,7 @@ mod sequence;
 mod types;
 
 pub use create::columns_from_schema;
-pub use expression::{columns_of, constant};
+pub use expression::columns_of;
 pub use types::sql_type;
 
 use crate::pg::parse::{RoleAttributes, Statement, fold};

@@ -30,6 +30,7 @@ pub(crate) struct Returning {
 /// Begins the name of the column that marks the end of a wildcard's columns.
 const END: &str = "returned end ";
 
+#[allow(clippy::large_enum_variant, reason = "a few of them per statement")]
 enum Item {
     /// The columns of the table itself.
     Own,

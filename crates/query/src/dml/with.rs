@@ -188,9 +188,10 @@ fn add_read(catalog: &Catalog, query: &Query, seen: &mut BTreeSet<RelationId>) {
     let mut todo = vec![];
     let mut add = |name: &ObjectName| {
         if let Ok(name) = crate::session::names::relation(name) {
-            match catalog.names.get(&name) {
-                Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id)) => todo.push(*id),
-                _ => {}
+            if let Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id)) =
+                catalog.names.get(&name)
+            {
+                todo.push(*id);
             }
         }
     };

@@ -13,18 +13,10 @@ pub(crate) mod unknown;
 pub use catalogs::schemas;
 pub use functions::{SessionAccess, SessionHooks, expression_asks_session, operators, plan_asks_session, register};
 pub(crate) use functions::{VECTOR, VectorArrays};
-pub use parse::{CreateTable, Statement};
+pub use parse::Statement;
 
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast;
-
-/// Splits a text into statements, each with its own text.
-///
-/// # Errors
-/// See [`parse::parse`].
-pub fn parse(sql: &str) -> Result<Vec<(String, Statement)>> {
-    Ok(parse::parse(sql)?.into_iter().map(|item| (sql[item.text].to_string(), item.statement)).collect())
-}
 
 /// Parses the text of one statement that sqlparser reads.
 ///

@@ -140,6 +140,7 @@ fn common<'a>(exprs: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Optio
         .filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json))
 }
 
+#[allow(clippy::boxed_local, reason = "what it is given and gives back lies in a box")]
 fn resolve_box(expr: Box<Expr>, ty: &SqlType) -> Result<Box<Expr>> {
     resolve(*expr, ty).map(Box::new)
 }

@@ -47,8 +47,14 @@ impl ExplainOptions {
     ) -> Result<Self> {
         let mut out = ExplainOptions { analyze, verbose, costs: true, timing: true, summary: true, json: false };
         let set_format = |name: &str, out: &mut ExplainOptions| match name.to_ascii_lowercase().as_str() {
-            "text" => Ok(out.json = false),
-            "json" => Ok(out.json = true),
+            "text" => {
+                out.json = false;
+                Ok(())
+            }
+            "json" => {
+                out.json = true;
+                Ok(())
+            }
             other => Err(Error::unsupported(format!("EXPLAIN in the format {other}"))
                 .hint("FORMAT TEXT and FORMAT JSON are there.")),
         };

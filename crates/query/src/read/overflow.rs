@@ -133,16 +133,6 @@ impl Checked {
     }
 }
 
-/// The operator that a checked function stands for: for showing a plan as SQL.
-pub(crate) fn operator_of(function: &ScalarFunction) -> Option<Operator> {
-    [&PLUS, &MINUS, &TIMES, &OVER].into_iter().find(|f| f.name() == function.func.name()).map(|f| match f.name() {
-        "int_add" => Operator::Plus,
-        "int_sub" => Operator::Minus,
-        "float_div" => Operator::Divide,
-        _ => Operator::Multiply,
-    })
-}
-
 /// The rule.
 #[derive(Debug)]
 pub(crate) struct CheckedArithmetic;

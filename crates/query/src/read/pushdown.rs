@@ -13,7 +13,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::physical_plan::{ExecutionPlan, with_new_children_if_necessary};
+use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl NamedPushdown {
         }
         let children = plan.children().into_iter().map(|child| self.push(child.clone(), config));
         let children = children.collect::<Result<Vec<_>>>()?;
-        with_new_children_if_necessary(plan, children)
+        replace_children_if_necessary(plan, children)
     }
 }
 

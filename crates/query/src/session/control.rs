@@ -69,6 +69,18 @@ fn setting_name(variable: &[Ident]) -> String {
 }
 
 impl SqlSession {
+    /// # Errors
+    /// `UndefinedTable` for the first table that there is not.
+    fn known_tables(&self, tables: &[String]) -> Result<()> {
+        let catalog = self.catalog();
+        match tables.iter().find(|name| !catalog.names.contains_key(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist")))
+            }
+        }
+    }
+
     /// Runs a control statement; `None`: it is none.
     pub(super) async fn control(&mut self, bound: &Bound, values: &[Value]) -> Result<Option<Execution>> {
         let done = |tag| Ok(Some(Execution::Done { tag, rows: None }));
@@ -79,8 +91,8 @@ impl SqlSession {
                 // Old versions are collected by the store as it goes, statistics are kept with every commit, and every commit
                 // is durable: nothing is left to be done, and the answer says so.
                 return match other {
-                    Statement::Vacuum { .. } => done("VACUUM"),
-                    Statement::Analyze { .. } => done("ANALYZE"),
+                    Statement::Vacuum { tables, .. } => self.known_tables(tables).and_then(|()| done("VACUUM")),
+                    Statement::Analyze { tables } => self.known_tables(tables).and_then(|()| done("ANALYZE")),
                     _ => done("CHECKPOINT"),
                 };
             }
@@ -232,7 +244,7 @@ impl SqlSession {
                 CloseCursor::Specific { name } => self.close(Some(name)).map(Some),
             },
             Ast::Lock(lock) => self.lock_tables(lock).await.map(Some),
-            other => Err(Error::unsupported(format!("{}", first_words(other)))
+            other => Err(Error::unsupported(first_words(other).to_string())
                 .hint("There are no notifications between sessions.")),
         }
     }

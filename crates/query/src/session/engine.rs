@@ -31,6 +31,9 @@ pub struct EngineOptions {
     pub read: read::EngineOptions,
 }
 
+/// Catalog's address, visibility of hidden columns, user.
+type StateKey = (usize, bool, String);
+
 /// What sessions share.
 pub(crate) struct Shared {
     pub(super) cluster: Arc<dyn Cluster>,
@@ -38,7 +41,7 @@ pub(crate) struct Shared {
     pub(super) plans: Plans,
     options: EngineOptions,
     /// Planner states by catalog (its address, kept alive in the value), visibility of hidden columns, and user.
-    states: moka::sync::Cache<(usize, bool, String), (Arc<Catalog>, Arc<SessionState>)>,
+    states: moka::sync::Cache<StateKey, (Arc<Catalog>, Arc<SessionState>)>,
 }
 
 impl Shared {

@@ -213,7 +213,7 @@ impl SqlSession {
                 }
             },
             Kind::Change => self.change(txn, bound, prepared, params.to_vec()).await,
-            Kind::Explain { .. } => self.explain(txn, bound, params.to_vec()).await,
+            Kind::Explain => self.explain(txn, bound, params.to_vec()).await,
             Kind::Copy => self.copy(txn, bound, params.to_vec()).await,
             Kind::Ddl => self.define(txn, bound, params.to_vec()).await,
             Kind::Control => Err(Error::internal("a control statement was not run")),

@@ -50,11 +50,6 @@ impl Definition {
         self.views = true;
         self
     }
-
-    /// Its columns.
-    pub fn columns(&self) -> &[(&'static str, SqlType)] {
-        &self.columns
-    }
 }
 
 /// A table with columns written as `name:type`, the type being one letter: o object id, t text, i int4, s int2, l int8, b boolean,

@@ -264,7 +264,7 @@ pub fn read_moment(input: &str, pattern: &str) -> Result<i64> {
                 // Separators match any separator, and blanks may stand anywhere.
                 for c in text.chars() {
                     if let Some(next) = rest.chars().next()
-                        && (next == c || (!c.is_alphanumeric() && !next.is_alphanumeric() && next != '-') || c == next)
+                        && (next == c || (!c.is_alphanumeric() && !next.is_alphanumeric() && next != '-'))
                     {
                         rest = &rest[next.len_utf8()..];
                     }
@@ -443,9 +443,7 @@ pub fn write_number(number: &str, pattern: &str) -> Result<String> {
                     Some('#')
                 } else if from_right <= int.len() {
                     int.chars().nth(int.len() - from_right)
-                } else if zero_at.is_some_and(|z| place >= z) {
-                    Some('0')
-                } else if place + 1 == whole && int.is_empty() && places == 0 {
+                } else if zero_at.is_some_and(|z| place >= z) || (place + 1 == whole && int.is_empty() && places == 0) {
                     Some('0')
                 } else {
                     None

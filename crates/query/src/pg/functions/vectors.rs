@@ -192,7 +192,7 @@ impl AnalyzerRule for VectorArrays {
                 let name = names.save(&expr);
                 let rewritten = expr.transform_up(|e| match e {
                     Expr::ScalarFunction(f)
-                        if f.name() == "array_element" && f.args.first().is_some_and(|a| vector(a)) =>
+                        if f.name() == "array_element" && f.args.first().is_some_and(&vector) =>
                     {
                         Ok(Transformed::yes(call(&ELEMENT, f.args)))
                     }

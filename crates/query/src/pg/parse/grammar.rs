@@ -476,13 +476,12 @@ fn table_list(p: &mut Parser<'_>) -> Parsed<Vec<String>> {
 
 fn vacuum(p: &mut Parser<'_>) -> Parsed<Statement> {
     skip(p, 1);
-    let mut analyze = false;
     if p.peek_token().token == Token::LParen {
-        analyze = parenthesised_words(p)?.iter().any(|w| w == "analyze");
+        parenthesised_words(p)?;
     }
     while eat(p, "FULL") || eat(p, "FREEZE") || eat(p, "VERBOSE") {}
-    analyze |= eat(p, "ANALYZE");
-    Ok(Statement::Vacuum { tables: table_list(p)?, analyze })
+    eat(p, "ANALYZE");
+    Ok(Statement::Vacuum { tables: table_list(p)? })
 }
 
 fn alter_sequence(p: &mut Parser<'_>) -> Parsed<Statement> {

@@ -59,8 +59,6 @@ pub enum Statement {
     Vacuum {
         /// The tables; empty: all.
         tables: Vec<String>,
-        /// ANALYZE as well.
-        analyze: bool,
     },
     /// ANALYZE
     Analyze {
@@ -172,6 +170,7 @@ pub enum Bounds {
 
 /// One column's part of FROM or TO.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a few of them per statement")]
 pub enum Bound {
     /// MINVALUE
     Min,

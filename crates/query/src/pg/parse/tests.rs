@@ -72,9 +72,9 @@ fn roles_and_maintenance() {
         one("ALTER ROLE ann PASSWORD NULL"),
         Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }
     ));
-    assert!(matches!(one("VACUUM (FULL, ANALYZE) t"), Statement::Vacuum { tables, analyze: true } if tables == ["t"]));
+    assert!(matches!(one("VACUUM (FULL, ANALYZE) t"), Statement::Vacuum { tables } if tables == ["t"]));
     assert!(
-        matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables, analyze: true } if tables.len() == 1)
+        matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables } if tables.len() == 1)
     );
     assert!(matches!(one("ANALYZE"), Statement::Analyze { tables } if tables.is_empty()));
     assert!(matches!(one("CHECKPOINT"), Statement::Checkpoint));

@@ -126,9 +126,9 @@ pub fn function(function: &mut Function) {
     if let Some(renamed) = renamed {
         function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(renamed))]);
     }
-    if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
-        if let Some(frame) = &mut spec.window_frame {
-            let mut bound = |b: &mut WindowFrameBound| {
+    if let Some(WindowType::WindowSpec(spec)) = &mut function.over
+        && let Some(frame) = &mut spec.window_frame {
+            let bound = |b: &mut WindowFrameBound| {
                 if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = b {
                     strip(e);
                 }
@@ -138,7 +138,6 @@ pub fn function(function: &mut Function) {
                 bound(end);
             }
         }
-    }
     // The second argument of these decides the type of the result.
     if matches!(name.as_str(), "round" | "trunc")
         && let FunctionArguments::List(list) = &mut function.args
@@ -147,11 +146,9 @@ pub fn function(function: &mut Function) {
         strip_argument(places);
     }
     // Offsets and bucket counts must stay literals until the physical plan.
-    if function.over.is_some()
-        || matches!(name.as_str(), "nth_value" | "generate_series" | "percentile_cont" | "percentile_disc")
-    {
-        if let FunctionArguments::List(list) = &mut function.args {
+    if (function.over.is_some()
+        || matches!(name.as_str(), "nth_value" | "generate_series" | "percentile_cont" | "percentile_disc"))
+        && let FunctionArguments::List(list) = &mut function.args {
             list.args.iter_mut().for_each(strip_argument);
         }
-    }
 }

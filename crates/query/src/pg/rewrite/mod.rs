@@ -94,6 +94,12 @@ impl VisitorMut for Rewriter {
         match expr {
             Expr::Value(value) => {
                 if let Value::Number(text, _) = &value.value
+                    && beyond_decimals(text)
+                {
+                    // PostgreSQL's numeric would hold it; floating point is the nearest that can.
+                    let text = Expr::Value(Value::SingleQuotedString(text.clone()).into());
+                    *expr = cast(text, DataType::Float8);
+                } else if let Value::Number(text, _) = &value.value
                     && text.parse::<i32>().is_ok()
                 {
                     let inner = std::mem::replace(expr, null());
@@ -408,4 +414,12 @@ fn cast_type(ty: &DataType) -> Option<DataType> {
         }
         _ => return None,
     })
+}
+
+/// Whether a number with an exponent has digits where a decimal has no place for them.
+fn beyond_decimals(number: &str) -> bool {
+    number
+        .split_once(['e', 'E'])
+        .and_then(|(_, exponent)| exponent.parse::<i32>().ok())
+        .is_some_and(|exponent| !(-30..=30).contains(&exponent))
 }

@@ -99,7 +99,7 @@ pub fn select(select: &mut Select, top: bool, inputs: &[String]) {
             SelectItem::UnnamedExpr(expr) => {
                 let plain = is_column(expr);
                 // `SELECT a.id, b.id`: told apart by the tables.
-                if plain && (unique && !wild || (top && !wild && distinct(&texts, &twins))) {
+                if plain && !wild && (unique || (top && distinct(&texts, &twins))) {
                     continue;
                 }
                 *item = SelectItem::ExprWithAlias { expr: take(expr), alias: ident };
