@@ -10,7 +10,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, Union};
+use datafusion::logical_expr::{Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, Union, Unnest};
 use datafusion::optimizer::AnalyzerRule;
 use std::sync::Arc;
 
@@ -104,6 +104,9 @@ impl AnalyzerRule for UnknownLiterals {
         plan.transform_up_with_subqueries(|node| {
             if let LogicalPlan::Union(union) = node {
                 return union_branches(union);
+            }
+            if let LogicalPlan::Unnest(unnest) = node {
+                return without_keys(unnest);
             }
             let mut schema = DFSchema::empty();
             for input in node.inputs() {
@@ -218,6 +221,17 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 ))),
             }
         }
+        Expr::AggregateFunction(call) if call.func.name() == "string_agg" => {
+            match call.params.args.first().and_then(|a| sql_type(a, schema)) {
+                Some(SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea) | None => {
+                    Ok(Transformed::no(Expr::AggregateFunction(call)))
+                }
+                Some(ty) => Err(DataFusionError::External(Box::new(Error::new(
+                    ErrorKind::UndefinedFunction,
+                    format!("function string_agg({ty}, unknown) does not exist"),
+                )))),
+            }
+        }
         Expr::AggregateFunction(call) if matches!(call.func.name(), "min" | "max") => {
             match call.params.args.first().and_then(|a| sql_type(a, schema)) {
                 Some(SqlType::Interval) => Err(DataFusionError::External(Box::new(Error::unsupported(format!(
@@ -237,6 +251,30 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
+/// A key of rows is no key of what is unnested from them; DataFusion thinks it is, and drops sort and group columns behind it.
+fn without_keys(unnest: Unnest) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Projection(below) = unnest.input.as_ref() else {
+        return Ok(Transformed::no(LogicalPlan::Unnest(unnest)));
+    };
+    let mut changed = false;
+    let exprs: Vec<Expr> = below
+        .expr
+        .iter()
+        .map(|e| match e {
+            Expr::Column(column) if !unnest.exec_columns.contains(column) => {
+                changed = true;
+                super::functions::plain(e.clone()).alias_qualified(column.relation.clone(), column.name.clone())
+            }
+            other => other.clone(),
+        })
+        .collect();
+    if !changed {
+        return Ok(Transformed::no(LogicalPlan::Unnest(unnest)));
+    }
+    let input = LogicalPlan::Projection(datafusion::logical_expr::Projection::try_new(exprs, below.input.clone())?);
+    LogicalPlan::Unnest(unnest).with_new_exprs(vec![], vec![input]).map(Transformed::yes)
+}
+
 /// `SELECT 1 UNION SELECT '2'`: literals in one branch take the type of the other branches' column.
 fn union_branches(mut union: Union) -> Result<Transformed<LogicalPlan>> {
     let open = |plan: &LogicalPlan, at: usize| match plan {
@@ -246,6 +284,18 @@ fn union_branches(mut union: Union) -> Result<Transformed<LogicalPlan>> {
     let columns = union.inputs.iter().map(|i| i.schema().fields().len()).min().unwrap_or(0);
     let mut changed = false;
     for at in 0..columns {
+        let known: Vec<SqlType> = union
+            .inputs
+            .iter()
+            .filter(|i| !open(i, at) && !i.schema().field(at).data_type().is_null())
+            .filter_map(|i| SqlType::of_field(i.schema().field(at)))
+            .collect();
+        if let Some(pair) = known.windows(2).find(|p| !super::functions::alike(&p[0], &p[1])) {
+            return Err(DataFusionError::External(Box::new(Error::new(
+                ErrorKind::DatatypeMismatch,
+                format!("UNION types {} and {} cannot be matched", pair[0], pair[1]),
+            ))));
+        }
         if !union.inputs.iter().any(|i| open(i, at)) {
             continue;
         }

@@ -77,6 +77,9 @@ fn map_schema(error: &SchemaError) -> Error {
                 .hint("Give each column a name of its own with AS.")
         }
         SchemaError::FieldNotFound { field, valid_fields } => {
+            if field.relation.as_ref().is_some_and(|r| r.table() == "the values") {
+                return Error::unsupported("this correlated subquery with IN, ANY or ALL").hint("Use EXISTS, or a join.");
+            }
             // Another use of a name that several columns share.
             if valid_fields.iter().any(|v| v.name != field.name && shown(&v.name) == field.name) {
                 return Error::new(
@@ -323,6 +326,12 @@ fn misplaced(text: &str, lower: &str) -> Option<Error> {
     } else if has("cannot infer common string type for string concat") {
         Error::new(ErrorKind::UndefinedFunction, "operator does not exist: these types || each other")
             .hint("No operator matches the given argument types. You might need to add explicit type casts.")
+    } else if has("non-boolean predicate") || has("requires a boolean expression") || has("logical boolean operation") {
+        Error::new(ErrorKind::DatatypeMismatch, format!("an argument must be type boolean: {text}"))
+    } else if has("step cannot be zero") {
+        Error::new(ErrorKind::InvalidParameterValue, "step size cannot equal zero")
+    } else if has("the values.") || has("\"the values\"") {
+        Error::unsupported("this correlated subquery with IN, ANY or ALL").hint("Use EXISTS, or a join.")
     } else if has("square root of a negative number") {
         Error::new(ErrorKind::InvalidPower, "cannot take square root of a negative number")
     } else if has("invalid unicode scalar value") || has("field position must not be zero") || has("step can't be 0") {

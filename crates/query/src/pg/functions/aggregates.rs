@@ -5,12 +5,14 @@
 //! arguments are turned into differs.
 
 use atoll_model::{Error, ErrorKind, SqlType};
+use datafusion::arrow::array::{ArrayRef, BooleanArray};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
+    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
     StatisticsArgs, Volatility,
 };
 use std::sync::Arc;
@@ -36,7 +38,86 @@ pub(super) fn functions() -> Vec<AggregateUDF> {
     vec![of(sum_udaf(), false), of(avg_udaf(), true)]
 }
 
+/// An accumulator of int8 that is fed int4.
+#[derive(Debug)]
+struct Widened<A>(A);
+
+fn widen(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    values.iter().map(|v| Ok(cast(v, &DataType::Int64)?)).collect()
+}
+
+impl Accumulator for Widened<Box<dyn Accumulator>> {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.update_batch(&widen(values)?)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.0.evaluate()
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.0.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0.merge_batch(states)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.retract_batch(&widen(values)?)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.0.supports_retract_batch()
+    }
+}
+
+impl GroupsAccumulator for Widened<Box<dyn GroupsAccumulator>> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.0.update_batch(&widen(values)?, groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        self.0.evaluate(emit_to)
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        self.0.state(emit_to)
+    }
+
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        total: usize,
+    ) -> Result<()> {
+        self.0.merge_batch(values, groups, total)
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        self.0.convert_to_state(&widen(values)?, filter)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+}
+
 impl Retyped {
+    fn widens(&self, args: &AccumulatorArgs) -> bool {
+        !self.average && args.expr_fields.first().is_some_and(|f| *f.data_type() == DataType::Int32)
+    }
+
     fn undefined(&self, ty: &DataType) -> DataFusionError {
         let shown = SqlType::of_arrow(ty).map_or_else(|| ty.to_string(), |t| t.to_string());
         DataFusionError::External(Box::new(
@@ -67,9 +148,10 @@ impl AggregateUDFImpl for Retyped {
         let least = AVERAGE_SCALE - ADDED_SCALE;
         Ok(vec![match (ty, self.average) {
             (DataType::Null, true) => DataType::Float64,
-            (DataType::Null, false) => DataType::Int64,
+            (DataType::Null, false) => DataType::Int32,
+            // Coercion comes more than once: what it gives must stay as it is. That int4 is summed as int8 is seen to below.
             (DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16, false) => {
-                DataType::Int64
+                DataType::Int32
             }
             (DataType::Int64 | DataType::UInt32 | DataType::UInt64, false) => DataType::Decimal128(38, 0),
             (ty, true) if ty.is_integer() => DataType::Decimal128(38, least),
@@ -81,11 +163,16 @@ impl AggregateUDFImpl for Retyped {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
+        match types {
+            [DataType::Int32] if !self.average => Ok(DataType::Int64),
+            types => self.inner.return_type(types),
+        }
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.inner.accumulator(args)
+        let widens = self.widens(&args);
+        let inner = self.inner.accumulator(args)?;
+        Ok(if widens { Box::new(Widened(inner)) } else { inner })
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -97,11 +184,15 @@ impl AggregateUDFImpl for Retyped {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        self.inner.create_groups_accumulator(args)
+        let widens = self.widens(&args);
+        let inner = self.inner.create_groups_accumulator(args)?;
+        Ok(if widens { Box::new(Widened(inner)) } else { inner })
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.inner.create_sliding_accumulator(args)
+        let widens = self.widens(&args);
+        let inner = self.inner.create_sliding_accumulator(args)?;
+        Ok(if widens { Box::new(Widened(inner)) } else { inner })
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {

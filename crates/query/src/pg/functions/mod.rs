@@ -4,6 +4,7 @@
 //! they give and how they fail is PostgreSQL's; NULL in gives NULL out unless a function says otherwise.
 
 mod aggregates;
+mod choices;
 mod datetime;
 pub mod definitions;
 mod format;
@@ -20,8 +21,9 @@ pub(crate) use vectors::{VECTOR, VectorArrays};
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
+pub(crate) use choices::plain;
 pub(crate) use numeric::from_float;
-pub(crate) use operators::call;
+pub(crate) use operators::{alike, call};
 pub(crate) use scalar::{array_of, to_arrow, values};
 
 use atoll_model::{Catalog, Result, SqlType, Value};
@@ -43,6 +45,9 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
     functions.extend(datetime::functions());
     for function in functions {
         state.register_udf(Arc::new(function.into()))?;
+    }
+    for function in choices::functions() {
+        state.register_udf(Arc::new(function))?;
     }
     for function in vectors::functions() {
         state.register_udf(function)?;

@@ -50,6 +50,11 @@ fn family(ty: &SqlType) -> Family {
     }
 }
 
+/// Whether values of two types compare, and fit into one column.
+pub(crate) fn alike(a: &SqlType, b: &SqlType) -> bool {
+    family(a) == family(b)
+}
+
 fn is_float(ty: &SqlType) -> bool {
     matches!(ty, SqlType::Float4 | SqlType::Float8)
 }

@@ -175,6 +175,28 @@ pub(super) fn functions() -> Vec<Scalar> {
             }
             _ => Err(Error::new(ErrorKind::UndefinedFunction, "function length() does not exist")),
         }),
+        bytes("octet_length", 1),
+        bytes("bit_length", 8),
+        // ARRAY(SELECT …) of no rows is an empty array.
+        Scalar::new("atoll_or_empty", 1..=1, SqlType::Text, |_, args| {
+            Ok(if args[0].is_null() { Value::Array(vec![]) } else { args[0].clone() })
+        })
+        .with_nulls()
+        .returning(|types| Ok(types.first().cloned().unwrap_or(SqlType::Text))),
+        // A literal array of values such as the first argument.
+        Scalar::new("atoll_array_like", 2..=2, SqlType::Text, |call, args| match call.result {
+            SqlType::Array(item) => atoll_model::text::parse_array(item, text(&args[1])).map(Value::Array),
+            _ => Err(Error::internal("an array type expected")),
+        })
+        .with_nulls()
+        .returning(|types| Ok(SqlType::Array(Box::new(types.first().cloned().unwrap_or(SqlType::Text))))),
+        Scalar::new("to_number", 2..=2, SqlType::Numeric(None), |_, args| {
+            let plain: String = text(&args[0]).chars().filter(|c| c.is_ascii_digit() || matches!(c, '.' | '-')).collect();
+            let (unscaled, scale) = atoll_model::text::parse_numeric(&plain, None)?;
+            atoll_model::text::rescale(unscaled, scale, atoll_model::UNCONSTRAINED_SCALE)
+                .map(|v| Value::Numeric(v, atoll_model::UNCONSTRAINED_SCALE))
+                .ok_or_else(|| Error::new(ErrorKind::NumericOutOfRange, "value out of range"))
+        }),
         Scalar::new("encode", 2..=2, SqlType::Text, |call, args| {
             let bytes = match &args[0] {
                 Value::Bytea(bytes) => bytes.clone(),
@@ -214,6 +236,17 @@ pub(super) fn functions() -> Vec<Scalar> {
         })
         .with_nulls(),
     ]
+}
+
+/// The bytes of a text or bytea, times `unit`.
+fn bytes(name: &'static str, unit: usize) -> Scalar {
+    Scalar::new(name, 1..=1, SqlType::Int4, move |_, args| {
+        let n = match &args[0] {
+            Value::Bytea(bytes) => bytes.len(),
+            value => text(value).len(),
+        };
+        Ok(Value::Int4(i32::try_from(n * unit).unwrap_or(i32::MAX)))
+    })
 }
 
 fn unknown_encoding(name: &str) -> Error {

@@ -7,8 +7,8 @@ use super::call;
 use super::shapes::folded;
 use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, Query, Select, SelectItem, TableFactor, VisitMut,
-    VisitorMut, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, TableFactor, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -94,29 +94,58 @@ pub fn select(select: &mut Select) -> Result<()> {
     if !merged.is_empty() {
         replace(select, &merged);
     }
-    if wild && select.from.len() == 1 {
-        expand(select, &order, &merged);
+    if wild {
+        let [from] = select.from.as_slice() else {
+            return Err(Error::unsupported("SELECT * of several tables of which some are joined USING columns")
+                .hint("Name the columns."));
+        };
+        let unknown =
+            || Error::unsupported("SELECT * of such a JOIN … USING").hint("Name the columns, or join ON them.");
+        let mut tables: Vec<(Ident, Vec<String>)> = vec![(relation(&from.relation).ok_or_else(unknown)?, vec![])];
+        let mut seen: Vec<String> = vec![];
+        for join in &from.joins {
+            let mut own = vec![];
+            if let Some((JoinConstraint::Using(columns), _)) = constraint(join) {
+                for name in columns.iter().filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(folded)) {
+                    // Whose column the left one is, is known of the first table, and of a column that was merged before.
+                    if !seen.contains(&name) {
+                        let [(_, first)] = tables.as_mut_slice() else { return Err(unknown()) };
+                        first.push(name.clone());
+                        seen.push(name.clone());
+                    }
+                    own.push(name);
+                }
+            }
+            tables.push((relation(&join.relation).ok_or_else(unknown)?, own));
+        }
+        expand(select, &order, &merged, &tables);
     }
     Ok(())
 }
 
-fn expand(select: &mut Select, order: &[String], merged: &BTreeMap<String, Expr>) {
+fn expand(select: &mut Select, order: &[String], merged: &BTreeMap<String, Expr>, tables: &[(Ident, Vec<String>)]) {
     let mut items = vec![];
     for item in std::mem::take(&mut select.projection) {
         match item {
             SelectItem::Wildcard(options) if options.opt_exclude.is_none() => {
                 for name in order {
                     let ident = Ident::with_quote('"', name);
-                    items.push(match merged.get(name) {
-                        Some(expr) => SelectItem::ExprWithAlias { expr: expr.clone(), alias: ident },
-                        None => SelectItem::UnnamedExpr(Expr::Identifier(ident)),
-                    });
+                    let owner = tables.iter().find(|(_, own)| own.contains(name));
+                    let expr = match (merged.get(name), owner) {
+                        (Some(expr), _) => expr.clone(),
+                        (None, Some((table, _))) => Expr::CompoundIdentifier(vec![table.clone(), ident.clone()]),
+                        (None, None) => Expr::Identifier(ident.clone()),
+                    };
+                    items.push(SelectItem::ExprWithAlias { expr, alias: ident });
                 }
-                let columns = order.iter().map(|n| Ident::with_quote('"', n).into()).collect();
-                items.push(SelectItem::Wildcard(WildcardAdditionalOptions {
-                    opt_exclude: Some(datafusion::sql::sqlparser::ast::ExcludeSelectItem::Multiple(columns)),
-                    ..options
-                }));
+                for (table, own) in tables {
+                    let columns: Vec<ObjectName> = own.iter().map(|n| Ident::with_quote('"', n).into()).collect();
+                    let opt_exclude = (!columns.is_empty()).then_some(ExcludeSelectItem::Multiple(columns));
+                    items.push(SelectItem::QualifiedWildcard(
+                        SelectItemQualifiedWildcardKind::ObjectName(table.clone().into()),
+                        WildcardAdditionalOptions { opt_exclude, ..options.clone() },
+                    ));
+                }
             }
             other => items.push(other),
         }

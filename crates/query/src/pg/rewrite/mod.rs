@@ -69,7 +69,8 @@ impl VisitorMut for Rewriter {
         let top = self.shows_rows && self.depth == 0;
         self.depth += 1;
         or_break(before_names(&mut query.body).and_then(|()| {
-            name_columns(&mut query.body, top);
+            let inputs = names::inputs_in_order_by(query);
+            name_columns(&mut query.body, top, &inputs);
             names::order_by(query);
             shapes::query(query)?;
             shapes::rows_in_list(query)?;
@@ -225,12 +226,12 @@ fn before_names(body: &mut SetExpr) -> Result<()> {
 }
 
 /// Names the columns of the SELECTs of a query's body; subqueries in it are named when the walk reaches them.
-fn name_columns(body: &mut SetExpr, top: bool) {
+fn name_columns(body: &mut SetExpr, top: bool, inputs: &[String]) {
     match body {
-        SetExpr::Select(select) => names::select(select, top),
+        SetExpr::Select(select) => names::select(select, top, inputs),
         SetExpr::SetOperation { left, right, .. } => {
-            name_columns(left, top);
-            name_columns(right, top);
+            name_columns(left, top, &[]);
+            name_columns(right, top, &[]);
         }
         _ => {}
     }
@@ -275,6 +276,15 @@ fn strip(expr: &mut Expr) {
         *expr = std::mem::replace(inner.as_mut(), null());
     } else if let Expr::UnaryOp { expr: inner, .. } = expr {
         strip(inner);
+    } else if let Expr::Cast { expr: inner, data_type: DataType::Interval { .. }, .. } = expr {
+        // A bound of a window's frame must be a literal.
+        *expr = Expr::Interval(ast::Interval {
+            value: Box::new(std::mem::replace(inner.as_mut(), null())),
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        });
     }
 }
 

@@ -7,8 +7,9 @@
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, DataType, Expr, Function, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, TrimWhereField,
-    UnaryOperator, Value,
+    UnaryOperator, Value, visit_expressions,
 };
+use std::ops::ControlFlow;
 
 /// Separates a name from the suffix that makes it unique.
 const MARK: char = '\u{1}';
@@ -37,8 +38,27 @@ fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-/// Names the columns of one SELECT. `top`: its rows go to a client as they are.
-pub fn select(select: &mut Select, top: bool) {
+/// Names inside the expressions of ORDER BY: they mean columns of the tables, where a name alone means a column of the result.
+pub fn inputs_in_order_by(query: &Query) -> Vec<String> {
+    let mut found = vec![];
+    if let Some(order) = &query.order_by
+        && let OrderByKind::Expressions(items) = &order.kind
+    {
+        for item in items.iter().filter(|i| !matches!(i.expr, Expr::Identifier(_))) {
+            let _ = visit_expressions(&item.expr, |e| {
+                if let Expr::Identifier(ident) = e {
+                    found.push(folded(ident));
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        }
+    }
+    found
+}
+
+/// Names the columns of one SELECT. `top`: its rows go to a client as they are. `inputs`: names by which ORDER BY means columns of
+/// tables; a computed column of such a name gets a suffix, so that it is out of their way.
+pub fn select(select: &mut Select, top: bool, inputs: &[String]) {
     let wild = top
         && select.projection.iter().any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let names: Vec<Option<String>> = select
@@ -68,6 +88,12 @@ pub fn select(select: &mut Select, top: bool) {
         let twins: Vec<usize> = (0..names.len()).filter(|i| names[*i].as_ref() == Some(name)).collect();
         let unique = twins.len() == 1 || (twins[0] == at && twins.iter().all(|i| texts[*i] == texts[at]));
         let item = &mut select.projection[at];
+        let hidden = top && inputs.contains(name) && match &*item {
+            SelectItem::UnnamedExpr(e) => !is_column(e),
+            SelectItem::ExprWithAlias { expr, .. } => !(is_column(expr) && figure(expr) == *name),
+            _ => false,
+        };
+        let unique = unique && !hidden;
         let ident = if unique && !wild { Ident::with_quote('"', name) } else { marked(name, at + 1) };
         match item {
             SelectItem::UnnamedExpr(expr) => {

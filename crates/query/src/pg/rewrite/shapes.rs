@@ -6,8 +6,8 @@ use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr,
-    Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    BinaryOperator, DataType, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem,
+    SetExpr, Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
 };
 
 /// FETCH FIRST is LIMIT.
@@ -123,6 +123,42 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
             *op = plain;
             let inner = std::mem::replace(right, Box::new(super::null()));
             **right = Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner };
+        }
+        Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => {
+            if let Expr::Value(v) = right.as_ref()
+                && matches!(v.value, Value::SingleQuotedString(_))
+            {
+                let literal = std::mem::replace(right.as_mut(), super::null());
+                **right = call("atoll_array_like", vec![left.as_ref().clone(), literal]);
+            }
+        }
+        // `-2 ^ 2` is (-2) ^ 2.
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner }
+            if matches!(inner.as_ref(), Expr::BinaryOp { op: BinaryOperator::PGExp, .. }) =>
+        {
+            let mut whole = std::mem::replace(inner.as_mut(), super::null());
+            let mut here = &mut whole;
+            while let Expr::BinaryOp { op: BinaryOperator::PGExp, left, .. } = here {
+                here = left;
+            }
+            let first = std::mem::replace(here, super::null());
+            *here = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(first) };
+            *expr = whole;
+        }
+        // Intervals are read by PostgreSQL's rules, not the planner's.
+        Expr::Interval(interval) if interval.last_field.is_none() && interval.leading_precision.is_none() => {
+            if let Expr::Value(v) = interval.value.as_ref()
+                && let Value::SingleQuotedString(text) = &v.value
+            {
+                let text = match &interval.leading_field {
+                    Some(field) => format!("{text} {field}"),
+                    None => text.clone(),
+                };
+                *expr = super::cast(
+                    Expr::value(Value::SingleQuotedString(text)),
+                    DataType::Interval { fields: None, precision: None },
+                );
+            }
         }
         Expr::UnaryOp { op, expr: inner } => {
             let function = match op {

@@ -205,7 +205,18 @@ fn compared(left: &Expr, op: &Op, query: &Query, any: bool) -> Result<Expr> {
     if matches!(left, Expr::Tuple(_)) {
         return Err(Error::unsupported("rows compared with a subquery outside of conditions"));
     }
-    let of = |what: &str| scalar(&format!("SELECT {what} FROM ({query}) AS \"the values\" (\"a value\")"));
+    let of = |what: &str| match simple(query).map(|s| (s, s.projection.as_slice())) {
+        // Correlated subqueries are joined only when nothing stands around them.
+        Some((select, [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }])) => {
+            let mut bare = select.clone();
+            let made = parse_query(&format!("SELECT {}", what.replace("\"a value\"", &format!("({item})"))))?;
+            if let SetExpr::Select(made) = *made.body {
+                bare.projection = made.projection;
+            }
+            scalar(&bare.to_string())
+        }
+        _ => scalar(&format!("SELECT {what} FROM ({query}) AS \"the values\" (\"a value\")")),
+    };
     let against = |what: &str| -> Result<Expr> { Ok(binary(nested(left.clone()), op.clone(), of(what)?)) };
     let (least, greatest) = ("min(\"a value\")", "max(\"a value\")");
     let decided = match (op, any) {
@@ -274,5 +285,5 @@ fn array(query: &Query) -> Result<Expr> {
         }
         (Some(_), None) => return Err(Error::unsupported("ARRAY of an ordered subquery that groups or limits")),
     };
-    Ok(call("coalesce", vec![scalar(&sql)?, Expr::value(Value::SingleQuotedString("{}".into()))]))
+    Ok(call("atoll_or_empty", vec![scalar(&sql)?]))
 }
