@@ -108,6 +108,11 @@ pub trait Session: Send {
     /// Notices (severity, SQLSTATE, message) that arose since this was last called.
     fn notices(&mut self) -> Vec<Notice>;
 
+    /// The columns of a cursor that DECLARE opened: to clients it is a portal, which they describe before they FETCH from it.
+    fn cursor_columns(&self, _name: &str) -> Option<Vec<ResultColumn>> {
+        None
+    }
+
     /// A handle with which another connection cancels the running statement.
     fn canceller(&self) -> Arc<Canceller>;
 }

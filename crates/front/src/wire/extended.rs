@@ -176,7 +176,11 @@ impl Connection {
                 (statement, &text)
             }
             Target::Portal => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
+                let Some(portal) = self.portals.get(name) else {
+                    let columns = self.session.cursor_columns(name).ok_or_else(|| no_portal(name))?;
+                    backend::row_description(&mut self.channel.out, &columns, &text);
+                    return Ok(());
+                };
                 (portal.statement.clone(), &portal.formats)
             }
         };

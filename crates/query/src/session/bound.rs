@@ -10,9 +10,10 @@ use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
 use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::ParamValues;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ParamValues};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
     AssignmentTarget, Expr, FromTable, Insert, Query, SelectItem, SetExpr, Statement as Ast, TableFactor, TableObject,
     Visit, VisitMut, Visitor, VisitorMut, With,
@@ -140,16 +141,23 @@ impl Binder<'_> {
                     }
                     let ast = ast.as_ref().clone();
                     let ast = if locks { locking::without_locks(ast) } else { ast };
-                    let known: Vec<SqlType> = declared.iter().flatten().cloned().collect();
-                    let plan = match self.plan_and_infer(ast.clone(), &mut inferred).await {
-                        // The client knows what planning cannot tell.
-                        Err(_) if !known.is_empty() && known.len() == highest(&statement) => {
-                            typed = true;
-                            let mut ast = ast;
-                            type_parameters(&mut ast, &known)?;
-                            self.plan_and_infer(ast, &mut inferred).await?
-                        }
-                        plan => plan?,
+                    casts_of_parameters(&ast, &mut inferred);
+                    let planned = self.plan_and_infer(ast.clone(), &mut inferred).await;
+                    let count = highest(&statement);
+                    let known = |at: usize| declared.get(at).cloned().flatten().or_else(|| inferred.get(&at).cloned());
+                    // The client, or a cast, knows what planning cannot tell.
+                    let helps = match &planned {
+                        Err(_) => count > 0 && (0..count).all(|at| known(at).is_some()),
+                        Ok(plan) => untyped(plan)?.into_iter().any(|at| known(at).is_some()),
+                    };
+                    let plan = if helps {
+                        typed = true;
+                        let types: Vec<SqlType> = (0..count).map(|at| known(at).unwrap_or(SqlType::Text)).collect();
+                        let mut ast = ast;
+                        type_parameters(&mut ast, &types)?;
+                        self.plan_and_infer(ast, &mut inferred).await?
+                    } else {
+                        planned?
                     };
                     columns = columns_of(plan.schema().as_arrow())?;
                     if !locks {
@@ -231,6 +239,7 @@ impl Binder<'_> {
     }
 
     fn infer(&self, plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlType>) -> Result<()> {
+        infer_any(plan, inferred)?;
         let types: HashMap<String, _> = plan.get_parameter_types().map_err(read::map_error)?;
         for (name, ty) in types {
             let at = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| n.checked_sub(1));
@@ -426,6 +435,60 @@ fn has_parameters(ast: &Ast) -> bool {
         }
     }
     ast.visit(&mut Finder).is_break()
+}
+
+/// Parameters, from 0, whose types planning does not tell.
+fn untyped(plan: &LogicalPlan) -> Result<Vec<usize>> {
+    let types = plan.get_parameter_types().map_err(read::map_error)?;
+    Ok(types.into_iter().filter(|(_, ty)| ty.is_none()).filter_map(|(name, _)| parameter_number(&name)).collect())
+}
+
+fn parameter_number(name: &str) -> Option<usize> {
+    name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// `expression = ANY($n)`: an array of the expression's type.
+fn infer_any(plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlType>) -> Result<()> {
+    use datafusion::logical_expr::Expr;
+    plan.apply_with_subqueries(|node| {
+        let mut schema = DFSchema::empty();
+        for input in node.inputs() {
+            schema.merge(input.schema());
+        }
+        node.apply_expressions(|e| {
+            e.apply(|e| {
+                if let Expr::ScalarFunction(f) = e
+                    && f.name() == "array_has"
+                    && let [Expr::Placeholder(p), item] = f.args.as_slice()
+                    && let Some(at) = parameter_number(&p.id)
+                    && let Some(ty) = item.to_field(&schema).ok().and_then(|(_, f)| SqlType::of_field(&f))
+                {
+                    inferred.entry(at).or_insert_with(|| SqlType::Array(Box::new(ty)));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map_err(read::map_error)?;
+    Ok(())
+}
+
+/// `$n::type` says what `$n` is.
+fn casts_of_parameters(ast: &Ast, inferred: &mut BTreeMap<usize, SqlType>) {
+    struct Casts<'a>(&'a mut BTreeMap<usize, SqlType>);
+    impl Visitor for Casts<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
+            if let Expr::Cast { expr, data_type, .. } = e
+                && let Some(at) = params::placeholder(expr)
+                && let Ok(ty) = crate::ddl::sql_type(data_type)
+            {
+                self.0.entry(at).or_insert(ty);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = ast.visit(&mut Casts(inferred));
 }
 
 /// Casts every parameter to its type.

@@ -386,6 +386,10 @@ impl Session for SqlSession {
         std::mem::take(&mut self.notices)
     }
 
+    fn cursor_columns(&self, name: &str) -> Option<Vec<ResultColumn>> {
+        self.cursors.get(name).map(|c| c.columns().to_vec())
+    }
+
     fn canceller(&self) -> Arc<Canceller> {
         self.canceller.clone()
     }
