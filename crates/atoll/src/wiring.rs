@@ -120,6 +120,7 @@ pub async fn start(config: &ServeConfig) -> Result<RunningServer, StartError> {
         EngineOptions {
             lock_timeout: config.lock_timeout.0,
             synchronous_commit: config.synchronous_commit,
+            plans: config.cache.plans,
             read: ReadOptions {
                 memory_limit: config.limits.memory.as_usize(),
                 spill_dir: Some(config.spill_dir()),

@@ -6,28 +6,42 @@ use atoll_e2e::layout::Layout;
 use atoll_e2e::server::{Atoll, PostgreSql};
 use atoll_e2e::slt::{Failure, Script, scripts};
 use atoll_e2e::wire::Protocol;
+use std::collections::BTreeSet;
 
-fn report(layout: Layout, count: usize, failures: &[Failure]) {
-    println!("{}: {count} records, {} failed", layout.name(), failures.len());
-    for failure in failures {
-        println!("\n{} [{}]\n{}\n{}", failure.place, layout.name(), failure.sql, failure.difference);
-    }
-    assert!(count > 0, "no record was run");
-    assert!(failures.is_empty(), "{} of {count} records failed under layout {}", failures.len(), layout.name());
+/// What does not answer as PostgreSQL yet: `tests/slt/known-failures.txt`, lines of layouts, script, statement, separated by tabs.
+/// A failure that is not in the list fails the test, and so does an entry that has come to pass: the list only shrinks.
+fn known(label: &str) -> BTreeSet<(String, String)> {
+    let path = atoll_e2e::repository().join("tests/slt/known-failures.txt");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let chosen: Vec<String> =
+        scripts().iter().filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned())).collect();
+    text.lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, '\t');
+            let (layouts, script, sql) = (fields.next()?, fields.next()?, fields.next()?);
+            let here = layouts.split(',').any(|l| l == label) && chosen.iter().any(|c| c == script);
+            here.then(|| (script.to_string(), sql.to_string()))
+        })
+        .collect()
 }
 
-fn on_atoll(layout: Layout, protocol: Protocol) {
-    let (mut count, mut failures) = (0, Vec::new());
-    for path in scripts() {
-        let script = Script::read(&path);
-        if script.is_for(layout) {
-            let atoll = Atoll::start();
-            let (n, failed) = script.run(&atoll, layout, protocol);
-            count += n;
-            failures.extend(failed);
-        }
+fn report(label: &str, count: usize, failures: &[Failure]) {
+    let key = |f: &Failure| {
+        let script = f.place.rsplit_once(':').map_or(f.place.as_str(), |(script, _)| script);
+        (script.to_string(), f.sql.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let known = known(label);
+    let failed: BTreeSet<_> = failures.iter().map(key).collect();
+    let new: Vec<&Failure> = failures.iter().filter(|f| !known.contains(&key(f))).collect();
+    println!("{label}: {count} records, {} failed, {} of them unexpectedly", failures.len(), new.len());
+    for failure in &new {
+        println!("\n{} [{label}]\n{}\n{}", failure.place, failure.sql, failure.difference);
     }
-    report(layout, count, &failures);
+    let passing: Vec<_> = known.difference(&failed).collect();
+    assert!(count > 0, "no record was run");
+    assert!(new.is_empty(), "{} of {count} records failed under layout {label}", new.len());
+    assert!(passing.is_empty(), "these pass now: take them off tests/slt/known-failures.txt: {passing:#?}");
 }
 
 #[test]
@@ -49,7 +63,7 @@ fn postgres() {
         }
     }
     if !bless {
-        report(Layout::PostgreSql, count, &failures);
+        report("postgres", count, &failures);
     }
 }
 

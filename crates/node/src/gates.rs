@@ -129,7 +129,9 @@ impl Gates {
         {
             let mut state = gate.state.lock();
             if state.upgrading {
-                return Err(deadlock("Two transactions that have written to a table both want to change its definition."));
+                return Err(deadlock(
+                    "Two transactions that have written to a table both want to change its definition.",
+                ));
             }
             state.upgrading = true;
             state.waiting.push(owner);
@@ -178,11 +180,7 @@ impl Gates {
     }
 
     /// Takes the right to change the catalog.
-    pub(crate) async fn lock_catalog<T>(
-        &self,
-        lock: impl Future<Output = T>,
-        request: &Request<'_>,
-    ) -> Result<T> {
+    pub(crate) async fn lock_catalog<T>(&self, lock: impl Future<Output = T>, request: &Request<'_>) -> Result<T> {
         let _registered = self.register(request.owner, Wait::Catalog);
         let locked = watched(lock, request).await?;
         self.catalog.store(request.owner, Ordering::Release);

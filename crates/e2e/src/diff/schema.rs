@@ -55,6 +55,8 @@ pub struct Table {
     pub key: usize,
     fragmentation: Fragmentation,
     replicated: bool,
+    /// Rows lie where their parent's row lies, which therefore has to be there: a foreign key.
+    pub anchored: bool,
     indexes: Vec<(bool, usize)>,
 }
 
@@ -81,8 +83,19 @@ pub struct Schema {
 
 impl Schema {
     pub fn random(rng: &mut Rng) -> Self {
-        let count = rng.between(1, 3);
-        Schema { tables: (0..count).map(|n| Table::random(rng, n)).collect() }
+        let count = rng.between(1, super::TABLES.len() as i64);
+        let mut tables: Vec<Table> = (0..count).map(|n| Table::random(rng, n)).collect();
+        // Where the first table's rows lie follows from its key, or from the column by whose name the others refer to it, or from
+        // neither: then the rows of the others need their parents.
+        let by_value = match tables[0].fragmentation {
+            Fragmentation::List { column } | Fragmentation::Range { column } => column < 2,
+            _ => true,
+        };
+        for table in tables.iter_mut().filter(|t| matches!(t.fragmentation, Fragmentation::Colocated)) {
+            table.anchored = !by_value;
+            table.columns[1].not_null |= table.anchored;
+        }
+        Schema { tables }
     }
 
     pub fn create(&self, rng: &mut Rng) -> Vec<Statement> {
@@ -136,7 +149,7 @@ impl Table {
                 indexes.push((rng.chance(15), c));
             }
         }
-        Table { name: format!("t{n}"), columns, key, fragmentation, replicated, indexes }
+        Table { name: format!("t{n}"), columns, key, fragmentation, replicated, anchored: false, indexes }
     }
 
     /// The statement for PostgreSQL, and those for Atoll.
@@ -149,6 +162,11 @@ impl Table {
             items.push(format!("PRIMARY KEY ({})", key.join(", ")));
         }
         let (name, plain) = (&self.name, format!("CREATE TABLE {} ({})", self.name, items.join(", ")));
+        let original = if self.anchored {
+            format!("CREATE TABLE {name} ({}, FOREIGN KEY (ref) REFERENCES t0 (id))", items.join(", "))
+        } else {
+            plain.clone()
+        };
         let column = |c: usize| &self.columns[c];
         let atoll = match self.fragmentation {
             Fragmentation::None if self.replicated => {
@@ -198,6 +216,6 @@ impl Table {
                 ]
             }
         };
-        (plain, atoll)
+        (original, atoll)
     }
 }

@@ -227,6 +227,11 @@ impl Binder<'_> {
             ast::Statement::CreateSchema { schema_name, if_not_exists, .. } => {
                 self.create_schema(schema_name, *if_not_exists)?
             }
+            ast::Statement::Grant(_) | ast::Statement::Revoke(_) => {
+                return Err(Error::unsupported(
+                    "GRANT and REVOKE are not supported: every role may use all tables, and only superusers manage roles and sites",
+                ));
+            }
             ast::Statement::AlterIndex { .. } => {
                 return Err(Error::unsupported("ALTER INDEX is not supported: drop it and create another"));
             }

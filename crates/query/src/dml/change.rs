@@ -280,12 +280,15 @@ fn nth(value: &Expr, at: usize, count: usize) -> Result<Expr> {
         },
         Expr::Subquery(query) => {
             let mut query = query.clone();
-            let numbered = matches!(&query.order_by, Some(order) if order.to_string().contains(|c: char| c.is_ascii_digit()));
+            let numbered =
+                matches!(&query.order_by, Some(order) if order.to_string().contains(|c: char| c.is_ascii_digit()));
             match query.body.as_mut() {
                 SetExpr::Select(select) if select.distinct.is_none() && !numbered => {
-                    if select.projection.iter().any(|i| {
-                        matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
-                    }) {
+                    if select
+                        .projection
+                        .iter()
+                        .any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)))
+                    {
                         return Err(Error::unsupported("assignment of * to several columns").hint("Name the columns."));
                     }
                     if select.projection.len() != count {

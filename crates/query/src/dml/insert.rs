@@ -42,9 +42,7 @@ pub(crate) async fn insert(cx: &StatementContext, statement: &Insert, with: Opti
     }
     let on_conflict = match &statement.on {
         None => None,
-        Some(OnInsert::OnConflict(on)) => {
-            Some(conflict::Plan::bind(cx, &table, on, &name_of(statement, &table))?)
-        }
+        Some(OnInsert::OnConflict(on)) => Some(conflict::Plan::bind(cx, &table, on, &name_of(statement, &table))?),
         Some(_) => return Err(Error::new(ErrorKind::Syntax, "use ON CONFLICT instead of ON DUPLICATE KEY")),
     };
     let mut rows = source.rows;

@@ -70,10 +70,7 @@ impl Returning {
                         made.wildcard(other);
                     }
                 }
-                SelectItem::QualifiedWildcard(
-                    SelectItemQualifiedWildcardKind::ObjectName(ObjectName(parts)),
-                    _,
-                ) => {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(ObjectName(parts)), _) => {
                     let name = parts.last().and_then(|p| p.as_ident()).map(params::fold).unwrap_or_default();
                     if name == alias {
                         made.items.push(Item::Own);
@@ -241,8 +238,7 @@ impl Returning {
         rows: &[Row],
         extra: Option<(&Carried, &[Vec<Value>])>,
     ) -> Result<(Vec<ResultColumn>, Vec<Row>)> {
-        let compiled =
-            self.compile(table, extra.as_ref().map(|(c, _)| *c), &|sql, schema| cx.compile(sql, schema))?;
+        let compiled = self.compile(table, extra.as_ref().map(|(c, _)| *c), &|sql, schema| cx.compile(sql, schema))?;
         let whole: Vec<Row>;
         let rows = match extra {
             None => rows,

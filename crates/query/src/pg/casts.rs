@@ -65,6 +65,15 @@ fn external(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
+/// Key of the field metadata of casts that the planner of operators made: a date as its number of days.
+const PLANNED_KEY: &str = "atoll.planned";
+
+/// A cast between a date and its number of days, which SQL does not have.
+pub(crate) fn days(expr: Expr, to: DataType) -> Expr {
+    let field = Field::new("", to, true).with_metadata([(PLANNED_KEY.to_owned(), String::new())].into());
+    Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(field)))
+}
+
 /// A cast to one type.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CastTo {
@@ -110,8 +119,7 @@ pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
         (a, SqlType::Bool) if number(a) || int(a) || moment(a) => return Err(no_cast(&source, &target)),
         (a, b) if (moment(a) && (number(b) || int(b)) || (number(a) || int(a)) && moment(b)) => {
             // Arithmetic on dates is planned as arithmetic on their days.
-            let planned = matches!((a, b), (SqlType::Date, SqlType::Int4) | (SqlType::Int4, SqlType::Date));
-            if planned { false } else { return Err(no_cast(&source, &target)) }
+            if cast.field.metadata().contains_key(PLANNED_KEY) { false } else { return Err(no_cast(&source, &target)) }
         }
         _ => precision.is_some(),
     };
@@ -148,7 +156,11 @@ impl ScalarUDFImpl for CastTo {
     fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let field = self.to.field(&self.name, true);
         // The planner may want another carrier of the same type (a list of other items, larger text).
-        Ok(Arc::new(if *field.data_type() == self.arrow { field } else { Field::new(&self.name, self.arrow.clone(), true) }))
+        Ok(Arc::new(if *field.data_type() == self.arrow {
+            field
+        } else {
+            Field::new(&self.name, self.arrow.clone(), true)
+        }))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -165,21 +177,20 @@ impl ScalarUDFImpl for CastTo {
             .collect::<atoll_model::Result<Vec<_>>>()
             .map_err(external)?;
         let made = super::functions::array_of(&self.to, cast).map_err(external)?;
-        let made = if *made.data_type() == self.arrow {
-            made
+        let made =
+            if *made.data_type() == self.arrow { made } else { datafusion::arrow::compute::cast(&made, &self.arrow)? };
+        Ok(if scalar {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?)
         } else {
-            datafusion::arrow::compute::cast(&made, &self.arrow)?
-        };
-        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?) } else { ColumnarValue::Array(made) })
+            ColumnarValue::Array(made)
+        })
     }
 }
 
 impl CastTo {
     fn cast(&self, from: &SqlType, value: &Value) -> atoll_model::Result<Value> {
         let fits = |v: i128| -> atoll_model::Result<Value> {
-            let out = || {
-                Error::new(ErrorKind::NumericOutOfRange, format!("{} out of range", self.to))
-            };
+            let out = || Error::new(ErrorKind::NumericOutOfRange, format!("{} out of range", self.to));
             match self.to {
                 SqlType::Int2 => i16::try_from(v).map(Value::Int2).map_err(|_| out()),
                 SqlType::Int4 => i32::try_from(v).map(Value::Int4).map_err(|_| out()),
@@ -264,4 +275,3 @@ fn cut(text: &str, n: u32, blanks: bool) -> String {
     let kept = &text[..end];
     (if blanks { kept.trim_end_matches(' ') } else { kept }).to_owned()
 }
-

@@ -11,7 +11,7 @@ pub mod rewrite;
 pub(crate) mod unknown;
 
 pub use catalogs::schemas;
-pub use functions::{operators, SessionAccess, SessionHooks, expression_asks_session, plan_asks_session, register};
+pub use functions::{SessionAccess, SessionHooks, expression_asks_session, operators, plan_asks_session, register};
 pub(crate) use functions::{VECTOR, VectorArrays};
 pub use parse::{CreateTable, Statement};
 

@@ -4,7 +4,7 @@
 //! turns what it stands beside into text.
 
 use crate::rows;
-use atoll_model::SqlType;
+use atoll_model::{Error, ErrorKind, SqlType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
@@ -56,13 +56,40 @@ pub(crate) fn resolve(expr: Expr, ty: &SqlType) -> Result<Expr> {
         }
     };
     Ok(match expr {
-        Expr::Alias(alias) => Expr::Alias(datafusion::logical_expr::expr::Alias {
-            expr: Box::new(Expr::Literal(scalar, None)),
-            ..alias
-        }),
+        Expr::Alias(alias) => {
+            Expr::Alias(datafusion::logical_expr::expr::Alias { expr: Box::new(Expr::Literal(scalar, None)), ..alias })
+        }
         _ => Expr::Literal(scalar, None),
     })
 }
+
+/// Functions of text, which DataFusion would give anything as text; PostgreSQL has them for text only.
+const TEXT_FUNCTIONS: [&str; 24] = [
+    "upper",
+    "lower",
+    "initcap",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "replace",
+    "translate",
+    "left",
+    "right",
+    "lpad",
+    "rpad",
+    "repeat",
+    "reverse",
+    "strpos",
+    "split_part",
+    "starts_with",
+    "ascii",
+    "octet_length",
+    "bit_length",
+    "regexp_replace",
+    "regexp_match",
+    "regexp_like",
+    "string_to_array",
+];
 
 /// Gives literals in IN lists, BETWEEN, CASE, COALESCE and the like, and UNION their types, before anything is coerced.
 #[derive(Debug)]
@@ -86,9 +113,14 @@ impl AnalyzerRule for UnknownLiterals {
                 schema.merge(&scan.projected_schema);
             }
             let names = NamePreserver::new(&node);
+            let sorts = matches!(node, LogicalPlan::Sort(_));
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let rewritten = expr.transform_up(|e| typed(e, &schema))?;
+                let mut rewritten = expr.transform_up(|e| typed(e, &schema))?;
+                // Intervals are ordered by their length.
+                if sorts && sql_type(&rewritten.data, &schema) == Some(SqlType::Interval) {
+                    rewritten = Transformed::yes(super::functions::call("atoll_interval_length", vec![rewritten.data]));
+                }
                 Ok(if rewritten.transformed { rewritten.update_data(|e| name.restore(e)) } else { rewritten })
             })?
             .map_data(LogicalPlan::recompute_schema)
@@ -99,9 +131,10 @@ impl AnalyzerRule for UnknownLiterals {
 
 /// The type that literals beside these expressions take: that of the first that has one; a text wins over nothing.
 fn common<'a>(exprs: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Option<SqlType> {
-    exprs.filter(|e| literal(e).is_none()).find_map(|e| sql_type(e, schema)).filter(|t| {
-        !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)
-    })
+    exprs
+        .filter(|e| literal(e).is_none())
+        .find_map(|e| sql_type(e, schema))
+        .filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json))
 }
 
 fn resolve_box(expr: Box<Expr>, ty: &SqlType) -> Result<Box<Expr>> {
@@ -137,13 +170,13 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::Case(Case { expr, when_then_expr, else_expr }) => {
             let operand = match &expr {
-                Some(operand) => {
-                    common(std::iter::once(operand.as_ref()).chain(when_then_expr.iter().map(|(w, _)| w.as_ref())), schema)
-                }
+                Some(operand) => common(
+                    std::iter::once(operand.as_ref()).chain(when_then_expr.iter().map(|(w, _)| w.as_ref())),
+                    schema,
+                ),
                 None => None,
             };
-            let result =
-                common(when_then_expr.iter().map(|(_, t)| t.as_ref()).chain(else_expr.as_deref()), schema);
+            let result = common(when_then_expr.iter().map(|(_, t)| t.as_ref()).chain(else_expr.as_deref()), schema);
             if operand.is_none() && result.is_none() {
                 return Ok(Transformed::no(Expr::Case(Case { expr, when_then_expr, else_expr })));
             }
@@ -169,6 +202,37 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             call.args = call.args.into_iter().map(|e| resolve(e, &ty)).collect::<Result<_>>()?;
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
+        Expr::ScalarFunction(call) if TEXT_FUNCTIONS.contains(&call.func.name()) => {
+            match call.args.first().and_then(|a| sql_type(a, schema)) {
+                Some(SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea) | None => {
+                    Ok(Transformed::no(Expr::ScalarFunction(call)))
+                }
+                Some(ty) => Err(DataFusionError::External(Box::new(
+                    Error::new(
+                        ErrorKind::UndefinedFunction,
+                        format!("function {}({ty}) does not exist", call.func.name()),
+                    )
+                    .hint(
+                        "No function matches the given name and argument types. You might need to add explicit type casts.",
+                    ),
+                ))),
+            }
+        }
+        Expr::AggregateFunction(call) if matches!(call.func.name(), "min" | "max") => {
+            match call.params.args.first().and_then(|a| sql_type(a, schema)) {
+                Some(SqlType::Interval) => Err(DataFusionError::External(Box::new(Error::unsupported(format!(
+                    "{}(interval)",
+                    call.func.name()
+                ))))),
+                Some(ty @ (SqlType::Bool | SqlType::Json | SqlType::Jsonb)) => {
+                    Err(DataFusionError::External(Box::new(Error::new(
+                        ErrorKind::UndefinedFunction,
+                        format!("function {}({ty}) does not exist", call.func.name()),
+                    ))))
+                }
+                _ => Ok(Transformed::no(Expr::AggregateFunction(call))),
+            }
+        }
         other => Ok(Transformed::no(other)),
     }
 }
@@ -185,12 +249,12 @@ fn union_branches(mut union: Union) -> Result<Transformed<LogicalPlan>> {
         if !union.inputs.iter().any(|i| open(i, at)) {
             continue;
         }
-        let ty = union
-            .inputs
-            .iter()
-            .filter(|i| !open(i, at))
-            .find_map(|i| SqlType::of_field(i.schema().field(at)).filter(|_| !i.schema().field(at).data_type().is_null()));
-        let Some(ty) = ty.filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)) else { continue };
+        let ty = union.inputs.iter().filter(|i| !open(i, at)).find_map(|i| {
+            SqlType::of_field(i.schema().field(at)).filter(|_| !i.schema().field(at).data_type().is_null())
+        });
+        let Some(ty) = ty.filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json)) else {
+            continue;
+        };
         for input in &mut union.inputs {
             if !open(input, at) {
                 continue;

@@ -323,6 +323,12 @@ fn misplaced(text: &str, lower: &str) -> Option<Error> {
     } else if has("cannot infer common string type for string concat") {
         Error::new(ErrorKind::UndefinedFunction, "operator does not exist: these types || each other")
             .hint("No operator matches the given argument types. You might need to add explicit type casts.")
+    } else if has("square root of a negative number") {
+        Error::new(ErrorKind::InvalidPower, "cannot take square root of a negative number")
+    } else if has("invalid unicode scalar value") || has("field position must not be zero") || has("step can't be 0") {
+        Error::new(ErrorKind::InvalidParameterValue, text.to_owned())
+    } else if has("unable to represent") && has("months") {
+        Error::new(ErrorKind::DatetimeOverflow, "interval out of range")
     } else if has("negative substring length") {
         Error::new(ErrorKind::Substring, "negative substring length not allowed")
     } else {

@@ -16,6 +16,7 @@ mod join;
 mod localize;
 mod overflow;
 mod predicate;
+mod pushdown;
 mod scan;
 mod table;
 #[cfg(test)]

@@ -97,9 +97,8 @@ impl Checked {
         let scalar = matches!((a, b), (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { args.number_rows };
         let result = kernel(&a.to_array(rows)?, &b.to_array(rows)?)?;
-        let suspicious = floats(&ColumnarValue::Array(result.clone()), rows)?
-            .iter()
-            .any(|x| x.is_some_and(|x| !x.is_finite()));
+        let suspicious =
+            floats(&ColumnarValue::Array(result.clone()), rows)?.iter().any(|x| x.is_some_and(|x| !x.is_finite()));
         if suspicious {
             let made = floats(&ColumnarValue::Array(result.clone()), rows)?;
             for ((x, y), z) in floats(a, rows)?.into_iter().zip(floats(b, rows)?).zip(made) {
@@ -112,7 +111,11 @@ impl Checked {
                 }
             }
         }
-        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
+        Ok(if scalar {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)
+        } else {
+            ColumnarValue::Array(result)
+        })
     }
 
     fn overflow(&self, error: ArrowError, ty: &DataType) -> datafusion::common::DataFusionError {

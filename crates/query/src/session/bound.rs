@@ -108,7 +108,12 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 /// `NotSupported` for Arrow types without an SQL name.
 pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<ResultColumn>> {
     let types = context::types_of(schema)?;
-    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty }).collect())
+    Ok(schema
+        .fields()
+        .iter()
+        .zip(types)
+        .map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty })
+        .collect())
 }
 
 /// Binds statements against a catalog.
@@ -399,8 +404,7 @@ impl Binder<'_> {
             Some(statement) => self.bind_change(statement, scope.as_ref(), inferred).await,
             None => {
                 let query = Query { with: scope, ..query.clone() };
-                let plan =
-                    context::plan(self.state, locking::without_locks(Ast::Query(Box::new(query)))).await?;
+                let plan = context::plan(self.state, locking::without_locks(Ast::Query(Box::new(query)))).await?;
                 self.infer(&plan, inferred)?;
                 columns_of(plan.schema().as_arrow())
             }

@@ -318,10 +318,7 @@ impl SqlSession {
                     return Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is not a table")));
                 }
                 _ => {
-                    return Err(Error::new(
-                        ErrorKind::UndefinedTable,
-                        format!("relation \"{name}\" does not exist"),
-                    ));
+                    return Err(Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist")));
                 }
             };
             if let Some(wanted) = wanted {
@@ -369,7 +366,8 @@ impl SqlSession {
                 self.set_one(&name, value.as_deref(), *scope == Some(ContextModifier::Local))
             }
             Set::SetTimeZone { value, local } => {
-                let value = (!is_default(value)).then(|| setting_value(value)).filter(|v| !v.eq_ignore_ascii_case("local"));
+                let value =
+                    (!is_default(value)).then(|| setting_value(value)).filter(|v| !v.eq_ignore_ascii_case("local"));
                 self.set_one("TimeZone", value.as_deref(), *local)
             }
             Set::SetNames { charset_name, .. } => {

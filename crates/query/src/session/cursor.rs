@@ -151,8 +151,7 @@ impl SqlSession {
         };
         let columns = bound::columns_of(&schema)?;
         let depth = self.current.savepoints();
-        let cursor =
-            Cursor { columns, schema, ahead: VecDeque::new(), rest: Some(stream), hold, held: false, depth };
+        let cursor = Cursor { columns, schema, ahead: VecDeque::new(), rest: Some(stream), hold, held: false, depth };
         self.cursors.insert(name, cursor);
         if hold && !self.current.is_explicit() {
             // Its transaction ends with this statement.

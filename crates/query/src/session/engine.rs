@@ -1,5 +1,6 @@
 //! The SQL engine that entrances connect to.
 
+use super::plans::Plans;
 use super::settings::Settings;
 use super::transaction::Current;
 use super::{SequenceValues, SqlSession};
@@ -24,6 +25,8 @@ pub struct EngineOptions {
     pub lock_timeout: Duration,
     /// Default of `synchronous_commit`.
     pub synchronous_commit: bool,
+    /// Bound statements that sessions share, at most.
+    pub plans: usize,
     /// Limits of query execution.
     pub read: read::EngineOptions,
 }
@@ -32,6 +35,7 @@ pub struct EngineOptions {
 pub(crate) struct Shared {
     pub(super) cluster: Arc<dyn Cluster>,
     pub(super) read: Arc<Engine>,
+    pub(super) plans: Plans,
     options: EngineOptions,
     /// Planner states by catalog (its address, kept alive in the value), visibility of hidden columns, and user.
     states: moka::sync::Cache<(usize, bool, String), (Arc<Catalog>, Arc<SessionState>)>,
@@ -65,7 +69,7 @@ impl SqlEngine {
     pub fn new(cluster: Arc<dyn Cluster>, options: EngineOptions) -> Result<Self> {
         let read = Arc::new(Engine::new(cluster.clone(), options.read.clone())?);
         let states = moka::sync::Cache::new(MAX_STATES);
-        Ok(SqlEngine(Arc::new(Shared { cluster, read, options, states })))
+        Ok(SqlEngine(Arc::new(Shared { cluster, read, plans: Plans::new(options.plans), options, states })))
     }
 }
 

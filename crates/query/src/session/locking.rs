@@ -312,11 +312,7 @@ pub(crate) async fn run(cx: &StatementContext, query: &Query) -> Result<(Vec<Sql
 }
 
 /// One attempt; `None`: a row was no longer what the query saw.
-async fn attempt(
-    cx: &StatementContext,
-    catalog: &Catalog,
-    query: &Query,
-) -> Result<Option<(Vec<SqlType>, Vec<Row>)>> {
+async fn attempt(cx: &StatementContext, catalog: &Catalog, query: &Query) -> Result<Option<(Vec<SqlType>, Vec<Row>)>> {
     let mut targets = targets(catalog, query)?;
     let mut keyed = query.clone();
     keyed.locks.clear();
@@ -465,9 +461,9 @@ impl Window {
             let value = dml::assign::convert(value, &types[0], &SqlType::Int8)?;
             *out = match value.as_i64() {
                 None => None,
-                Some(n) => Some(u64::try_from(n).map_err(|_| {
-                    Error::new(ErrorKind::InvalidLimit, "LIMIT must not be negative")
-                })?),
+                Some(n) => Some(
+                    u64::try_from(n).map_err(|_| Error::new(ErrorKind::InvalidLimit, "LIMIT must not be negative"))?,
+                ),
             };
         }
         Ok(Window { limit: number[0], offset: number[1].unwrap_or(0) })

@@ -12,6 +12,7 @@ mod cursor;
 mod engine;
 pub(crate) mod locking;
 pub(crate) mod names;
+mod plans;
 pub(crate) mod settings;
 pub(crate) mod sql;
 mod transaction;
@@ -284,11 +285,21 @@ impl SqlSession {
         declared: &[Option<SqlType>],
     ) -> Result<Arc<Prepared>> {
         let catalog = self.catalog();
+        let shared = self.engine.clone();
+        let key = shared.plans.key(&catalog, &shared.cluster.catalog(), &self.user, &sql, declared);
+        if let Some(prepared) = key.as_ref().and_then(|k| shared.plans.get(k)) {
+            return Ok(prepared);
+        }
         let state = self.state(&catalog, false)?;
         let binder = bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog };
         let (bound, columns) = binder.bind(statement, declared).await?;
         let columns = self.known_columns(&bound.statement).unwrap_or(columns);
-        Ok(Arc::new(Prepared { sql, param_types: bound.param_types.to_vec(), columns, plan: Arc::new(bound) }))
+        let prepared =
+            Arc::new(Prepared { sql, param_types: bound.param_types.to_vec(), columns, plan: Arc::new(bound) });
+        if let Some(key) = key {
+            shared.plans.keep(key, &catalog, &prepared);
+        }
+        Ok(prepared)
     }
 }
 

@@ -7,10 +7,10 @@ use crate::ddl::{self, Step};
 use crate::dml;
 use crate::pg::parse::Statement;
 use crate::read;
-use atoll_model::{Error, ErrorKind, Result, Value};
+use atoll_model::{Catalog, Error, ErrorKind, Result, Value};
 use atoll_ports::cluster::{TableLock, Transaction};
 use atoll_ports::session::Execution;
-use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as Ast, TableObject};
+use datafusion::sql::sqlparser::ast::{CreateView, Query, SetExpr, Statement as Ast, TableObject};
 use std::sync::Arc;
 
 impl SqlSession {
@@ -21,6 +21,12 @@ impl SqlSession {
         values: Vec<Value>,
     ) -> Result<Execution> {
         let cx = self.context(txn, bound, values)?;
+        self.may_define(&bound.statement, &txn.catalog())?;
+        if let Statement::Sql(ast) = bound.statement.as_ref()
+            && let Ast::CreateView(create) = ast.as_ref()
+        {
+            check_view(&cx, create).await?;
+        }
         if let Statement::CreateTable(create) = bound.statement.as_ref()
             && let Some(query) = &create.query
         {
@@ -135,6 +141,28 @@ impl SqlSession {
 }
 
 impl SqlSession {
+    /// Data belongs to all roles; roles and sites are the superusers' business, but everybody may change their own password.
+    fn may_define(&self, statement: &Statement, catalog: &Catalog) -> Result<()> {
+        let what = match statement {
+            Statement::AlterRole { name, attributes }
+                if *name == self.user && attributes.login.is_none() && attributes.superuser.is_none() =>
+            {
+                return Ok(());
+            }
+            Statement::CreateRole { .. } => "create role",
+            Statement::AlterRole { .. } => "alter role",
+            Statement::DropRole { .. } => "drop role",
+            Statement::CreateSite { .. } => "create site",
+            Statement::DropSite { .. } => "drop site",
+            _ => return Ok(()),
+        };
+        if catalog.roles.get(&self.user).is_some_and(|role| role.superuser) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InsufficientPrivilege, format!("permission denied to {what}"))
+            .hint("Only superusers manage roles and sites."))
+    }
+
     /// EXPLAIN of a statement that changes rows: what it does, and the query that finds or makes the rows.
     async fn explain_change(
         &mut self,
@@ -148,7 +176,9 @@ impl SqlSession {
         }
         let (with, statement) = match statement {
             Ast::Query(query) => match dml::changing(&query) {
-                Some(statement) if !query.with.iter().flat_map(|w| &w.cte_tables).any(|c| dml::changes_rows(&c.query)) => {
+                Some(statement)
+                    if !query.with.iter().flat_map(|w| &w.cte_tables).any(|c| dml::changes_rows(&c.query)) =>
+                {
                     (query.with.clone(), statement.clone())
                 }
                 _ => return Err(Error::unsupported("EXPLAIN of statements that change rows inside WITH")),
@@ -165,7 +195,9 @@ impl SqlSession {
                 match &insert.source {
                     Some(source) => match source.body.as_ref() {
                         SetExpr::Values(values) if with.is_none() => {
-                            let lines = vec![head, format!("  Values ({} rows)", values.rows.len())];
+                            let count = values.rows.len();
+                            let lines =
+                                vec![head, format!("  Values ({count} row{})", if count == 1 { "" } else { "s" })];
                             return Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"));
                         }
                         _ => {
@@ -179,18 +211,69 @@ impl SqlSession {
             }
             other => {
                 let what = if matches!(other, Ast::Update(_)) { "Update" } else { "Delete" };
-                let (sql, table) = dml::search_of(&catalog, other, with.as_ref())?
-                    .ok_or_else(|| Error::unsupported(format!("EXPLAIN {}", first_words(&Statement::Sql(Box::new(other.clone()))))))?;
+                let (sql, table) = dml::search_of(&catalog, other, with.as_ref())?.ok_or_else(|| {
+                    Error::unsupported(format!("EXPLAIN {}", first_words(&Statement::Sql(Box::new(other.clone())))))
+                })?;
                 (format!("{what} on {table}"), sql)
             }
         };
         let ast = locking::without_locks(crate::session::sql::parse_one(&query)?);
-        let plan = context::plan(&cx.hidden, ast).await?;
-        let lines =
-            cx.engine.explain(&cx.running_state(&cx.hidden, &plan), &plan, cx.txn.clone(), options).await?;
+        // The search for rows names hidden columns; what a user has written must not see them.
+        let state = if matches!(statement, Ast::Insert(_)) { &cx.state } else { &cx.hidden };
+        let plan = context::plan(state, ast).await?;
+        let lines = cx.engine.explain(&cx.running_state(state, &plan), &plan, cx.txn.clone(), options).await?;
         let lines = std::iter::once(head).chain(lines.into_iter().map(|l| format!("  {l}"))).collect();
         Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"))
     }
+}
+
+/// Whether a view's query is right, and what it may replace.
+async fn check_view(cx: &StatementContext, create: &CreateView) -> Result<()> {
+    let ast = Ast::Query(create.query.clone());
+    if locking::locks(&ast) {
+        return Err(Error::unsupported("FOR UPDATE in a view"));
+    }
+    let plan = context::plan(&cx.state, ast).await?;
+    if !plan.get_parameter_names().map_err(read::map_error)?.is_empty() {
+        return Err(Error::new(ErrorKind::UndefinedParameter, "a view has no parameters: there is no parameter $1"));
+    }
+    let mut columns = super::bound::columns_of(plan.schema().as_arrow())?;
+    if create.columns.len() > columns.len() {
+        return Err(Error::new(ErrorKind::Syntax, "CREATE VIEW specifies more column names than columns"));
+    }
+    for (column, name) in columns.iter_mut().zip(&create.columns) {
+        column.name = dml::params::fold(&name.name);
+    }
+    for (at, column) in columns.iter().enumerate() {
+        if columns[..at].iter().any(|c| c.name == column.name) {
+            return Err(Error::new(
+                ErrorKind::DuplicateColumn,
+                format!("column \"{}\" specified more than once", column.name),
+            ));
+        }
+    }
+    let name = super::names::relation(&create.name)?;
+    if !create.or_replace || cx.txn.catalog().view(&name).is_none() {
+        return Ok(());
+    }
+    let old = crate::session::sql::parse_one(&format!("SELECT * FROM {}", dml::quote(&name)))?;
+    let old = super::bound::columns_of(context::plan(&cx.state, old).await?.schema().as_arrow())?;
+    let refuse = |message: String| Err(Error::new(ErrorKind::InvalidTableDefinition, message));
+    if old.len() > columns.len() {
+        return refuse("cannot drop columns from view".into());
+    }
+    for (old, new) in old.iter().zip(&columns) {
+        if old.name != new.name {
+            return refuse(format!("cannot change name of view column \"{}\" to \"{}\"", old.name, new.name));
+        }
+        if old.ty != new.ty {
+            return refuse(format!(
+                "cannot change data type of view column \"{}\" from {} to {}",
+                old.name, old.ty, new.ty
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn first_words(statement: &Statement) -> String {

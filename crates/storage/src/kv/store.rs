@@ -383,7 +383,7 @@ fn open_tree(lsm: &Path, options: &StoreOptions) -> Result<(Database, Keyspace)>
 impl Published {
     /// The stored form of a key, and the timestamp at its front. A key that is too long to be there is not asked for: the tree
     /// would panic.
-    pub(crate) fn read(&self, space: &Space, key: &[u8]) -> Result<Option<fjall::Slice>> {
+    pub(crate) fn read(&self, space: &Space, key: &[u8]) -> Result<Option<Slice>> {
         if key.len() > MAX_KEY {
             return Ok(None);
         }

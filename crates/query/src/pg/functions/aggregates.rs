@@ -41,7 +41,9 @@ impl Retyped {
         let shown = SqlType::of_arrow(ty).map_or_else(|| ty.to_string(), |t| t.to_string());
         DataFusionError::External(Box::new(
             Error::new(ErrorKind::UndefinedFunction, format!("function {}({shown}) does not exist", self.inner.name()))
-                .hint("No function matches the given name and argument types. You might need to add explicit type casts."),
+                .hint(
+                    "No function matches the given name and argument types. You might need to add explicit type casts.",
+                ),
         ))
     }
 }

@@ -67,12 +67,23 @@ fn part(field: &str, ty: &SqlType, value: &Value, lenient: bool) -> Result<i128>
         };
     }
     let Some((days, tod)) = split(ty, value) else {
-        return Err(Error::new(ErrorKind::UndefinedFunction, format!("function extract({field} from {ty}) does not exist")));
+        return Err(Error::new(
+            ErrorKind::UndefinedFunction,
+            format!("function extract({field} from {ty}) does not exist"),
+        ));
     };
     let (is_date, is_time) = (*ty == SqlType::Date, *ty == SqlType::Time);
     let clock = matches!(
         field,
-        "hour" | "hours" | "minute" | "minutes" | "second" | "seconds" | "millisecond" | "milliseconds" | "microsecond"
+        "hour"
+            | "hours"
+            | "minute"
+            | "minutes"
+            | "second"
+            | "seconds"
+            | "millisecond"
+            | "milliseconds"
+            | "microsecond"
             | "microseconds"
     );
     if is_date && clock && !lenient {
@@ -221,7 +232,10 @@ fn scale(v: Interval, factor: f64) -> Result<Interval> {
     let round = |x: f64| (x * 1e6).round() / 1e6;
     let months = f64::from(v.months) * factor;
     let days = f64::from(v.days) * factor;
-    if !months.is_finite() || !days.is_finite() || months.abs() > f64::from(i32::MAX) || days.abs() > f64::from(i32::MAX)
+    if !months.is_finite()
+        || !days.is_finite()
+        || months.abs() > f64::from(i32::MAX)
+        || days.abs() > f64::from(i32::MAX)
     {
         return Err(too_large());
     }
@@ -304,7 +318,79 @@ pub(super) fn functions() -> Vec<Scalar> {
     let mut made = parts();
     made.extend(intervals());
     made.extend(makers());
+    made.push(series());
     made
+}
+
+/// Rows of `generate_series`, at most.
+const MAX_SERIES: usize = 10_000_000;
+
+/// `generate_series` as an array.
+fn series() -> Scalar {
+    let item = |types: &[SqlType]| -> Result<SqlType> {
+        let undefined = || {
+            let shown: Vec<String> = types.iter().map(ToString::to_string).collect();
+            Error::new(
+                ErrorKind::UndefinedFunction,
+                format!("function generate_series({}) does not exist", shown.join(", ")),
+            )
+        };
+        Ok(match types {
+            [SqlType::Int2 | SqlType::Int4, rest @ ..]
+                if rest.iter().all(|t| matches!(t, SqlType::Int2 | SqlType::Int4)) =>
+            {
+                SqlType::Int4
+            }
+            [SqlType::Timestamp, SqlType::Timestamp, SqlType::Interval] => SqlType::Timestamp,
+            [SqlType::Date | SqlType::TimestampTz | SqlType::Timestamp, _, SqlType::Interval] => SqlType::TimestampTz,
+            types if types.iter().all(|t| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8)) => SqlType::Int8,
+            types if types.iter().any(|t| matches!(t, SqlType::Numeric(_))) => {
+                return Err(Error::unsupported("generate_series over numeric"));
+            }
+            _ => return Err(undefined()),
+        })
+    };
+    Scalar::new("atoll_series", 2..=3, SqlType::Array(Box::new(SqlType::Int8)), |call, args| {
+        let zero = || Error::new(ErrorKind::InvalidParameterValue, "step size cannot equal zero");
+        let long = || Error::new(ErrorKind::ProgramLimit, format!("a series of more than {MAX_SERIES} values"));
+        let mut out = vec![];
+        let SqlType::Array(item) = call.result else { return Err(Error::internal("a series is an array")) };
+        if let Some(step) = args.get(2).and_then(interval).filter(|_| call.types[2] == SqlType::Interval) {
+            let (mut t, end) = (moment(&call.types[0], &args[0])?, moment(&call.types[1], &args[1])?);
+            let up = length(step);
+            if up == 0 {
+                return Err(zero());
+            }
+            while if up > 0 { t <= end } else { t >= end } {
+                if out.len() == MAX_SERIES {
+                    return Err(long());
+                }
+                out.push(if **item == SqlType::Timestamp { Value::Timestamp(t) } else { Value::TimestampTz(t) });
+                t = match shift(&SqlType::Timestamp, &Value::Timestamp(t), step, 1)? {
+                    Value::Timestamp(t) => t,
+                    _ => return Err(Error::internal("a moment expected")),
+                };
+            }
+            return Ok(Value::Array(out));
+        }
+        let (mut n, end, step) = (integer(&args[0]), integer(&args[1]), args.get(2).map_or(1, integer));
+        if step == 0 {
+            return Err(zero());
+        }
+        while if step > 0 { n <= end } else { n >= end } {
+            if out.len() == MAX_SERIES {
+                return Err(long());
+            }
+            out.push(match **item {
+                SqlType::Int4 => Value::Int4(i32::try_from(n).unwrap_or(i32::MAX)),
+                _ => Value::Int8(n),
+            });
+            let Some(next) = n.checked_add(step) else { break };
+            n = next;
+        }
+        Ok(Value::Array(out))
+    })
+    .returning(move |types| Ok(SqlType::Array(Box::new(item(types)?))))
 }
 
 fn parts() -> Vec<Scalar> {
@@ -363,7 +449,9 @@ fn parts() -> Vec<Scalar> {
         Scalar::new("isfinite", 1..=1, SqlType::Bool, |_, args| {
             Ok(Value::Bool(!matches!(
                 args[0],
-                Value::Timestamp(i64::MAX | i64::MIN) | Value::TimestampTz(i64::MAX | i64::MIN) | Value::Date(i32::MAX | i32::MIN)
+                Value::Timestamp(i64::MAX | i64::MIN)
+                    | Value::TimestampTz(i64::MAX | i64::MIN)
+                    | Value::Date(i32::MAX | i32::MIN)
             )))
         }),
     ]
@@ -380,7 +468,14 @@ fn intervals() -> Vec<Scalar> {
         of("justify_hours", justify_hours),
         of("justify_days", justify_days),
         of("justify_interval", |v| {
-            let v = justify_days(justify_hours(v)?)?;
+            let mut v = justify_days(justify_hours(v)?)?;
+            if v.months > 0 && (v.days < 0 || v.days == 0 && v.micros < 0) {
+                v.days += 30;
+                v.months -= 1;
+            } else if v.months < 0 && (v.days > 0 || v.days == 0 && v.micros > 0) {
+                v.days -= 30;
+                v.months += 1;
+            }
             justify_hours(v)
         }),
         // Days and hours of a difference, as timestamp - timestamp gives them.
@@ -442,8 +537,7 @@ fn combine(a: &Value, b: &Value, sign: i32) -> Result<Value> {
     let (a, b) = (span(a), span(b));
     let months = b.months.checked_mul(sign).and_then(|m| a.months.checked_add(m)).ok_or_else(too_large)?;
     let days = b.days.checked_mul(sign).and_then(|d| a.days.checked_add(d)).ok_or_else(too_large)?;
-    let micros =
-        b.micros.checked_mul(i64::from(sign)).and_then(|t| a.micros.checked_add(t)).ok_or_else(too_large)?;
+    let micros = b.micros.checked_mul(i64::from(sign)).and_then(|t| a.micros.checked_add(t)).ok_or_else(too_large)?;
     Ok(of_interval(Interval { months, days, micros }))
 }
 
@@ -481,9 +575,7 @@ fn makers() -> Vec<Scalar> {
                 .map(Value::Date)
                 .ok_or_else(|| range("date", args))
         }),
-        Scalar::new("make_time", 3..=3, SqlType::Time, |_, args| {
-            clock(&args[0], &args[1], &args[2]).map(Value::Time)
-        }),
+        Scalar::new("make_time", 3..=3, SqlType::Time, |_, args| clock(&args[0], &args[1], &args[2]).map(Value::Time)),
         Scalar::new("make_timestamp", 6..=6, SqlType::Timestamp, move |_, args| {
             let day = date_of(integer(&args[0]), integer(&args[1]), integer(&args[2]))
                 .ok_or_else(|| range("date", &args[..3]))?;
@@ -491,10 +583,9 @@ fn makers() -> Vec<Scalar> {
         }),
         Scalar::new("to_timestamp", 1..=2, SqlType::TimestampTz, |call, args| match args.get(1) {
             Some(pattern) => super::format::read_moment(text(&args[0]), text(pattern)).map(Value::TimestampTz),
-            None if call.types[0] == SqlType::Text => Err(Error::new(
-                ErrorKind::UndefinedFunction,
-                "function to_timestamp(text) does not exist",
-            )),
+            None if call.types[0] == SqlType::Text => {
+                Err(Error::new(ErrorKind::UndefinedFunction, "function to_timestamp(text) does not exist"))
+            }
             None => {
                 let micros = float(&args[0]) * 1e6;
                 if !micros.is_finite() || micros.abs() >= 9.2e18 {
@@ -517,7 +608,12 @@ fn makers() -> Vec<Scalar> {
                     super::format::write_moment(moment(&call.types[0], &args[0])?, pattern).map(Value::Text)
                 }
                 (
-                    SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Numeric(_) | SqlType::Float4 | SqlType::Float8,
+                    SqlType::Int2
+                    | SqlType::Int4
+                    | SqlType::Int8
+                    | SqlType::Numeric(_)
+                    | SqlType::Float4
+                    | SqlType::Float8,
                     _,
                 ) => super::format::write_number(&shown(&call.types[0], &args[0]), pattern).map(Value::Text),
                 (other, _) => Err(Error::new(

@@ -7,7 +7,17 @@ use atoll_model::text::{Interval, civil_from_days, days_from_civil};
 use atoll_model::{Error, ErrorKind, Result};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -15,10 +25,10 @@ const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday",
 /// Words of date patterns, longest first where one begins another.
 const WORDS: [&str; 75] = [
     "Y,YYY", "YYYY", "yyyy", "YYY", "yyy", "YY", "yy", "IYYY", "iyyy", "IYY", "IY", "SSSSS", "SSSS", "HH24", "hh24",
-    "HH12", "hh12", "HH", "hh", "MI", "mi", "MONTH", "Month", "month", "MON", "Mon", "mon", "MM", "mm", "MS", "ms", "US",
-    "us", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "SS", "ss", "DAY", "Day", "day", "DDD", "ddd", "DD", "dd", "DY", "Dy",
-    "dy", "IDDD", "ID", "IW", "iw", "WW", "ww", "CC", "cc", "AM", "am", "PM", "pm", "A.M.", "a.m.", "P.M.", "p.m.",
-    "RM", "rm", "TZH", "TZM", "TZ", "tz", "OF", "BC",
+    "HH12", "hh12", "HH", "hh", "MI", "mi", "MONTH", "Month", "month", "MON", "Mon", "mon", "MM", "mm", "MS", "ms",
+    "US", "us", "FF1", "FF2", "FF3", "FF4", "FF5", "FF6", "SS", "ss", "DAY", "Day", "day", "DDD", "ddd", "DD", "dd",
+    "DY", "Dy", "dy", "IDDD", "ID", "IW", "iw", "WW", "ww", "CC", "cc", "AM", "am", "PM", "pm", "A.M.", "a.m.", "P.M.",
+    "p.m.", "RM", "rm", "TZH", "TZM", "TZ", "tz", "OF", "BC",
 ];
 const LETTERS: [&str; 10] = ["Y", "y", "D", "d", "W", "w", "Q", "q", "J", "I"];
 
@@ -155,7 +165,11 @@ fn write(pattern: &str, f: &Fields) -> Result<String> {
             Piece::Word { word, fill, suffix } => (word, fill, suffix),
         };
         let number = |n: i64, width: usize| if fill { format!("{n:0width$}") } else { n.to_string() };
-        let calendar = || f.days.ok_or_else(|| Error::new(ErrorKind::InvalidDatetime, "invalid format specification for an interval value"));
+        let calendar = || {
+            f.days.ok_or_else(|| {
+                Error::new(ErrorKind::InvalidDatetime, "invalid format specification for an interval value")
+            })
+        };
         let weekday = |d: i64| (d + 4).rem_euclid(7);
         let part = match word.to_ascii_uppercase().as_str() {
             "Y,YYY" => format!("{},{:03}", f.year / 1000, f.year % 1000),
@@ -260,7 +274,8 @@ pub fn read_moment(input: &str, pattern: &str) -> Result<i64> {
             }
             Piece::Word { word, .. } => *word,
         };
-        rest = rest.trim_start_matches(|c: char| c == ' ' || (previous_text && !c.is_alphanumeric() && c != '-' && c != '+'));
+        rest = rest
+            .trim_start_matches(|c: char| c == ' ' || (previous_text && !c.is_alphanumeric() && c != '-' && c != '+'));
         previous_text = false;
         let follows_text = all.get(at + 1).is_none_or(|p| matches!(p, Piece::Text(_)));
         let before = rest.len();
@@ -280,7 +295,15 @@ pub fn read_moment(input: &str, pattern: &str) -> Result<i64> {
             "YYYY" => year = Some(number(4)?),
             "YYY" | "YY" | "Y" => {
                 let n = number(word.len())?;
-                year = Some(if n < 70 { n + 2000 } else if n < 100 { n + 1900 } else if n < 520 { n + 2000 } else { n + 1000 });
+                year = Some(if n < 70 {
+                    n + 2000
+                } else if n < 100 {
+                    n + 1900
+                } else if n < 520 {
+                    n + 2000
+                } else {
+                    n + 1000
+                });
             }
             "MM" => month = Some(number(2)?),
             "DD" => day = Some(number(2)?),
@@ -293,7 +316,13 @@ pub fn read_moment(input: &str, pattern: &str) -> Result<i64> {
             "MI" => minute = number(2)?,
             "SS" => second = number(2)?,
             "MS" | "US" | "FF1" | "FF2" | "FF3" | "FF4" | "FF5" | "FF6" => {
-                let width = if word.eq_ignore_ascii_case("US") { 6 } else if word.eq_ignore_ascii_case("MS") { 3 } else { 6 };
+                let width = if word.eq_ignore_ascii_case("US") {
+                    6
+                } else if word.eq_ignore_ascii_case("MS") {
+                    3
+                } else {
+                    6
+                };
                 let n = number(width)?;
                 let read = before - rest.len();
                 micros = n * 10i64.pow(u32::try_from(6usize.saturating_sub(read)).unwrap_or(0));
@@ -307,8 +336,11 @@ pub fn read_moment(input: &str, pattern: &str) -> Result<i64> {
                 });
                 let Some(found) = found else {
                     let shown: String = rest.chars().take(word.len()).collect();
-                    return Err(Error::new(ErrorKind::InvalidDatetime, format!("invalid value \"{shown}\" for \"{word}\""))
-                        .detail("The given value did not match any of the allowed values for this field."));
+                    return Err(Error::new(
+                        ErrorKind::InvalidDatetime,
+                        format!("invalid value \"{shown}\" for \"{word}\""),
+                    )
+                    .detail("The given value did not match any of the allowed values for this field."));
                 };
                 rest = &rest[if full { MONTHS[found].len() } else { 3 }..];
                 month = i64::try_from(found + 1).ok();
@@ -325,8 +357,11 @@ pub fn read_moment(input: &str, pattern: &str) -> Result<i64> {
     let range = || Error::new(ErrorKind::DatetimeOverflow, format!("date/time field value out of range: \"{input}\""));
     if twelve {
         if !(1..=12).contains(&hour) {
-            return Err(Error::new(ErrorKind::InvalidDatetime, format!("hour \"{hour}\" is invalid for the 12-hour clock"))
-                .hint("Use the 24-hour clock, or give an hour between 1 and 12."));
+            return Err(Error::new(
+                ErrorKind::InvalidDatetime,
+                format!("hour \"{hour}\" is invalid for the 12-hour clock"),
+            )
+            .hint("Use the 24-hour clock, or give an hour between 1 and 12."));
         }
         hour = hour % 12 + if afternoon == Some(true) { 12 } else { 0 };
     }
@@ -346,9 +381,7 @@ pub fn read_moment(input: &str, pattern: &str) -> Result<i64> {
             days
         }
     };
-    days.checked_mul(DAY)
-        .map(|d| d + (hour * 3600 + minute * 60 + second) * SECOND + micros)
-        .ok_or_else(range)
+    days.checked_mul(DAY).map(|d| d + (hour * 3600 + minute * 60 + second) * SECOND + micros).ok_or_else(range)
 }
 
 /// A number, given as its text, by a pattern of `9 0 . , D G S MI PL PR FM L`.
@@ -393,7 +426,14 @@ pub fn write_number(number: &str, pattern: &str) -> Result<String> {
     let mut after_point = false;
     let last_kept = frac.trim_end_matches('0').len();
     let last_zero = point.map_or(0, |p| {
-        tokens[p..].iter().filter(|t| is_digit(t)).enumerate().filter(|(_, t)| **t == "0").map(|(i, _)| i + 1).max().unwrap_or(0)
+        tokens[p..]
+            .iter()
+            .filter(|t| is_digit(t))
+            .enumerate()
+            .filter(|(_, t)| **t == "0")
+            .map(|(i, _)| i + 1)
+            .max()
+            .unwrap_or(0)
     });
     for token in &tokens {
         match *token {

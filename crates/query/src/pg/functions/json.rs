@@ -203,9 +203,7 @@ fn set(json: &mut Json, path: &[Value], new: Json, create: bool) {
 
 fn extract_path(name: &'static str, ty: SqlType) -> Scalar {
     let as_text = ty == SqlType::Text;
-    Scalar::new(name, 2..=16, ty, move |_, args| {
-        path(&[args[0].clone(), Value::Array(args[1..].to_vec())], as_text)
-    })
+    Scalar::new(name, 2..=16, ty, move |_, args| path(&[args[0].clone(), Value::Array(args[1..].to_vec())], as_text))
 }
 
 /// The steps of a path: an array of text, or its text form.

@@ -21,7 +21,7 @@ pub(crate) use vectors::{VECTOR, VectorArrays};
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
 pub(crate) use numeric::from_float;
-pub(crate) use operators::undefined;
+pub(crate) use operators::call;
 pub(crate) use scalar::{array_of, to_arrow, values};
 
 use atoll_model::{Catalog, Result, SqlType, Value};

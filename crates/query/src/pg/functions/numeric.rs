@@ -158,7 +158,9 @@ fn rounding(name: &'static str, kind: Rounding) -> Scalar {
                 ErrorKind::UndefinedFunction,
                 format!("function {name}({}, integer) does not exist", types[0]),
             )
-            .hint("No function matches the given name and argument types. You might need to add explicit type casts."));
+            .hint(
+                "No function matches the given name and argument types. You might need to add explicit type casts.",
+            ));
         }
         if types.len() == 1 {
             return Ok(match types[0] {

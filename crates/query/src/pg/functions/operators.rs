@@ -5,7 +5,7 @@
 //! being turned into text or numbers silently.
 
 use super::scalar::Scalar;
-use crate::pg::unknown;
+use crate::pg::{casts, unknown};
 use atoll_model::{Error, ErrorKind, SqlType};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, DataFusionError, Result};
@@ -146,7 +146,11 @@ fn typed(
 ) -> Result<PlannerResult<RawBinaryExpr>> {
     let binary = |l: Expr, op: Operator, r: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(l), op, Box::new(r)));
     let planned = |e: Expr| Ok(PlannerResult::Planned(e));
-    let int = |e: Expr| cast(e, DataType::Int32);
+    let int = |e: Expr, ty: &SqlType| match ty {
+        SqlType::Date => casts::days(e, DataType::Int32),
+        _ => cast(e, DataType::Int32),
+    };
+    let date = |e: Expr| casts::days(e, DataType::Date32);
     let (a, b) = (family(&l), family(&r));
     let null = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Null)) || matches!(e, Expr::Placeholder(_));
     let known = !null(&left) && !null(&right);
@@ -177,16 +181,20 @@ fn typed(
                     }
                     original(left, op, right)
                 }
-                (SqlType::Date, SqlType::Date) if op == Op::Minus => planned(binary(int(left), sign, int(right))),
+                (SqlType::Date, SqlType::Date) if op == Op::Minus => {
+                    planned(binary(int(left, &l), sign, int(right, &r)))
+                }
                 (SqlType::Date, n) if additive && is_int(n) => {
-                    planned(cast(binary(int(left), sign, int(right)), DataType::Date32))
+                    planned(date(binary(int(left, &l), sign, int(right, &r))))
                 }
                 (n, SqlType::Date) if op == Op::Plus && is_int(n) => {
-                    planned(cast(binary(int(left), sign, int(right)), DataType::Date32))
+                    planned(date(binary(int(left, &l), sign, int(right, &r))))
                 }
                 (SqlType::Date, SqlType::Time) if op == Op::Plus => planned(call("atoll_date_time", vec![left, right])),
                 (SqlType::Time, SqlType::Date) if op == Op::Plus => planned(call("atoll_date_time", vec![right, left])),
-                (SqlType::Time, SqlType::Time) if op == Op::Minus => planned(call("atoll_time_diff", vec![left, right])),
+                (SqlType::Time, SqlType::Time) if op == Op::Minus => {
+                    planned(call("atoll_time_diff", vec![left, right]))
+                }
                 (SqlType::Time, SqlType::Interval) if additive => {
                     let name = if op == Op::Plus { "atoll_time_add" } else { "atoll_time_sub" };
                     planned(call(name, vec![left, right]))
@@ -226,6 +234,9 @@ fn typed(
                 return planned(call("power", vec![left, right]));
             }
             original(left, op, right)
+        }
+        Op::PGOverlap if a == Family::Array && b == Family::Array => {
+            planned(datafusion::functions_nested::expr_fn::array_has_any(left, right))
         }
         Op::StringConcat => match (&l, &r) {
             (SqlType::Jsonb, SqlType::Jsonb) => planned(call("atoll_json_concat", vec![left, right])),

@@ -4,9 +4,7 @@ use crate::rows;
 use atoll_model::text::{Interval, write_interval};
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, NullArray, RecordBatch};
-use datafusion::arrow::datatypes::{
-    DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, Schema,
-};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType, Schema};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{

@@ -62,20 +62,17 @@ pub(super) fn functions() -> Vec<Scalar> {
         })
         .with_nulls(),
         Scalar::new("concat", 0..=100, SqlType::Text, |call, args| {
-            Ok(Value::Text(args.iter().zip(call.types).filter(|(v, _)| !v.is_null()).map(|(v, t)| shown(t, v)).collect()))
+            Ok(Value::Text(
+                args.iter().zip(call.types).filter(|(v, _)| !v.is_null()).map(|(v, t)| shown(t, v)).collect(),
+            ))
         })
         .with_nulls(),
         Scalar::new("concat_ws", 1..=100, SqlType::Text, |call, args| {
             if args[0].is_null() {
                 return Ok(Value::Null);
             }
-            let parts: Vec<String> = args
-                .iter()
-                .zip(call.types)
-                .skip(1)
-                .filter(|(v, _)| !v.is_null())
-                .map(|(v, t)| shown(t, v))
-                .collect();
+            let parts: Vec<String> =
+                args.iter().zip(call.types).skip(1).filter(|(v, _)| !v.is_null()).map(|(v, t)| shown(t, v)).collect();
             Ok(Value::Text(parts.join(text(&args[0]))))
         })
         .with_nulls(),
@@ -87,7 +84,10 @@ pub(super) fn functions() -> Vec<Scalar> {
             while let Some(c) = chars.next() {
                 if Some(c) == escape {
                     let Some(next) = chars.next() else {
-                        return Err(Error::new(ErrorKind::InvalidEscapeSequence, "LIKE pattern must not end with escape character"));
+                        return Err(Error::new(
+                            ErrorKind::InvalidEscapeSequence,
+                            "LIKE pattern must not end with escape character",
+                        ));
                     };
                     out.push('\\');
                     out.push(next);
@@ -159,6 +159,44 @@ pub(super) fn functions() -> Vec<Scalar> {
             }))
         })
         .with_nulls(),
+        Scalar::new("length", 1..=1, SqlType::Int4, |_, args| {
+            let n = match &args[0] {
+                Value::Bytea(bytes) => bytes.len(),
+                value => text(value).chars().count(),
+            };
+            Ok(Value::Int4(i32::try_from(n).unwrap_or(i32::MAX)))
+        })
+        .returning(|types| match types {
+            [SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea] => Ok(SqlType::Int4),
+            [other] => {
+                Err(Error::new(ErrorKind::UndefinedFunction, format!("function length({other}) does not exist")).hint(
+                    "No function matches the given name and argument types. You might need to add explicit type casts.",
+                ))
+            }
+            _ => Err(Error::new(ErrorKind::UndefinedFunction, "function length() does not exist")),
+        }),
+        Scalar::new("encode", 2..=2, SqlType::Text, |call, args| {
+            let bytes = match &args[0] {
+                Value::Bytea(bytes) => bytes.clone(),
+                Value::Text(t) if call.types[0] == SqlType::Text => atoll_model::text::parse_bytea(t)?,
+                _ => return Err(Error::new(ErrorKind::UndefinedFunction, "function encode takes bytea")),
+            };
+            encode(&bytes, text(&args[1])).map(Value::Text)
+        }),
+        Scalar::new("decode", 2..=2, SqlType::Bytea, |_, args| {
+            decode(text(&args[0]), text(&args[1])).map(Value::Bytea)
+        }),
+        Scalar::new("atoll_bitwise_not", 1..=1, SqlType::Int8, |_, args| {
+            Ok(match &args[0] {
+                Value::Int2(v) => Value::Int2(!v),
+                Value::Int4(v) => Value::Int4(!v),
+                value => Value::Int8(!super::scalar::integer(value)),
+            })
+        })
+        .returning(|types| match types {
+            [ty @ (SqlType::Int2 | SqlType::Int4 | SqlType::Int8)] => Ok(ty.clone()),
+            _ => Err(Error::new(ErrorKind::UndefinedFunction, "operator does not exist: ~ of this type")),
+        }),
         Scalar::new("array_length", 2..=2, SqlType::Int4, |_, args| dimension(&args[0], &args[1], |n| n)),
         Scalar::new("array_upper", 2..=2, SqlType::Int4, |_, args| dimension(&args[0], &args[1], |n| n)),
         Scalar::new("array_lower", 2..=2, SqlType::Int4, |_, args| dimension(&args[0], &args[1], |_| 1)),
@@ -176,6 +214,75 @@ pub(super) fn functions() -> Vec<Scalar> {
         })
         .with_nulls(),
     ]
+}
+
+fn unknown_encoding(name: &str) -> Error {
+    Error::new(ErrorKind::InvalidParameterValue, format!("unrecognized encoding: \"{name}\""))
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+fn encode(bytes: &[u8], encoding: &str) -> Result<String> {
+    match encoding.to_ascii_lowercase().as_str() {
+        "hex" => Ok(bytes.iter().map(|b| format!("{b:02x}")).collect()),
+        "base64" => {
+            let mut out = String::new();
+            for (at, chunk) in bytes.chunks(3).enumerate() {
+                // Lines of 76 characters, as in MIME.
+                if at > 0 && at % 19 == 0 {
+                    out.push('\n');
+                }
+                let n = (u32::from(chunk[0]) << 16)
+                    | (u32::from(chunk.get(1).copied().unwrap_or(0)) << 8)
+                    | u32::from(chunk.get(2).copied().unwrap_or(0));
+                for digit in 0..4 {
+                    if digit <= chunk.len() {
+                        out.push(char::from(BASE64[(n >> (18 - 6 * digit) & 63) as usize]));
+                    } else {
+                        out.push('=');
+                    }
+                }
+            }
+            Ok(out)
+        }
+        "escape" => Ok(bytes
+            .iter()
+            .map(|b| match b {
+                0 | 128..=255 => format!("\\{b:03o}"),
+                b'\\' => "\\\\".to_owned(),
+                b => char::from(*b).to_string(),
+            })
+            .collect()),
+        _ => Err(unknown_encoding(encoding)),
+    }
+}
+
+fn decode(input: &str, encoding: &str) -> Result<Vec<u8>> {
+    match encoding.to_ascii_lowercase().as_str() {
+        "hex" => atoll_model::text::parse_bytea(&format!("\\x{input}")),
+        "base64" => {
+            let mut out = vec![];
+            let (mut bits, mut count) = (0u32, 0);
+            for c in input.bytes().filter(|c| !c.is_ascii_whitespace() && *c != b'=') {
+                let Some(digit) = BASE64.iter().position(|b| *b == c) else {
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameterValue,
+                        format!("invalid symbol \"{}\" found while decoding base64 sequence", char::from(c)),
+                    ));
+                };
+                // A position among 64.
+                bits = (bits << 6) | digit as u32;
+                count += 6;
+                if count >= 8 {
+                    count -= 8;
+                    out.push((bits >> count & 0xff) as u8);
+                }
+            }
+            Ok(out)
+        }
+        "escape" => atoll_model::text::parse_bytea(input),
+        _ => Err(unknown_encoding(encoding)),
+    }
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -223,9 +330,7 @@ fn pattern(text: &str, flags: &str) -> Result<regex::Regex> {
             }
         };
     }
-    builder
-        .build()
-        .map_err(|e| Error::new(ErrorKind::InvalidRegex, format!("invalid regular expression: {e}")))
+    builder.build().map_err(|e| Error::new(ErrorKind::InvalidRegex, format!("invalid regular expression: {e}")))
 }
 
 fn substring_type(types: &[SqlType]) -> Result<SqlType> {

@@ -72,8 +72,8 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
         (
             "CREATE",
             kind @ ("DATABASE" | "EXTENSION" | "TRIGGER" | "FUNCTION" | "PROCEDURE" | "TYPE" | "DOMAIN" | "RULE"
-            | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "AGGREGATE" | "MATERIALIZED" | "FOREIGN"
-            | "SERVER" | "TABLESPACE" | "LANGUAGE" | "CAST" | "COLLATION" | "OPERATOR" | "STATISTICS" | "EVENT"),
+            | "POLICY" | "PUBLICATION" | "SUBSCRIPTION" | "AGGREGATE" | "MATERIALIZED" | "FOREIGN" | "SERVER"
+            | "TABLESPACE" | "LANGUAGE" | "CAST" | "COLLATION" | "OPERATOR" | "STATISTICS" | "EVENT"),
         ) => {
             let hint = match kind {
                 "TABLESPACE" => ": CREATE SITE makes places for rows",

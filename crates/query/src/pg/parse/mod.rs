@@ -54,6 +54,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         .tokenize_with_location_into_buf(&mut tokens)
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
     copy::plain_options(&mut tokens);
+    mark_symmetric(&mut tokens);
     let lines = line_starts(sql);
     limits::check(&tokens).map_err(|at| too_complex().position(characters(sql, offset(sql, &lines, at))))?;
     let overriding = spelling::respell(&mut tokens);
@@ -100,6 +101,7 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
     Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location_into_buf(&mut tokens)
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
+    mark_symmetric(&mut tokens);
     let lines = line_starts(sql);
     limits::check(&tokens).map_err(|_| too_complex())?;
     let mut parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens.clone());
@@ -107,6 +109,22 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
     match parser.peek_token() {
         end if end.token == Token::EOF => Ok(expression),
         next => Err(near(sql, &lines, &next)),
+    }
+}
+
+/// `BETWEEN SYMMETRIC a AND b`, which sqlparser does not know, as `BETWEEN !! a AND b`: a prefix operator that it knows and that
+/// PostgreSQL dropped in version 14. `rewrite` takes it away again; as an operator of its own it is refused by the planner.
+fn mark_symmetric(tokens: &mut [TokenWithSpan]) {
+    let is = |token: &Token, word: &str| matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
+    let mut after_between = false;
+    for token in tokens {
+        if matches!(token.token, Token::Whitespace(_)) {
+            continue;
+        }
+        if after_between && is(&token.token, "symmetric") {
+            token.token = Token::DoubleExclamationMark;
+        }
+        after_between = is(&token.token, "between");
     }
 }
 

@@ -108,7 +108,11 @@ fn lock_clause(tokens: &mut Vec<TokenWithSpan>, at: usize) {
         let mut start = end + 1;
         end = start;
         while matches!(tokens.get(end).map(|t| &t.token), Some(Token::Word(_) | Token::Period | Token::Comma))
-            && !(word(end, "NOWAIT") || word(end, "SKIP") || word(end, "FOR") || word(end, "LIMIT") || word(end, "OFFSET"))
+            && !(word(end, "NOWAIT")
+                || word(end, "SKIP")
+                || word(end, "FOR")
+                || word(end, "LIMIT")
+                || word(end, "OFFSET"))
         {
             if tokens[end].token == Token::Comma {
                 names.push(tokens[start..end].to_vec());

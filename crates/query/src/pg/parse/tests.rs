@@ -134,7 +134,9 @@ fn spellings_that_sqlparser_lacks() {
     assert_eq!(written("SELECT 1 FROM t FOR NO KEY UPDATE"), "SELECT 1 FROM t FOR UPDATE");
     assert_eq!(written("SELECT 1 FROM t FOR KEY SHARE"), "SELECT 1 FROM t FOR SHARE");
     assert_eq!(
-        written("SELECT 1 FROM a, b WHERE x IN (SELECT 1 FROM c FOR UPDATE OF c SKIP LOCKED LIMIT (1)) FOR SHARE OF a, b"),
+        written(
+            "SELECT 1 FROM a, b WHERE x IN (SELECT 1 FROM c FOR UPDATE OF c SKIP LOCKED LIMIT (1)) FOR SHARE OF a, b"
+        ),
         "SELECT 1 FROM a, b WHERE x IN (SELECT 1 FROM c LIMIT (1) FOR UPDATE OF c SKIP LOCKED) FOR SHARE OF a FOR SHARE OF b"
     );
     assert_eq!(written("SELECT substring('abc' from 1 for 2)"), "SELECT SUBSTRING('abc' FROM 1 FOR 2)");

@@ -6,8 +6,8 @@
 use super::{call, strip, strip_argument, unqualify};
 use atoll_model::Result;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Value, WindowFrameBound,
-    WindowType,
+    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, Value, WindowFrameBound, WindowType,
 };
 
 /// Expressions that stand for calls.
@@ -36,8 +36,7 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
                 _ => "\\".to_owned(),
             };
             let pattern = std::mem::replace(pattern.as_mut(), super::null());
-            let pattern =
-                call("atoll_similar_pattern", vec![pattern, Expr::value(Value::SingleQuotedString(escape))]);
+            let pattern = call("atoll_similar_pattern", vec![pattern, Expr::value(Value::SingleQuotedString(escape))]);
             let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
             let left = std::mem::replace(inner, Box::new(super::null()));
             *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op, right: Box::new(pattern) }));
@@ -47,6 +46,14 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
             args.push(std::mem::replace(from.as_mut(), super::null()));
             args.extend(substring_for.take().map(|e| *e));
             *expr = call("substring", args);
+        }
+        Expr::Function(function)
+            if function.over.is_none() && matches!(last_name(function).as_str(), "json_agg" | "jsonb_agg") =>
+        {
+            let outer = if last_name(function) == "json_agg" { "to_json" } else { "to_jsonb" };
+            function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("array_agg"))]);
+            let inner = std::mem::replace(expr, super::null());
+            *expr = call(outer, vec![inner]);
         }
         // mod(a, b) is a % b.
         Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("mod") => {
@@ -78,6 +85,10 @@ fn plain_arguments<const N: usize>(function: &mut Function) -> Option<[Expr; N]>
         })
         .collect();
     args?.try_into().ok()
+}
+
+fn last_name(function: &Function) -> String {
+    function.name.0.last().map_or_else(String::new, |p| p.to_string().to_lowercase())
 }
 
 fn field_name(field: &DateTimeField) -> String {

@@ -13,9 +13,11 @@ use datafusion::sql::sqlparser::ast::{
 use std::ops::ControlFlow;
 
 mod calls;
+mod joins;
 pub mod names;
 mod sets;
 mod shapes;
+mod subqueries;
 
 /// Rewrites one expression.
 ///
@@ -64,10 +66,19 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        name_columns(&mut query.body, self.shows_rows && self.depth == 0);
-        names::order_by(query);
+        let top = self.shows_rows && self.depth == 0;
         self.depth += 1;
-        or_break(shapes::query(query).and_then(|()| sets::body(&mut query.body)))
+        or_break(before_names(&mut query.body).and_then(|()| {
+            name_columns(&mut query.body, top);
+            names::order_by(query);
+            shapes::query(query)?;
+            shapes::rows_in_list(query)?;
+            sets::body(&mut query.body)
+        }))
+    }
+
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
+        or_break(subqueries::select(select))
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
@@ -101,6 +112,14 @@ impl VisitorMut for Rewriter {
                 }
             }
             Expr::Cast { data_type, expr: inner, kind, .. } => {
+                // A number beyond what a decimal holds is read as floating point right away.
+                if let Expr::Value(v) = inner.as_mut()
+                    && let Value::Number(text, _) = &v.value
+                    && text.contains(['e', 'E'])
+                    && matches!(names::figure(&cast(null(), data_type.clone())).as_str(), "float4" | "float8")
+                {
+                    v.value = Value::SingleQuotedString(text.clone());
+                }
                 if let Some(function) = cast_function(data_type) {
                     let try_cast = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
                     if !try_cast {
@@ -181,6 +200,30 @@ impl VisitorMut for Rewriter {
     }
 }
 
+/// What must be done while the syntax tree is as the user wrote it.
+fn before_names(body: &mut SetExpr) -> Result<()> {
+    match body {
+        SetExpr::Select(select) => {
+            for item in &select.projection {
+                if let ast::SelectItem::ExprWithAlias { alias, .. } = item
+                    && alias.quote_style == Some('\'')
+                {
+                    return Err(Error::new(
+                        atoll_model::ErrorKind::Syntax,
+                        format!("syntax error at or near \"'{}'\"", alias.value),
+                    ));
+                }
+            }
+            joins::select(select)
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            before_names(left)?;
+            before_names(right)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Names the columns of the SELECTs of a query's body; subqueries in it are named when the walk reaches them.
 fn name_columns(body: &mut SetExpr, top: bool) {
     match body {
@@ -206,6 +249,14 @@ fn group_by(body: &mut SetExpr) {
         }
         _ => {}
     }
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+fn nested(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
 }
 
 fn null() -> Expr {

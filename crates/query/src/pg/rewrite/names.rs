@@ -40,10 +40,7 @@ fn folded(ident: &Ident) -> String {
 /// Names the columns of one SELECT. `top`: its rows go to a client as they are.
 pub fn select(select: &mut Select, top: bool) {
     let wild = top
-        && select
-            .projection
-            .iter()
-            .any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+        && select.projection.iter().any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let names: Vec<Option<String>> = select
         .projection
         .iter()
@@ -162,7 +159,6 @@ fn strength(expr: &Expr) -> Option<(String, bool)> {
         },
         Expr::TypedString(typed) => Some((type_name(&typed.data_type), false)),
         Expr::Interval(_) => Some(("interval".into(), false)),
-        Expr::Value(v) if matches!(v.value, Value::Boolean(_)) => Some(("bool".into(), false)),
         Expr::Case { else_result, .. } => match else_result.as_deref().and_then(strength) {
             Some((name, true)) => Some((name, true)),
             _ => Some(("case".into(), false)),
@@ -176,7 +172,7 @@ fn strength(expr: &Expr) -> Option<(String, bool)> {
         Expr::Array(_) => strong("array"),
         Expr::Tuple(_) => strong("row"),
         Expr::Extract { .. } => strong("extract"),
-        Expr::Substring { .. } => strong("substring"),
+        Expr::Substring { shorthand, .. } => strong(if *shorthand { "substr" } else { "substring" }),
         Expr::Overlay { .. } => strong("overlay"),
         Expr::Position { .. } => strong("position"),
         Expr::Ceil { .. } => strong("ceil"),
@@ -275,7 +271,7 @@ mod tests {
             ("trim(a)", "btrim"),
             ("'{1}'::int[]", "int4"),
             ("a[1]", "a"),
-            ("true", "bool"),
+            ("true", "?column?"),
         ] {
             assert_eq!(name_of(sql), name, "{sql}");
         }

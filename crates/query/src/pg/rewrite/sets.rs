@@ -24,9 +24,7 @@ pub fn body(body: &mut SetExpr) -> Result<()> {
     let columns: Vec<String> = (1..=names.len()).map(|n| format!("\"column {n}\"")).collect();
     let list = columns.join(", ");
     let counted = |side: &SetExpr| {
-        format!(
-            "SELECT {list}, row_number() OVER (PARTITION BY {list}) AS \"copy\" FROM ({side}) AS counted ({list})"
-        )
+        format!("SELECT {list}, row_number() OVER (PARTITION BY {list}) AS \"copy\" FROM ({side}) AS counted ({list})")
     };
     let shown: Vec<String> = columns
         .iter()

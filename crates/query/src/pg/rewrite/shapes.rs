@@ -2,12 +2,12 @@
 //!
 //! Invariant: the meaning, three-valued logic included, stays; what cannot be put otherwise is refused.
 
-use super::{call, unqualify};
+use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, LimitClause, Query, SelectItem, SetExpr, Statement as Ast, TableAlias,
-    TableAliasColumnDef, TableFactor, Value,
+    BinaryOperator, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr,
+    Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
 };
 
 /// FETCH FIRST is LIMIT.
@@ -22,10 +22,81 @@ pub fn query(query: &mut Query) -> Result<()> {
     let count = fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".into(), false)));
     match &mut query.limit_clause {
         Some(LimitClause::LimitOffset { limit, .. }) if limit.is_none() => *limit = Some(count),
-        None => query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: vec![] }),
+        None => {
+            query.limit_clause = Some(LimitClause::LimitOffset { limit: Some(count), offset: None, limit_by: vec![] })
+        }
         Some(_) => return Err(Error::new(ErrorKind::Syntax, "multiple LIMIT clauses are not allowed")),
     }
     Ok(())
+}
+
+/// Functions in a SELECT list that give several rows: `generate_series` as an array that is unnested; ORDER BY and LIMIT act on the rows
+/// that come of it, so they go around.
+///
+/// # Errors
+/// `NotSupported` for an ORDER BY over something else than the result's columns.
+pub fn rows_in_list(query: &mut Query) -> Result<()> {
+    let SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
+    let mut found = false;
+    for item in &mut select.projection {
+        let (SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. }) = item else { continue };
+        if let Expr::Function(function) = e {
+            match function.name.to_string().to_lowercase().as_str() {
+                "generate_series" => {
+                    function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("atoll_series"))]);
+                    let array = std::mem::replace(e, super::null());
+                    *e = call("unnest", vec![array]);
+                    found = true;
+                }
+                "unnest" => found = true,
+                _ => {}
+            }
+        }
+    }
+    if !found || (query.order_by.is_none() && query.limit_clause.is_none()) {
+        return Ok(());
+    }
+    let Some(names) = column_names(&query.body) else {
+        return Err(Error::unsupported("ORDER BY and LIMIT over SELECT * with functions that give rows"));
+    };
+    if let Some(order) = &query.order_by
+        && let OrderByKind::Expressions(items) = &order.kind
+    {
+        for item in items {
+            let known = match &item.expr {
+                Expr::Value(v) => matches!(v.value, Value::Number(..)),
+                Expr::Identifier(ident) => names.contains(&folded(ident)),
+                _ => false,
+            };
+            if !known {
+                return Err(Error::unsupported(format!("ORDER BY {} over functions that give rows", item.expr))
+                    .hint("Put the query into a subquery and order that."));
+            }
+        }
+    }
+    let inner = format!("SELECT * FROM ({}) AS \"the rows\"", query.body);
+    query.body = parse_query(&inner)?.body;
+    Ok(())
+}
+
+/// `BETWEEN SYMMETRIC`, which the parser marks by an operator that PostgreSQL has no longer: see `parse`.
+fn symmetric(expr: &mut Expr) {
+    let Expr::Between { expr: inner, negated, low, high } = expr else { return };
+    let mut here = low.as_mut();
+    while let Expr::BinaryOp { left, .. } = here {
+        here = left;
+    }
+    let Expr::UnaryOp { op: UnaryOperator::PGPrefixFactorial, expr: first } = here else { return };
+    *here = std::mem::replace(first.as_mut(), super::null());
+    let [inner, low, high] = [inner, low, high].map(|e| std::mem::replace(e.as_mut(), super::null()));
+    let between = |low: Expr, high: Expr| Expr::Between {
+        expr: Box::new(inner.clone()),
+        negated: false,
+        low: Box::new(low),
+        high: Box::new(high),
+    };
+    let either = nested(binary(between(low.clone(), high.clone()), BinaryOperator::Or, between(high, low)));
+    *expr = if *negated { not(either) } else { either };
 }
 
 /// What an expression is made of before its parts are looked at.
@@ -34,11 +105,35 @@ pub fn query(query: &mut Query) -> Result<()> {
 /// 42601 for rows of different lengths; `NotSupported` for rows that cannot be taken apart.
 pub fn expression(expr: &mut Expr) -> Result<()> {
     rotate(expr);
+    symmetric(expr);
     match expr {
         Expr::Value(v) => {
             if let Value::UnicodeStringLiteral(text) = &v.value {
                 v.value = Value::SingleQuotedString(text.clone());
             }
+        }
+        // `doc->-1` is read as one operator.
+        Expr::BinaryOp { op: op @ BinaryOperator::Custom(_), right, .. } => {
+            let BinaryOperator::Custom(name) = &*op else { return Ok(()) };
+            let plain = match name.as_str() {
+                "->-" => BinaryOperator::Arrow,
+                "->>-" => BinaryOperator::LongArrow,
+                _ => return Ok(()),
+            };
+            *op = plain;
+            let inner = std::mem::replace(right, Box::new(super::null()));
+            **right = Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner };
+        }
+        Expr::UnaryOp { op, expr: inner } => {
+            let function = match op {
+                UnaryOperator::PGAbs => "abs",
+                UnaryOperator::PGSquareRoot => "sqrt",
+                UnaryOperator::PGCubeRoot => "cbrt",
+                UnaryOperator::BitwiseNot => "atoll_bitwise_not",
+                _ => return Ok(()),
+            };
+            let inner = std::mem::replace(inner.as_mut(), super::null());
+            *expr = call(function, vec![inner]);
         }
         Expr::BinaryOp { left, op, right } => {
             if let (Some(a), Some(b)) = (row(left), row(right)) {
@@ -128,7 +223,7 @@ fn rotate(expr: &mut Expr) {
 }
 
 fn not(expr: Expr) -> Expr {
-    Expr::UnaryOp { op: datafusion::sql::sqlparser::ast::UnaryOperator::Not, expr: Box::new(expr) }
+    Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) }
 }
 
 /// The members of a row constructor.
@@ -157,14 +252,6 @@ fn pairs(a: Vec<Expr>, b: Vec<Expr>) -> Result<impl Iterator<Item = (Expr, Expr)
         return Err(Error::new(ErrorKind::Syntax, "unequal number of entries in row expressions"));
     }
     Ok(a.into_iter().zip(b))
-}
-
-fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
-}
-
-fn nested(expr: Expr) -> Expr {
-    Expr::Nested(Box::new(expr))
 }
 
 fn chain(parts: impl IntoIterator<Item = Expr>, op: BinaryOperator) -> Expr {
@@ -229,23 +316,30 @@ pub fn table(factor: &mut TableFactor) -> Result<()> {
     narrow_series(factor, &function)
 }
 
-/// `generate_series` over int4 literals gives int4; the planner's gives int8.
+/// `generate_series` gives what its arguments are.
 fn narrow_series(factor: &mut TableFactor, function: &str) -> Result<()> {
     let TableFactor::Table { args: Some(args), alias: Some(alias), .. } = factor else { return Ok(()) };
-    let small = args.args.iter().all(|a| a.to_string().parse::<i32>().is_ok());
     let [column] = alias.columns.as_slice() else { return Ok(()) };
-    if function != "generate_series" || !small {
+    if function != "generate_series" {
         return Ok(());
     }
+    let column = Ident::with_quote('"', folded(&column.name));
     let shown: Vec<String> = args.args.iter().map(ToString::to_string).collect();
-    let sql = format!(
-        "SELECT CAST(value AS integer) AS {} FROM generate_series({}) AS series(value)",
-        Ident::with_quote('"', folded(&column.name)),
-        shown.join(", ")
-    );
+    let shown = shown.join(", ");
+    // Over int4 literals the planner makes rows one by one, of int8; all others are made as one array.
+    let small = args.args.iter().all(|a| a.to_string().parse::<i32>().is_ok());
+    let sql = if small {
+        format!("SELECT CAST(value AS integer) AS {column} FROM generate_series({shown}) AS series(value)")
+    } else {
+        format!("SELECT unnest(atoll_series({shown})) AS {column}")
+    };
     let alias = TableAlias { columns: vec![], ..alias.clone() };
-    *factor =
-        TableFactor::Derived { lateral: false, subquery: Box::new(parse_query(&sql)?), alias: Some(alias), sample: None };
+    *factor = TableFactor::Derived {
+        lateral: false,
+        subquery: Box::new(parse_query(&sql)?),
+        alias: Some(alias),
+        sample: None,
+    };
     Ok(())
 }
 
@@ -267,6 +361,14 @@ pub fn parse_query(sql: &str) -> Result<Query> {
         },
         _ => Err(Error::internal("a rewriting is no query")),
     }
+}
+
+/// Some CASE expression, for its tokens.
+///
+/// # Errors
+/// None in practice.
+pub fn parse_case() -> Result<Expr> {
+    parse::parse_expression("CASE WHEN true THEN 1 END")
 }
 
 /// Names of the columns of a query's body that the client sees; `None`: a wildcard stands among them.
