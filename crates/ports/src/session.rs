@@ -150,6 +150,15 @@ pub struct ResultColumn {
     pub name: String,
     /// Its SQL type.
     pub ty: SqlType,
+    /// An array of `bigint` that clients know as `oid[]`: a column of a system catalog.
+    pub is_oid: bool,
+}
+
+impl ResultColumn {
+    /// A column.
+    pub fn new(name: impl Into<String>, ty: SqlType) -> Self {
+        ResultColumn { name: name.into(), ty, is_oid: false }
+    }
 }
 
 /// A bound statement, reusable with other parameters; the plan behind it is the engine's own.
@@ -158,6 +167,8 @@ pub struct Prepared {
     pub sql: Arc<str>,
     /// Types of `$1`, `$2` …
     pub param_types: Vec<SqlType>,
+    /// Numbers, from 0, of parameters that clients know as `oid[]`.
+    pub oid_params: Vec<usize>,
     /// The result's columns; empty when it returns no rows.
     pub columns: Vec<ResultColumn>,
     /// The engine's plan.

@@ -93,7 +93,7 @@ impl fmt::Display for Guarded {
 
 impl PartialEq for Guarded {
     fn eq(&self, other: &Self) -> bool {
-        self.inner == other.inner
+        self.inner.eq(&other.inner)
     }
 }
 

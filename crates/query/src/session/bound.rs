@@ -1,6 +1,7 @@
 //! Bound statements: kind, parameter types, result columns, and the logical plan that repeated executions reuse.
 
 use super::context::{self, StatementContext};
+use super::describe;
 use super::locking;
 use crate::dml::{self, params};
 use crate::keyed;
@@ -10,10 +11,9 @@ use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
 use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ParamValues};
+use datafusion::common::ParamValues;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     AssignmentTarget, Expr, FromTable, Insert, Query, SelectItem, SetExpr, Statement as Ast, TableFactor, TableObject,
     Visit, VisitMut, Visitor, VisitorMut, With,
@@ -31,6 +31,8 @@ pub(crate) struct Bound {
     pub(crate) statement: Arc<Statement>,
     pub(crate) kind: Kind,
     pub(crate) param_types: Arc<[SqlType]>,
+    /// Parameters that clients know as `oid[]`.
+    pub(crate) oid_params: Vec<usize>,
     /// FOR UPDATE / FOR SHARE, here or in a subquery.
     pub(crate) locks: bool,
     /// Its parameters are cast to their types for planning, which could not tell them.
@@ -93,7 +95,8 @@ impl Bound {
             }
             values.push(ScalarAndMetadata::new(scalar, None));
         }
-        plan.as_ref().clone().with_param_values(ParamValues::List(values)).map_err(read::map_error)
+        let plan = plan.as_ref().clone().with_param_values(ParamValues::List(values)).map_err(read::map_error)?;
+        describe::literal_limits(plan).map_err(read::map_error)
     }
 }
 
@@ -112,7 +115,7 @@ pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Resul
         .fields()
         .iter()
         .zip(types)
-        .map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty })
+        .map(|(f, ty)| ResultColumn::new(names::shown(f.name()), ty))
         .collect())
 }
 
@@ -146,14 +149,14 @@ impl Binder<'_> {
                     }
                     let ast = ast.as_ref().clone();
                     let ast = if locks { locking::without_locks(ast) } else { ast };
-                    casts_of_parameters(&ast, &mut inferred);
+                    describe::casts_of_parameters(&ast, &mut inferred);
                     let planned = self.plan_and_infer(ast.clone(), &mut inferred).await;
                     let count = highest(&statement);
                     let known = |at: usize| declared.get(at).cloned().flatten().or_else(|| inferred.get(&at).cloned());
                     // The client, or a cast, knows what planning cannot tell.
                     let helps = match &planned {
                         Err(_) => count > 0 && (0..count).all(|at| known(at).is_some()),
-                        Ok(plan) => untyped(plan)?.into_iter().any(|at| known(at).is_some()),
+                        Ok(plan) => describe::untyped(plan)?.into_iter().any(|at| known(at).is_some()),
                     };
                     let plan = if helps {
                         typed = true;
@@ -165,6 +168,7 @@ impl Binder<'_> {
                         planned?
                     };
                     columns = columns_of(plan.schema().as_arrow())?;
+                    let catalogs_alone = describe::reads_catalogs_alone(&plan);
                     if !locks {
                         match keyed::Plan::of(self.state, self.catalog, statement.as_ref(), &columns, &mut inferred)? {
                             Some(plan) => Kind::Keyed(plan),
@@ -172,6 +176,9 @@ impl Binder<'_> {
                                 let plan = Arc::new(self.engine.optimize(self.state, &plan)?);
                                 // The branches of a UNION agree on their types only now.
                                 columns = columns_of(plan.schema().as_arrow())?;
+                                if catalogs_alone {
+                                    describe::mark_oids(&mut columns);
+                                }
                                 cached = Some((self.catalog.clone(), plan));
                                 Kind::Query
                             }
@@ -194,7 +201,7 @@ impl Binder<'_> {
                         .map_or(Kind::Change, Kind::Keyed)
                 }
                 Ast::Explain { .. } => {
-                    columns = vec![ResultColumn { name: "QUERY PLAN".into(), ty: SqlType::Text }];
+                    columns = vec![ResultColumn::new("QUERY PLAN", SqlType::Text)];
                     Kind::Explain
                 }
                 Ast::Copy { .. } => Kind::Copy,
@@ -230,7 +237,8 @@ impl Binder<'_> {
                 declared.or_else(|| inferred.get(&at).cloned()).unwrap_or(SqlType::Text)
             })
             .collect();
-        Ok((Bound { statement, kind, param_types, locks, typed, cached: Mutex::new(cached) }, columns))
+        let oid_params = describe::oid_parameters(&statement);
+        Ok((Bound { statement, kind, param_types, oid_params, locks, typed, cached: Mutex::new(cached) }, columns))
     }
 
     fn table(&self, name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Arc<Table>> {
@@ -244,7 +252,7 @@ impl Binder<'_> {
     }
 
     fn infer(&self, plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlType>) -> Result<()> {
-        infer_any(plan, inferred)?;
+        describe::infer_any(plan, inferred)?;
         let types: HashMap<String, _> = plan.get_parameter_types().map_err(read::map_error)?;
         for (name, ty) in types {
             let at = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| n.checked_sub(1));
@@ -439,60 +447,6 @@ fn has_parameters(ast: &Ast) -> bool {
         }
     }
     ast.visit(&mut Finder).is_break()
-}
-
-/// Parameters, from 0, whose types planning does not tell.
-fn untyped(plan: &LogicalPlan) -> Result<Vec<usize>> {
-    let types = plan.get_parameter_types().map_err(read::map_error)?;
-    Ok(types.into_iter().filter(|(_, ty)| ty.is_none()).filter_map(|(name, _)| parameter_number(&name)).collect())
-}
-
-fn parameter_number(name: &str) -> Option<usize> {
-    name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
-}
-
-/// `expression = ANY($n)`: an array of the expression's type.
-fn infer_any(plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlType>) -> Result<()> {
-    use datafusion::logical_expr::Expr;
-    plan.apply_with_subqueries(|node| {
-        let mut schema = DFSchema::empty();
-        for input in node.inputs() {
-            schema.merge(input.schema());
-        }
-        node.apply_expressions(|e| {
-            e.apply(|e| {
-                if let Expr::ScalarFunction(f) = e
-                    && f.name() == "array_has"
-                    && let [Expr::Placeholder(p), item] = f.args.as_slice()
-                    && let Some(at) = parameter_number(&p.id)
-                    && let Some(ty) = item.to_field(&schema).ok().and_then(|(_, f)| SqlType::of_field(&f))
-                {
-                    inferred.entry(at).or_insert_with(|| SqlType::Array(Box::new(ty)));
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })
-    .map_err(read::map_error)?;
-    Ok(())
-}
-
-/// `$n::type` says what `$n` is.
-fn casts_of_parameters(ast: &Ast, inferred: &mut BTreeMap<usize, SqlType>) {
-    struct Casts<'a>(&'a mut BTreeMap<usize, SqlType>);
-    impl Visitor for Casts<'_> {
-        type Break = ();
-        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
-            if let Expr::Cast { expr, data_type, .. } = e
-                && let Some(at) = params::placeholder(expr)
-                && let Ok(ty) = crate::ddl::sql_type(data_type)
-            {
-                self.0.entry(at).or_insert(ty);
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let _ = ast.visit(&mut Casts(inferred));
 }
 
 /// Casts every parameter to its type.

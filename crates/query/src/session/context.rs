@@ -203,7 +203,8 @@ impl StatementContext {
 /// Those of binding.
 pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<LogicalPlan> {
     let ast = pg::rewrite(ast)?;
-    state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await.map_err(read::map_error)
+    let plan = state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await.map_err(read::map_error)?;
+    pg::vectors_as_text(plan).map_err(read::map_error)
 }
 
 /// Compiles an SQL expression over rows of a schema.

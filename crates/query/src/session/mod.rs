@@ -9,6 +9,7 @@ pub(crate) mod context;
 mod control;
 mod copy;
 mod cursor;
+mod describe;
 mod engine;
 pub(crate) mod locking;
 pub(crate) mod names;
@@ -295,7 +296,13 @@ impl SqlSession {
         let (bound, columns) = binder.bind(statement, declared).await?;
         let columns = self.known_columns(&bound.statement).unwrap_or(columns);
         let prepared =
-            Arc::new(Prepared { sql, param_types: bound.param_types.to_vec(), columns, plan: Arc::new(bound) });
+            Arc::new(Prepared {
+                sql,
+                param_types: bound.param_types.to_vec(),
+                oid_params: bound.oid_params.clone(),
+                columns,
+                plan: Arc::new(bound),
+            });
         if let Some(key) = key {
             shared.plans.keep(key, &catalog, &prepared);
         }
@@ -408,6 +415,6 @@ impl Session for SqlSession {
 
 /// A result of one text column.
 fn text_rows(name: &str, lines: Vec<String>, tag: &'static str) -> Execution {
-    let columns = vec![ResultColumn { name: name.into(), ty: SqlType::Text }];
+    let columns = vec![ResultColumn::new(name, SqlType::Text)];
     Execution::Rows { columns, rows: lines.into_iter().map(|l| vec![Value::Text(l)]).collect(), tag }
 }
