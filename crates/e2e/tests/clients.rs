@@ -68,6 +68,14 @@ fn node_postgres(server: &dyn Server) {
     assert!(output.contains("ok"), "{output}");
 }
 
+fn pgjdbc(server: &dyn Server) {
+    let jars = ["postgresql", "scram-client", "scram-common"].map(|jar| format!("/usr/share/java/{jar}.jar")).join(":");
+    let url = format!("jdbc:postgresql://{}/{}", server.address(), server.database());
+    let script = repository().join("tests/clients/Jdbc.java");
+    let output = run(Command::new("java").args(["-cp", &jars]).arg(script).args([&url, server.user()]), "");
+    assert!(output.contains("ok"), "{output}");
+}
+
 fn psql(server: &dyn Server) {
     let script = std::fs::read_to_string(repository().join("tests/clients/psql.sql")).expect("the script");
     let output = run(Command::new("psql").args(["-X", "-d"]).arg(server.url()), &script);
@@ -229,4 +237,4 @@ macro_rules! on_both {
     };
 }
 
-on_both!(psql, pgbench, psycopg, sqlalchemy, asyncpg, node_postgres, tokio_postgres);
+on_both!(psql, pgbench, psycopg, sqlalchemy, asyncpg, node_postgres, pgjdbc, tokio_postgres);

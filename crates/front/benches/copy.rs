@@ -27,7 +27,7 @@ fn options(format: CopyFormat) -> CopyOptions {
 
 fn measure(name: &str, format: CopyFormat, types: &[SqlType], line: impl Fn(usize) -> String) {
     let columns: Vec<_> =
-        types.iter().enumerate().map(|(i, ty)| ResultColumn { name: format!("c{i}"), ty: ty.clone() }).collect();
+        types.iter().enumerate().map(|(i, ty)| ResultColumn::new(format!("c{i}"), ty.clone())).collect();
     let fields: Vec<_> = columns.iter().map(|c| c.ty.field(&c.name, true)).collect();
     let text: String = (0..ROWS).map(line).collect();
     let Ok(mut decoder) = Decoder::new(options(format), "t".into(), columns, Arc::new(Schema::new(fields))) else {

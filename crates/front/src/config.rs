@@ -73,7 +73,7 @@ impl Default for Limits {
         Limits {
             max_connections: 500,
             max_message_bytes: 64 << 20,
-            max_statements: 4096,
+            max_statements: 16_384,
             max_portals: 1024,
             authentication_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(5),

@@ -228,6 +228,38 @@ fn write_elements(leaf: &SqlType, items: List<'_>, shape: &[usize], nulls: &mut 
     Ok(())
 }
 
+/// Writes a field that is `oid[]`: an array of numbers as four bytes each.
+///
+/// # Errors
+/// 22003 for what is no object id.
+pub(crate) fn write_oids(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let Cell::List(items) = cell else {
+        out.extend_from_slice(&(-1i32).to_be_bytes());
+        return Ok(());
+    };
+    sized(out, |out| {
+        put_i32(usize::from(items.len() > 0), out);
+        out.extend_from_slice(&i32::from(items.iter().any(|c| matches!(c, Cell::Null))).to_be_bytes());
+        out.extend_from_slice(&26u32.to_be_bytes());
+        if items.len() > 0 {
+            put_i32(items.len(), out);
+            out.extend_from_slice(&1i32.to_be_bytes());
+        }
+        for cell in items.iter() {
+            match cell {
+                Cell::Int(v) => {
+                    let oid = u32::try_from(v)
+                        .map_err(|_| Error::new(ErrorKind::NumericOutOfRange, "OID out of range"))?;
+                    out.extend_from_slice(&4i32.to_be_bytes());
+                    out.extend_from_slice(&oid.to_be_bytes());
+                }
+                _ => out.extend_from_slice(&(-1i32).to_be_bytes()),
+            }
+        }
+        Ok(())
+    })
+}
+
 /// A length in a message. What does not fit has been refused by the limit on messages before.
 fn put_i32(n: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&i32::try_from(n).unwrap_or(i32::MAX).to_be_bytes());

@@ -108,6 +108,11 @@ pub trait Session: Send {
     /// Notices (severity, SQLSTATE, message) that arose since this was last called.
     fn notices(&mut self) -> Vec<Notice>;
 
+    /// The columns of a cursor that DECLARE opened: to clients it is a portal, which they describe before they FETCH from it.
+    fn cursor_columns(&self, _name: &str) -> Option<Vec<ResultColumn>> {
+        None
+    }
+
     /// A handle with which another connection cancels the running statement.
     fn canceller(&self) -> Arc<Canceller>;
 }
@@ -145,6 +150,15 @@ pub struct ResultColumn {
     pub name: String,
     /// Its SQL type.
     pub ty: SqlType,
+    /// An array of `bigint` that clients know as `oid[]`: a column of a system catalog.
+    pub is_oid: bool,
+}
+
+impl ResultColumn {
+    /// A column.
+    pub fn new(name: impl Into<String>, ty: SqlType) -> Self {
+        ResultColumn { name: name.into(), ty, is_oid: false }
+    }
 }
 
 /// A bound statement, reusable with other parameters; the plan behind it is the engine's own.
@@ -153,6 +167,8 @@ pub struct Prepared {
     pub sql: Arc<str>,
     /// Types of `$1`, `$2` …
     pub param_types: Vec<SqlType>,
+    /// Numbers, from 0, of parameters that clients know as `oid[]`.
+    pub oid_params: Vec<usize>,
     /// The result's columns; empty when it returns no rows.
     pub columns: Vec<ResultColumn>,
     /// The engine's plan.

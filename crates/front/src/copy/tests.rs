@@ -23,7 +23,7 @@ fn options(format: CopyFormat) -> CopyOptions {
 
 fn columns(types: &[SqlType]) -> (Vec<ResultColumn>, SchemaRef) {
     let columns: Vec<_> =
-        types.iter().enumerate().map(|(i, ty)| ResultColumn { name: format!("c{i}"), ty: ty.clone() }).collect();
+        types.iter().enumerate().map(|(i, ty)| ResultColumn::new(format!("c{i}"), ty.clone())).collect();
     let fields: Vec<_> = columns.iter().map(|c| c.ty.field(&c.name, true)).collect();
     (columns, Arc::new(Schema::new(fields)))
 }

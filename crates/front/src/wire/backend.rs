@@ -5,7 +5,7 @@
 
 use super::frontend::Formats;
 use crate::cells::Cell;
-use crate::encode::{Format, write_field};
+use crate::encode::{Format, write_field, write_oids};
 use atoll_model::{Error, ErrorKind, Result, SqlType};
 use atoll_ports::session::{Notice, ResultColumn, TransactionStatus};
 
@@ -129,7 +129,8 @@ pub(super) fn row_description(out: &mut Vec<u8>, columns: &[ResultColumn], forma
             text(o, &column.name);
             // Neither table nor attribute number is known here.
             o.extend_from_slice(&[0; 6]);
-            o.extend_from_slice(&column.ty.pg_oid().to_be_bytes());
+            let oid = if column.is_oid { OID_ARRAY } else { column.ty.pg_oid() };
+            o.extend_from_slice(&oid.to_be_bytes());
             let (size, modifier) = size_and_modifier(&column.ty);
             o.extend_from_slice(&size.to_be_bytes());
             o.extend_from_slice(&modifier.to_be_bytes());
@@ -145,11 +146,16 @@ fn code(format: Format) -> u16 {
     }
 }
 
-pub(super) fn parameter_description(out: &mut Vec<u8>, types: &[SqlType]) {
+/// `oid[]`
+const OID_ARRAY: u32 = 1028;
+
+/// Types of parameters; `oids`: those that are `oid[]`.
+pub(super) fn parameter_description(out: &mut Vec<u8>, types: &[SqlType], oids: &[usize]) {
     message(out, b't', |o| {
         o.extend_from_slice(&(types.len() as u16).to_be_bytes());
-        for ty in types {
-            o.extend_from_slice(&ty.pg_oid().to_be_bytes());
+        for (at, ty) in types.iter().enumerate() {
+            let oid = if oids.contains(&at) { OID_ARRAY } else { ty.pg_oid() };
+            o.extend_from_slice(&oid.to_be_bytes());
         }
     });
 }
@@ -167,7 +173,12 @@ pub(super) fn data_row<'a>(
     let at = open(out, b'D');
     out.extend_from_slice(&(columns.len() as u16).to_be_bytes());
     for (i, (cell, column)) in cells.zip(columns).enumerate() {
-        if let Err(error) = write_field(&column.ty, cell, formats.of(i), out) {
+        let written = if column.is_oid && formats.of(i) == Format::Binary {
+            write_oids(cell, out)
+        } else {
+            write_field(&column.ty, cell, formats.of(i), out)
+        };
+        if let Err(error) = written {
             out.truncate(at - 1);
             return Err(error);
         }

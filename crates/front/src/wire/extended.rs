@@ -30,6 +30,13 @@ impl Statement {
             Statement::Bound(prepared) => &prepared.param_types,
         }
     }
+
+    fn oid_params(&self) -> &[usize] {
+        match self {
+            Statement::Empty => &[],
+            Statement::Bound(prepared) => &prepared.oid_params,
+        }
+    }
 }
 
 /// A statement with its parameters.
@@ -172,11 +179,15 @@ impl Connection {
         let (statement, formats) = match target {
             Target::Statement => {
                 let statement = self.statement(name)?.clone();
-                backend::parameter_description(&mut self.channel.out, statement.param_types());
+                backend::parameter_description(&mut self.channel.out, statement.param_types(), statement.oid_params());
                 (statement, &text)
             }
             Target::Portal => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
+                let Some(portal) = self.portals.get(name) else {
+                    let columns = self.session.cursor_columns(name).ok_or_else(|| no_portal(name))?;
+                    backend::row_description(&mut self.channel.out, &columns, &text);
+                    return Ok(());
+                };
                 (portal.statement.clone(), &portal.formats)
             }
         };

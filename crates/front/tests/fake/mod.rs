@@ -87,7 +87,7 @@ impl Drop for FakeSession {
 }
 
 pub fn column(name: &str, ty: SqlType) -> ResultColumn {
-    ResultColumn { name: name.to_string(), ty }
+    ResultColumn::new(name, ty)
 }
 
 /// One value of each type, and its text.
@@ -209,7 +209,7 @@ impl Session for FakeSession {
             }
             _ => (vec![], vec![]),
         };
-        Ok(Arc::new(Prepared { sql, param_types, columns, plan: Arc::new(()) }))
+        Ok(Arc::new(Prepared { sql, param_types, oid_params: vec![], columns, plan: Arc::new(()) }))
     }
 
     async fn execute(&mut self, prepared: &Arc<Prepared>, params: Vec<Value>) -> Result<Execution> {

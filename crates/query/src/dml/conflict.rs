@@ -163,7 +163,9 @@ impl Update {
             .map_err(crate::read::map_error)?;
         // A bare column means the row that is there, as in PostgreSQL: qualify it before binding.
         let bind = |expr: &datafusion::sql::sqlparser::ast::Expr| {
-            cx.compile(&qualify(expr.clone(), table, old).to_string(), &df_schema)
+            let mut expr = qualify(expr.clone(), table, old);
+            params::substitute(&mut expr, &cx.param_types, &cx.params)?;
+            cx.compile(&expr.to_string(), &df_schema)
         };
         let mut positions = vec![];
         let mut values = vec![];

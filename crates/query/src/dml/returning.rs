@@ -223,7 +223,7 @@ impl Returning {
             .zip(&compiled.exprs)
             .map(|(name, expr)| {
                 let field = expr.return_field(&compiled.schema).map_err(crate::read::map_error)?;
-                Ok(ResultColumn { name, ty: SqlType::of_field(&field).unwrap_or(SqlType::Text) })
+                Ok(ResultColumn::new(name, SqlType::of_field(&field).unwrap_or(SqlType::Text)))
             })
             .collect()
     }
@@ -255,7 +255,7 @@ impl Returning {
             }
         };
         let (out_types, out) = evaluate(&compiled.exprs, &compiled.schema, &compiled.types, rows)?;
-        let columns = compiled.names.into_iter().zip(out_types).map(|(name, ty)| ResultColumn { name, ty }).collect();
+        let columns = compiled.names.into_iter().zip(out_types).map(|(name, ty)| ResultColumn::new(name, ty)).collect();
         Ok((columns, out))
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod unknown;
 
 pub use catalogs::schemas;
 pub use functions::{SessionAccess, SessionHooks, expression_asks_session, operators, plan_asks_session, register};
-pub(crate) use functions::{VECTOR, VectorArrays};
+pub(crate) use functions::{VECTOR, VectorArrays, vectors_as_text};
 pub use parse::Statement;
 
 use atoll_model::{Error, ErrorKind, Result};

@@ -173,7 +173,11 @@ impl Apply {
             .collect();
         let plan = plan.as_ref().clone().with_param_values(ParamValues::Map(values))?;
         let (schema, mut stream) =
-            running.engine.execute(&running.state, &plan, running.txn.clone()).await.map_err(external)?;
+            running
+            .engine
+            .execute(&running.state, &plan, running.txn.clone(), running.interrupt.clone())
+            .await
+            .map_err(external)?;
         let enough = match self.kind {
             Kind::Scalar => 2,
             Kind::Exists { .. } => 1,
@@ -273,6 +277,7 @@ pub(crate) struct Running {
     pub(crate) engine: Engine,
     pub(crate) state: SessionState,
     pub(crate) txn: Arc<dyn Transaction>,
+    pub(crate) interrupt: Option<Arc<super::Interrupt>>,
 }
 
 /// Carries [`Running`] into the function, as an extension of DataFusion's options.

@@ -6,6 +6,7 @@
 use super::apply::{self, ApplySubqueries, Running, RunningQuery};
 use super::catalog::{self, AtollSchemaProvider, DATABASE, PUBLIC};
 use super::error::map_error;
+use super::interrupt::{self, Interrupt};
 use super::localize::{self, Localized};
 use super::overflow::CheckedArithmetic;
 use crate::pg::{self, SessionAccess, SessionHooks};
@@ -142,11 +143,12 @@ impl Engine {
         state: &'s SessionState,
         plan: &LogicalPlan,
         txn: &Arc<dyn Transaction>,
+        interrupt: &Option<Arc<Interrupt>>,
     ) -> Cow<'s, SessionState> {
         if !apply::occurs(plan) {
             return Cow::Borrowed(state);
         }
-        let running = Running { engine: self.clone(), state: state.clone(), txn: txn.clone() };
+        let running = Running { engine: self.clone(), state: state.clone(), txn: txn.clone(), interrupt: interrupt.clone() };
         let mut state = state.clone();
         state.config_mut().options_mut().extensions.insert(RunningQuery(Some(Arc::new(running))));
         Cow::Owned(state)
@@ -197,11 +199,15 @@ impl Engine {
         state: &SessionState,
         plan: &LogicalPlan,
         txn: Arc<dyn Transaction>,
+        interrupt: Option<Arc<Interrupt>>,
     ) -> Result<(SchemaRef, BatchStream)> {
-        let state = self.with_subqueries(state, plan, &txn);
+        let state = self.with_subqueries(state, plan, &txn, &interrupt);
         let localized = self.localize(plan.clone(), &txn)?;
         crate::metrics::statement_over(localized.reductions.iter().map(|r| r.kept.len()).sum());
-        let physical = self.physical(&state, &localized.plan).await?;
+        let mut physical = self.physical(&state, &localized.plan).await?;
+        if let Some(interrupt) = &interrupt {
+            physical = interrupt::interruptible(physical, interrupt).map_err(map_error)?;
+        }
         self.start(&state, physical)
     }
 }

@@ -115,7 +115,7 @@ impl Engine {
     ) -> Result<Vec<String>> {
         let started = Instant::now();
         let optimized = self.optimize(state, plan)?;
-        let state = &self.with_subqueries(state, &optimized, &txn);
+        let state = &self.with_subqueries(state, &optimized, &txn, &None);
         let localized = self.localize(optimized, &txn)?;
         let physical = self.physical(state, &localized.plan).await?;
         let planning = started.elapsed();

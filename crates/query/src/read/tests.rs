@@ -111,7 +111,7 @@ impl World {
     async fn query(&self, sql: &str) -> Result<Vec<Row>> {
         let plan = self.engine.optimize(&self.state, &self.plan(sql).await?)?;
         let txn = self.cluster.begin(BranchOptions::default());
-        let (schema, stream) = self.engine.execute(&self.state, &plan, txn).await?;
+        let (schema, stream) = self.engine.execute(&self.state, &plan, txn, None).await?;
         let types: Vec<SqlType> = schema.fields().iter().map(|f| SqlType::of_field(f).unwrap()).collect();
         let batches: Vec<_> = stream.try_collect().await?;
         let mut out = vec![];

@@ -1,6 +1,7 @@
 //! Bound statements: kind, parameter types, result columns, and the logical plan that repeated executions reuse.
 
 use super::context::{self, StatementContext};
+use super::describe;
 use super::locking;
 use crate::dml::{self, params};
 use crate::keyed;
@@ -9,8 +10,8 @@ use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
-use datafusion::common::ParamValues;
 use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::ParamValues;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
@@ -30,6 +31,8 @@ pub(crate) struct Bound {
     pub(crate) statement: Arc<Statement>,
     pub(crate) kind: Kind,
     pub(crate) param_types: Arc<[SqlType]>,
+    /// Parameters that clients know as `oid[]`.
+    pub(crate) oid_params: Vec<usize>,
     /// FOR UPDATE / FOR SHARE, here or in a subquery.
     pub(crate) locks: bool,
     /// Its parameters are cast to their types for planning, which could not tell them.
@@ -92,7 +95,8 @@ impl Bound {
             }
             values.push(ScalarAndMetadata::new(scalar, None));
         }
-        plan.as_ref().clone().with_param_values(ParamValues::List(values)).map_err(read::map_error)
+        let plan = plan.as_ref().clone().with_param_values(ParamValues::List(values)).map_err(read::map_error)?;
+        describe::literal_limits(plan).map_err(read::map_error)
     }
 }
 
@@ -111,7 +115,7 @@ pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Resul
         .fields()
         .iter()
         .zip(types)
-        .map(|(f, ty)| ResultColumn { name: names::shown(f.name()).to_owned(), ty })
+        .map(|(f, ty)| ResultColumn::new(names::shown(f.name()), ty))
         .collect())
 }
 
@@ -145,18 +149,26 @@ impl Binder<'_> {
                     }
                     let ast = ast.as_ref().clone();
                     let ast = if locks { locking::without_locks(ast) } else { ast };
-                    let known: Vec<SqlType> = declared.iter().flatten().cloned().collect();
-                    let plan = match self.plan_and_infer(ast.clone(), &mut inferred).await {
-                        // The client knows what planning cannot tell.
-                        Err(_) if !known.is_empty() && known.len() == highest(&statement) => {
-                            typed = true;
-                            let mut ast = ast;
-                            type_parameters(&mut ast, &known)?;
-                            self.plan_and_infer(ast, &mut inferred).await?
-                        }
-                        plan => plan?,
+                    describe::casts_of_parameters(&ast, &mut inferred);
+                    let planned = self.plan_and_infer(ast.clone(), &mut inferred).await;
+                    let count = highest(&statement);
+                    let known = |at: usize| declared.get(at).cloned().flatten().or_else(|| inferred.get(&at).cloned());
+                    // The client, or a cast, knows what planning cannot tell.
+                    let helps = match &planned {
+                        Err(_) => count > 0 && (0..count).all(|at| known(at).is_some()),
+                        Ok(plan) => describe::untyped(plan)?.into_iter().any(|at| known(at).is_some()),
+                    };
+                    let plan = if helps {
+                        typed = true;
+                        let types: Vec<SqlType> = (0..count).map(|at| known(at).unwrap_or(SqlType::Text)).collect();
+                        let mut ast = ast;
+                        type_parameters(&mut ast, &types)?;
+                        self.plan_and_infer(ast, &mut inferred).await?
+                    } else {
+                        planned?
                     };
                     columns = columns_of(plan.schema().as_arrow())?;
+                    let catalogs_alone = describe::reads_catalogs_alone(&plan);
                     if !locks {
                         match keyed::Plan::of(self.state, self.catalog, statement.as_ref(), &columns, &mut inferred)? {
                             Some(plan) => Kind::Keyed(plan),
@@ -164,6 +176,9 @@ impl Binder<'_> {
                                 let plan = Arc::new(self.engine.optimize(self.state, &plan)?);
                                 // The branches of a UNION agree on their types only now.
                                 columns = columns_of(plan.schema().as_arrow())?;
+                                if catalogs_alone {
+                                    describe::mark_oids(&mut columns);
+                                }
                                 cached = Some((self.catalog.clone(), plan));
                                 Kind::Query
                             }
@@ -186,7 +201,7 @@ impl Binder<'_> {
                         .map_or(Kind::Change, Kind::Keyed)
                 }
                 Ast::Explain { .. } => {
-                    columns = vec![ResultColumn { name: "QUERY PLAN".into(), ty: SqlType::Text }];
+                    columns = vec![ResultColumn::new("QUERY PLAN", SqlType::Text)];
                     Kind::Explain
                 }
                 Ast::Copy { .. } => Kind::Copy,
@@ -222,7 +237,8 @@ impl Binder<'_> {
                 declared.or_else(|| inferred.get(&at).cloned()).unwrap_or(SqlType::Text)
             })
             .collect();
-        Ok((Bound { statement, kind, param_types, locks, typed, cached: Mutex::new(cached) }, columns))
+        let oid_params = describe::oid_parameters(&statement);
+        Ok((Bound { statement, kind, param_types, oid_params, locks, typed, cached: Mutex::new(cached) }, columns))
     }
 
     fn table(&self, name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Arc<Table>> {
@@ -236,6 +252,7 @@ impl Binder<'_> {
     }
 
     fn infer(&self, plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlType>) -> Result<()> {
+        describe::infer_any(plan, inferred)?;
         let types: HashMap<String, _> = plan.get_parameter_types().map_err(read::map_error)?;
         for (name, ty) in types {
             let at = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).and_then(|n| n.checked_sub(1));

@@ -3,7 +3,7 @@
 use super::access::Access;
 use crate::dml::params;
 use crate::pg;
-use crate::read::{self, Engine};
+use crate::read::{self, Engine, Interrupt};
 use crate::rows;
 use atoll_model::{Error, ErrorKind, RelationId, Result, Row, SqlType, Value};
 use atoll_ports::cluster::{Cluster, Transaction};
@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Last values that a session drew from sequences.
 #[derive(Debug, Default)]
@@ -162,7 +163,13 @@ impl StatementContext {
     }
 
     async fn execute_in(&self, state: &Arc<SessionState>, plan: &LogicalPlan) -> Result<(SchemaRef, BatchStream)> {
-        self.engine.execute(&self.running_state(state, plan), plan, self.txn.clone()).await
+        let timeout = self.access.settings.statement_timeout();
+        let interrupt = Interrupt {
+            canceller: self.canceller.clone(),
+            deadline: (!timeout.is_zero()).then(|| Instant::now() + timeout),
+        };
+        let state = self.running_state(state, plan);
+        self.engine.execute(&state, plan, self.txn.clone(), Some(Arc::new(interrupt))).await
     }
 
     /// The planner state in which a plan runs: functions that ask the session see it.
@@ -196,7 +203,8 @@ impl StatementContext {
 /// Those of binding.
 pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<LogicalPlan> {
     let ast = pg::rewrite(ast)?;
-    state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await.map_err(read::map_error)
+    let plan = state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await.map_err(read::map_error)?;
+    pg::vectors_as_text(plan).map_err(read::map_error)
 }
 
 /// Compiles an SQL expression over rows of a schema.

@@ -50,7 +50,7 @@ pub(crate) fn is_own_control(statement: &Statement) -> bool {
 
 /// The result columns of SHOW.
 pub(crate) fn show_columns(variable: &[Ident]) -> Vec<ResultColumn> {
-    let text = |name: &str| ResultColumn { name: name.into(), ty: SqlType::Text };
+    let text = |name: &str| ResultColumn::new(name, SqlType::Text);
     match setting_name(variable).as_str() {
         "all" => vec![text("name"), text("setting"), text("description")],
         name => vec![text(&Settings::shown_name(name))],

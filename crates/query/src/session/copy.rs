@@ -72,7 +72,7 @@ impl SqlSession {
         }
         let chosen: Vec<_> = positions.iter().map(|p| &table.columns[*p]).collect();
         let schema = rows::schema_of(chosen.iter().map(|c| (c.name.as_str(), &c.ty)));
-        let result = chosen.iter().map(|c| ResultColumn { name: c.name.clone(), ty: c.ty.clone() }).collect();
+        let result = chosen.iter().map(|c| ResultColumn::new(c.name.clone(), c.ty.clone())).collect();
         Ok(Execution::CopyIn(Box::new(CopyIn {
             options,
             table: names::relation(table_name)?,

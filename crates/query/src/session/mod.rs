@@ -9,6 +9,7 @@ pub(crate) mod context;
 mod control;
 mod copy;
 mod cursor;
+mod describe;
 mod engine;
 pub(crate) mod locking;
 pub(crate) mod names;
@@ -319,7 +320,13 @@ impl SqlSession {
         let (bound, columns) = binder.bind(statement, declared).await?;
         let columns = self.known_columns(&bound.statement).unwrap_or(columns);
         let prepared =
-            Arc::new(Prepared { sql, param_types: bound.param_types.to_vec(), columns, plan: Arc::new(bound) });
+            Arc::new(Prepared {
+                sql,
+                param_types: bound.param_types.to_vec(),
+                oid_params: bound.oid_params.clone(),
+                columns,
+                plan: Arc::new(bound),
+            });
         if let Some(key) = key {
             shared.plans.keep(key, &catalog, &prepared);
         }
@@ -445,6 +452,10 @@ impl Session for SqlSession {
         std::mem::take(&mut self.notices)
     }
 
+    fn cursor_columns(&self, name: &str) -> Option<Vec<ResultColumn>> {
+        self.cursors.get(name).map(|c| c.columns().to_vec())
+    }
+
     fn canceller(&self) -> Arc<Canceller> {
         self.canceller.clone()
     }
@@ -452,6 +463,6 @@ impl Session for SqlSession {
 
 /// A result of one text column.
 fn text_rows(name: &str, lines: Vec<String>, tag: &'static str) -> Execution {
-    let columns = vec![ResultColumn { name: name.into(), ty: SqlType::Text }];
+    let columns = vec![ResultColumn::new(name, SqlType::Text)];
     Execution::Rows { columns, rows: lines.into_iter().map(|l| vec![Value::Text(l)]).collect(), tag }
 }

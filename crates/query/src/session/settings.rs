@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) const SERVER_VERSION: &str = "15.0 (Atoll 0.1.0)";
 
 /// Settings that clients are told of when they change.
-const REPORTED: [&str; 12] = [
+const REPORTED: [&str; 13] = [
     "server_version",
     "server_encoding",
     "client_encoding",
@@ -23,6 +23,8 @@ const REPORTED: [&str; 12] = [
     "session_authorization",
     "DateStyle",
     "IntervalStyle",
+    // Without it pgJDBC takes binary timestamps for floating-point numbers.
+    "integer_datetimes",
     "TimeZone",
     "standard_conforming_strings",
 ];

@@ -17,7 +17,7 @@ mod system;
 mod text;
 mod vectors;
 
-pub(crate) use vectors::{VECTOR, VectorArrays};
+pub(crate) use vectors::{VECTOR, VectorArrays, vectors_as_text};
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 

@@ -372,13 +372,20 @@ fn plain() -> Vec<Scalar> {
             oid => Ok(Value::Text(type_name(integer(oid)))),
         })
         .returning(regtype),
-        Scalar::new("atoll_regproc", 1..=1, SqlType::Int8, |_, args| match &args[0] {
+        // Functions have no object ids here; the ones that catalogs name are those of types.
+        Scalar::new("atoll_regproc", 1..=1, SqlType::Text, |_, args| match &args[0] {
             Value::Text(name) => {
+                let plain = last_name(name);
+                let of_type = |suffix: &str| {
+                    plain.strip_suffix(suffix).is_some_and(|ty| ty.trim_end_matches('_') == "array" || SqlType::parse(ty).is_some())
+                };
+                if plain == "-" || ["in", "out", "recv", "send"].into_iter().any(of_type) {
+                    return Ok(Value::Text(plain));
+                }
                 Err(Error::new(ErrorKind::UndefinedFunction, format!("function \"{name}\" does not exist")))
             }
             oid => Ok(Value::Text(if integer(oid) == 0 { "-".into() } else { integer(oid).to_string() })),
-        })
-        .returning(regtype),
+        }),
         Scalar::new("atoll_regnamespace", 1..=1, SqlType::Int8, |_, args| match &args[0] {
             Value::Text(name) => schema_oid(name).map(Value::Int8),
             oid => Ok(Value::Text(schema_name(integer(oid)))),
