@@ -140,6 +140,21 @@ fn common<'a>(exprs: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Optio
         .filter(|t| !matches!(t, SqlType::Text | SqlType::Varchar(_) | SqlType::Json))
 }
 
+/// Refuses results of a CASE or COALESCE that no type takes together.
+fn matched<'a>(what: &str, exprs: impl Iterator<Item = &'a Expr>, schema: &DFSchema) -> Result<()> {
+    let known: Vec<SqlType> = exprs
+        .filter(|e| literal(e).is_none() && e.get_type(schema).is_ok_and(|t| !t.is_null()))
+        .filter_map(|e| sql_type(e, schema))
+        .collect();
+    match known.windows(2).find(|p| !super::functions::alike(&p[0], &p[1])) {
+        Some(pair) => Err(DataFusionError::External(Box::new(Error::new(
+            ErrorKind::DatatypeMismatch,
+            format!("{what} types {} and {} cannot be matched", pair[0], pair[1]),
+        )))),
+        None => Ok(()),
+    }
+}
+
 #[allow(clippy::boxed_local, reason = "what it is given and gives back lies in a box")]
 fn resolve_box(expr: Box<Expr>, ty: &SqlType) -> Result<Box<Expr>> {
     resolve(*expr, ty).map(Box::new)
@@ -180,6 +195,7 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 ),
                 None => None,
             };
+            matched("CASE", when_then_expr.iter().map(|(_, t)| t.as_ref()).chain(else_expr.as_deref()), schema)?;
             let result = common(when_then_expr.iter().map(|(_, t)| t.as_ref()).chain(else_expr.as_deref()), schema);
             if operand.is_none() && result.is_none() {
                 return Ok(Transformed::no(Expr::Case(Case { expr, when_then_expr, else_expr })));
@@ -197,9 +213,12 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Ok(Transformed::yes(Expr::Case(Case { expr, when_then_expr, else_expr })))
         }
         Expr::ScalarFunction(mut call)
-            if matches!(call.func.name(), "coalesce" | "greatest" | "least" | "nullif" | "make_array")
-                && call.args.iter().any(is_open) =>
+            if matches!(call.func.name(), "coalesce" | "greatest" | "least" | "nullif" | "make_array") =>
         {
+            matched(&call.func.name().to_uppercase(), call.args.iter(), schema)?;
+            if !call.args.iter().any(is_open) {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            }
             let Some(ty) = common(call.args.iter(), schema) else {
                 return Ok(Transformed::no(Expr::ScalarFunction(call)));
             };
@@ -208,9 +227,12 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::ScalarFunction(call) if TEXT_FUNCTIONS.contains(&call.func.name()) => {
             match call.args.first().and_then(|a| sql_type(a, schema)) {
-                Some(SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea) | None => {
-                    Ok(Transformed::no(Expr::ScalarFunction(call)))
-                }
+                // A cast to text may keep the name of the type that it came from.
+                Some(
+                    SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea | SqlType::Uuid | SqlType::Json
+                    | SqlType::Jsonb,
+                )
+                | None => Ok(Transformed::no(Expr::ScalarFunction(call))),
                 Some(ty) => Err(DataFusionError::External(Box::new(
                     Error::new(
                         ErrorKind::UndefinedFunction,
@@ -224,9 +246,11 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::AggregateFunction(call) if call.func.name() == "string_agg" => {
             match call.params.args.first().and_then(|a| sql_type(a, schema)) {
-                Some(SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea) | None => {
-                    Ok(Transformed::no(Expr::AggregateFunction(call)))
-                }
+                Some(
+                    SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea | SqlType::Uuid | SqlType::Json
+                    | SqlType::Jsonb,
+                )
+                | None => Ok(Transformed::no(Expr::AggregateFunction(call))),
                 Some(ty) => Err(DataFusionError::External(Box::new(Error::new(
                     ErrorKind::UndefinedFunction,
                     format!("function string_agg({ty}, unknown) does not exist"),

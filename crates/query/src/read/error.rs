@@ -81,7 +81,7 @@ fn map_schema(error: &SchemaError) -> Error {
                 return Error::unsupported("this correlated subquery with IN, ANY or ALL").hint("Use EXISTS, or a join.");
             }
             // Another use of a name that several columns share.
-            if valid_fields.iter().any(|v| v.name != field.name && shown(&v.name) == field.name) {
+            if valid_fields.iter().filter(|v| v.name != field.name && shown(&v.name) == field.name).count() > 1 {
                 return Error::new(
                     ErrorKind::AmbiguousColumn,
                     format!("column reference \"{}\" is ambiguous", field.name),

@@ -341,7 +341,12 @@ fn series() -> Scalar {
             {
                 SqlType::Int4
             }
-            [SqlType::Timestamp, SqlType::Timestamp, SqlType::Interval] => SqlType::Timestamp,
+            [SqlType::Timestamp, SqlType::Timestamp | SqlType::Text, SqlType::Interval | SqlType::Text] => {
+                SqlType::Timestamp
+            }
+            [SqlType::Date | SqlType::TimestampTz, SqlType::Text, SqlType::Interval | SqlType::Text] => {
+                SqlType::TimestampTz
+            }
             [SqlType::Date | SqlType::TimestampTz | SqlType::Timestamp, _, SqlType::Interval] => SqlType::TimestampTz,
             types if types.iter().all(|t| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8)) => SqlType::Int8,
             types if types.iter().any(|t| matches!(t, SqlType::Numeric(_))) => {
@@ -355,8 +360,17 @@ fn series() -> Scalar {
         let long = || Error::new(ErrorKind::ProgramLimit, format!("a series of more than {MAX_SERIES} values"));
         let mut out = vec![];
         let SqlType::Array(item) = call.result else { return Err(Error::internal("a series is an array")) };
-        if let Some(step) = args.get(2).and_then(interval).filter(|_| call.types[2] == SqlType::Interval) {
-            let (mut t, end) = (moment(&call.types[0], &args[0])?, moment(&call.types[1], &args[1])?);
+        let step = match args.get(2) {
+            Some(Value::Text(step)) => Some(atoll_model::text::parse_interval(step)?),
+            Some(step) if call.types[2] == SqlType::Interval => interval(step),
+            _ => None,
+        };
+        if let Some(step) = step {
+            let mut t = moment(&call.types[0], &args[0])?;
+            let end = match &args[1] {
+                Value::Text(end) => atoll_model::text::parse_timestamp(end)?,
+                end => moment(&call.types[1], end)?,
+            };
             let up = length(step);
             if up == 0 {
                 return Err(zero());

@@ -14,6 +14,9 @@ pub(super) fn functions() -> Vec<Scalar> {
     let build = |name, ty: SqlType, object: bool| {
         let binary = ty == SqlType::Jsonb;
         Scalar::new(name, 0..=100, ty, move |call, args| {
+            if !binary {
+                return build_text(args, call.types, object);
+            }
             let values: Vec<Json> = args.iter().zip(call.types).map(|(v, t)| to_json(t, v)).collect::<Result<_>>()?;
             if !object {
                 return written(&Json::Array(values), binary);
@@ -147,8 +150,54 @@ pub(super) fn functions() -> Vec<Scalar> {
         build("jsonb_build_array", SqlType::Jsonb, false),
         build("json_build_array", SqlType::Json, false),
         Scalar::new("to_jsonb", 1..=1, SqlType::Jsonb, |call, args| written(&to_json(&call.types[0], &args[0])?, true)),
-        Scalar::new("to_json", 1..=1, SqlType::Json, |call, args| written(&to_json(&call.types[0], &args[0])?, false)),
+        Scalar::new("to_json", 1..=1, SqlType::Json, |call, args| json_text(&call.types[0], &args[0]).map(Value::Text)),
+        joined("atoll_json_array", SqlType::Json),
+        joined("atoll_jsonb_array", SqlType::Jsonb),
     ]
+}
+
+/// The items of json_agg and jsonb_agg, each json text already, as one array.
+fn joined(name: &'static str, ty: SqlType) -> Scalar {
+    Scalar::new(name, 1..=1, ty, |_, args| {
+        let Value::Array(items) = &args[0] else { return Ok(Value::Null) };
+        let items: Vec<&str> = items.iter().map(|v| if v.is_null() { "null" } else { text(v) }).collect();
+        Ok(Value::Text(format!("[{}]", items.join(", "))))
+    })
+}
+
+/// A value as PostgreSQL's `to_json` writes it: arrays without blanks, json as it was given.
+fn json_text(ty: &SqlType, value: &Value) -> Result<String> {
+    Ok(match (ty, value) {
+        (_, Value::Null) => "null".into(),
+        (SqlType::Json | SqlType::Jsonb, value) => text(value).to_owned(),
+        (SqlType::Array(item), Value::Array(items)) => {
+            let parts = items.iter().map(|v| json_text(item, v)).collect::<Result<Vec<_>>>()?;
+            format!("[{}]", parts.join(","))
+        }
+        (ty, value) => to_json(ty, value)?.to_string(),
+    })
+}
+
+/// `json_build_object` and `json_build_array`, with PostgreSQL's blanks.
+fn build_text(args: &[Value], types: &[SqlType], object: bool) -> Result<Value> {
+    let parts = args.iter().zip(types).map(|(v, t)| json_text(t, v)).collect::<Result<Vec<_>>>()?;
+    if !object {
+        return Ok(Value::Text(format!("[{}]", parts.join(", "))));
+    }
+    if args.len() % 2 == 1 {
+        return Err(Error::new(ErrorKind::InvalidParameterValue, "argument list must have even number of elements"));
+    }
+    let mut pairs = vec![];
+    for at in (0..args.len()).step_by(2) {
+        if args[at].is_null() {
+            return Err(Error::new(
+                ErrorKind::InvalidParameterValue,
+                format!("argument {}: key must not be null", at + 1),
+            ));
+        }
+        pairs.push(format!("{} : {}", Json::String(shown(&types[at], &args[at])), parts[at + 1]));
+    }
+    Ok(Value::Text(format!("{{{}}}", pairs.join(", "))))
 }
 
 fn has_key(json: &Json, key: &str) -> bool {

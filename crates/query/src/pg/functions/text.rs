@@ -167,7 +167,11 @@ pub(super) fn functions() -> Vec<Scalar> {
             Ok(Value::Int4(i32::try_from(n).unwrap_or(i32::MAX)))
         })
         .returning(|types| match types {
-            [SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea] => Ok(SqlType::Int4),
+            // A cast to text may keep the name of the type that it came from.
+            [
+                SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea | SqlType::Uuid | SqlType::Json
+                | SqlType::Jsonb,
+            ] => Ok(SqlType::Int4),
             [other] => {
                 Err(Error::new(ErrorKind::UndefinedFunction, format!("function length({other}) does not exist")).hint(
                     "No function matches the given name and argument types. You might need to add explicit type casts.",
@@ -177,6 +181,13 @@ pub(super) fn functions() -> Vec<Scalar> {
         }),
         bytes("octet_length", 1),
         bytes("bit_length", 8),
+        // NULL for an array with NULLs, otherwise false: what `= ANY` over it is when nothing equals.
+        Scalar::new("atoll_null_within", 1..=1, SqlType::Bool, |_, args| {
+            Ok(match &args[0] {
+                Value::Array(items) if items.iter().any(Value::is_null) => Value::Null,
+                _ => Value::Bool(false),
+            })
+        }),
         // ARRAY(SELECT …) of no rows is an empty array.
         Scalar::new("atoll_or_empty", 1..=1, SqlType::Text, |_, args| {
             Ok(if args[0].is_null() { Value::Array(vec![]) } else { args[0].clone() })
@@ -370,7 +381,10 @@ fn substring_type(types: &[SqlType]) -> Result<SqlType> {
     let whole = |t: &SqlType| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8);
     match types {
         [SqlType::Bytea, rest @ ..] if rest.iter().all(whole) => Ok(SqlType::Bytea),
-        [SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_), rest @ ..]
+        [
+            SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb,
+            rest @ ..,
+        ]
             if rest.iter().all(whole) || matches!(rest, [SqlType::Text | SqlType::Varchar(_)]) =>
         {
             Ok(SqlType::Text)

@@ -50,7 +50,18 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
         Expr::Function(function)
             if function.over.is_none() && matches!(last_name(function).as_str(), "json_agg" | "jsonb_agg") =>
         {
-            let outer = if last_name(function) == "json_agg" { "to_json" } else { "to_jsonb" };
+            let (outer, each) = if last_name(function) == "json_agg" {
+                ("atoll_json_array", "to_json")
+            } else {
+                ("atoll_jsonb_array", "to_jsonb")
+            };
+            // Each value becomes json on its own: an array of them would forget that some were json already.
+            if let FunctionArguments::List(list) = &mut function.args
+                && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(item))] = list.args.as_mut_slice()
+            {
+                let inner = std::mem::replace(item, super::null());
+                *item = call(each, vec![inner]);
+            }
             function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new("array_agg"))]);
             let inner = std::mem::replace(expr, super::null());
             *expr = call(outer, vec![inner]);

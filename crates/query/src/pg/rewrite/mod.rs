@@ -104,6 +104,12 @@ impl VisitorMut for Rewriter {
                 {
                     let inner = std::mem::replace(expr, null());
                     *expr = cast(inner, DataType::Int4(None));
+                } else if let Value::Number(text, _) = &value.value
+                    && text.split_once(['e', 'E']).is_some_and(|(_, e)| !e.parse::<i32>().is_ok_and(|e| e.abs() <= 30))
+                {
+                    // No decimal holds it: the nearest floating point number.
+                    let text = Value::SingleQuotedString(text.clone());
+                    *expr = cast(Expr::value(text), DataType::Float8);
                 }
             }
             // PostgreSQL reads -2147483648 as a number too large for int4, negated: bigint. That is kept.
@@ -222,6 +228,10 @@ fn before_names(body: &mut SetExpr) -> Result<()> {
                 }
             }
             joins::select(select)
+        }
+        SetExpr::Values(values) => {
+            shapes::values(values);
+            Ok(())
         }
         SetExpr::SetOperation { left, right, .. } => {
             before_names(left)?;

@@ -7,7 +7,7 @@ use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem,
-    SetExpr, Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    SetExpr, Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, Values,
 };
 
 /// FETCH FIRST is LIMIT.
@@ -377,6 +377,27 @@ fn narrow_series(factor: &mut TableFactor, function: &str) -> Result<()> {
         sample: None,
     };
     Ok(())
+}
+
+/// String literals in VALUES take the type that a cast gives another row's value of their column.
+pub fn values(values: &mut Values) {
+    let columns = values.rows.iter().map(|r| r.content.len()).max().unwrap_or(0);
+    for at in 0..columns {
+        let typed = values.rows.iter().find_map(|r| match r.content.get(at) {
+            Some(Expr::Cast { data_type, .. }) => Some(data_type.clone()),
+            Some(Expr::TypedString(typed)) => Some(typed.data_type.clone()),
+            _ => None,
+        });
+        let Some(typed) = typed else { continue };
+        for row in &mut values.rows {
+            if let Some(e @ Expr::Value(_)) = row.content.get_mut(at)
+                && matches!(e, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)))
+            {
+                let literal = std::mem::replace(e, super::null());
+                *e = super::cast(literal, typed.clone());
+            }
+        }
+    }
 }
 
 /// An identifier's name.

@@ -9,7 +9,7 @@ use super::{binary, call, nested, null};
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator as Op, Expr, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator,
-    Value, VisitMut, VisitorMut, visit_expressions,
+    Value, Visit, VisitMut, Visitor, VisitorMut, visit_expressions,
 };
 use std::ops::ControlFlow;
 
@@ -24,7 +24,8 @@ pub fn select(select: &mut Select) -> Result<()> {
         }
     }
     for e in select.selection.iter_mut().chain(&mut select.having) {
-        condition(e)?;
+        no_windows(e)?;
+        condition(e, false)?;
     }
     if let GroupByExpr::Expressions(items, _) = &mut select.group_by {
         for e in items {
@@ -34,19 +35,51 @@ pub fn select(select: &mut Select) -> Result<()> {
     Ok(())
 }
 
-/// An expression that is a condition.
-fn condition(expr: &mut Expr) -> Result<()> {
+/// Window functions are computed after WHERE and HAVING.
+fn no_windows(expr: &Expr) -> Result<()> {
+    let mut depth = 0usize;
+    struct Windows<'a>(&'a mut usize);
+    impl Visitor for Windows<'_> {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            *self.0 += 1;
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            *self.0 -= 1;
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(f) if f.over.is_some() && *self.0 == 0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    if expr.visit(&mut Windows(&mut depth)).is_break() {
+        return Err(Error::new(ErrorKind::Windowing, "window functions are not allowed in WHERE and HAVING"));
+    }
+    Ok(())
+}
+
+/// An expression that is a condition; `negated`: it stands under NOT, where "unknown" and "no" differ.
+fn condition(expr: &mut Expr, negated: bool) -> Result<()> {
     match expr {
-        Expr::Nested(inner) => condition(inner),
-        Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } => condition(inner),
+        Expr::Nested(inner) => condition(inner, negated),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } => condition(inner, !negated),
+        Expr::AnyOp { right, .. } | Expr::AllOp { right, .. }
+            if !negated && !matches!(right.as_ref(), Expr::Subquery(_)) =>
+        {
+            Ok(())
+        }
         Expr::BinaryOp { left, op: Op::And, right } => {
-            condition(left)?;
-            condition(right)
+            condition(left, negated)?;
+            condition(right, negated)
         }
         Expr::BinaryOp { left, op: Op::Or, right } => {
             // Under OR, the planner's joins tell "no" and "unknown" apart no longer; NOT makes that a difference.
             for side in [left, right] {
-                if has_not(side) { value(side)? } else { condition(side)? }
+                if has_not(side) { value(side)? } else { condition(side, negated)? }
             }
             Ok(())
         }
@@ -68,13 +101,13 @@ fn condition(expr: &mut Expr) -> Result<()> {
             let left = std::mem::replace(left, Box::new(null()));
             let Expr::Subquery(subquery) = std::mem::replace(right.as_mut(), null()) else { return Ok(()) };
             *expr = Expr::InSubquery { expr: left, subquery, negated: false };
-            condition(expr)
+            condition(expr, negated)
         }
         Expr::AllOp { left, compare_op: Op::NotEq, right } if matches!(right.as_ref(), Expr::Subquery(_)) => {
             let left = std::mem::replace(left, Box::new(null()));
             let Expr::Subquery(subquery) = std::mem::replace(right.as_mut(), null()) else { return Ok(()) };
             *expr = Expr::InSubquery { expr: left, subquery, negated: true };
-            condition(expr)
+            condition(expr, negated)
         }
         other => value(other),
     }
@@ -142,11 +175,18 @@ fn as_value(expr: &Expr) -> Result<Option<Expr>> {
         }
         Expr::AnyOp { left, compare_op, right, .. } => match right.as_ref() {
             Expr::Subquery(subquery) => compared(left, compare_op, subquery, true)?,
-            _ => return Ok(None),
+            Expr::Value(_) => return Ok(None),
+            // The planner leaves an array's NULLs out.
+            array => nested(binary(expr.clone(), Op::Or, call("atoll_null_within", vec![array.clone()]))),
         },
         Expr::AllOp { left, compare_op, right } => match right.as_ref() {
             Expr::Subquery(subquery) => compared(left, compare_op, subquery, false)?,
-            _ => return Ok(None),
+            Expr::Value(_) => return Ok(None),
+            array => {
+                let unknown = call("atoll_null_within", vec![array.clone()]);
+                let not = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(unknown) };
+                nested(binary(expr.clone(), Op::And, not))
+            }
         },
         Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("array") => match &function.args {
             FunctionArguments::Subquery(query) => array(query)?,
