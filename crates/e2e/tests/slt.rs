@@ -44,6 +44,24 @@ fn report(label: &str, count: usize, failures: &[Failure]) {
     assert!(passing.is_empty(), "these pass now: take them off tests/slt/known-failures.txt: {passing:#?}");
 }
 
+fn on_atoll(layout: Layout, protocol: Protocol) {
+    let (mut count, mut failures) = (0, Vec::new());
+    for path in scripts() {
+        let script = Script::read(&path);
+        if script.is_for(layout) {
+            let atoll = Atoll::start();
+            let (n, failed) = script.run(&atoll, layout, protocol);
+            count += n;
+            failures.extend(failed);
+        }
+    }
+    let label = match protocol {
+        Protocol::Simple => layout.name().to_string(),
+        Protocol::Extended => format!("{}-extended", layout.name()),
+    };
+    report(&label, count, &failures);
+}
+
 #[test]
 fn postgres() {
     let mut server = PostgreSql::start();
