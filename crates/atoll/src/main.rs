@@ -96,13 +96,15 @@ struct ConfigArgs {
     serve: serve_args::ServeArgs,
 }
 
-/// Bytes of stack of each thread: statements may be nested as deep as the parser's limits say, and planning recurses several frames
-/// for each level. Memory is taken only as far as it is used.
-const STACK: usize = 32 << 20;
+/// Planning recurses as deep as a statement is nested; this is enough for the deepest that the parser lets pass
+/// (`crates/query/src/pg/parse/limits.rs`). Pages that are never touched cost nothing.
+const WORKER_STACK_BYTES: usize = 64 << 20;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK_BYTES).build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             term::fail(format_args!("cannot start the runtime: {error}"));

@@ -188,6 +188,22 @@ fn unreadable_number(message: &str) -> Option<Error> {
     Some(Error::new(ErrorKind::InvalidText, format!("invalid input syntax for type {sql}: \"{value}\"")))
 }
 
+/// A string that is no date, or no boolean.
+fn unreadable_other(message: &str) -> Option<Error> {
+    if let Some(value) = between(message, "Cannot cast value '", "' to value of Boolean type") {
+        let text = format!("invalid input syntax for type boolean: \"{value}\"");
+        return Some(Error::new(ErrorKind::InvalidText, text));
+    }
+    let value = between(message, "Cannot cast string '", "' to value of Date32 type")?;
+    let fields: Vec<&str> = value.trim().split('-').collect();
+    let numbers = fields.len() == 3 && fields.iter().all(|f| !f.is_empty() && f.bytes().all(|b| b.is_ascii_digit()));
+    Some(if numbers {
+        Error::new(ErrorKind::DatetimeOverflow, format!("date/time field value out of range: \"{value}\""))
+    } else {
+        Error::new(ErrorKind::InvalidDatetime, format!("invalid input syntax for type date: \"{value}\""))
+    })
+}
+
 fn from_words(message: &str) -> Error {
     from_words_or(message, ErrorKind::Internal)
 }
@@ -252,7 +268,7 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
     if has(&["must appear in the group by clause", "must be part of group by", "in the group by clause"]) {
         return Error::new(ErrorKind::Grouping, text.to_owned());
     }
-    if let Some(error) = unreadable_number(text) {
+    if let Some(error) = unreadable_number(text).or_else(|| unreadable_other(text)) {
         return error;
     }
     if has(&["cannot cast string", "error parsing", "invalid input syntax", "cannot parse", "unable to parse"]) {

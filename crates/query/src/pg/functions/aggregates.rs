@@ -9,6 +9,7 @@ use datafusion::arrow::array::{ArrayRef, BooleanArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionParams};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -27,12 +28,19 @@ struct Retyped {
     inner: Arc<AggregateUDF>,
     signature: Signature,
     average: bool,
+    aliases: Vec<String>,
 }
+
+/// What sums go by inside. DataFusion's optimizer regroups what is called "sum" beside an aggregate of distinct values into sums of
+/// sums, and takes for granted that those have the same type.
+const SUM: &str = "exact_sum";
 
 /// `sum`, `avg`.
 pub(super) fn functions() -> Vec<AggregateUDF> {
-    let of = |inner, average| {
-        AggregateUDF::from(Retyped { inner, signature: Signature::user_defined(Volatility::Immutable), average })
+    let of = |inner: Arc<AggregateUDF>, average| {
+        let aliases = if average { vec![] } else { vec![inner.name().to_owned()] };
+        let signature = Signature::user_defined(Volatility::Immutable);
+        AggregateUDF::from(Retyped { inner, signature, average, aliases })
     };
     use datafusion::functions_aggregate::{average::avg_udaf, sum::sum_udaf};
     vec![of(sum_udaf(), false), of(avg_udaf(), true)]
@@ -131,7 +139,31 @@ impl Retyped {
 
 impl AggregateUDFImpl for Retyped {
     fn name(&self) -> &str {
-        self.inner.name()
+        if self.average { self.inner.name() } else { SUM }
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+
+    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.schema_name(params)
+    }
+
+    fn human_display(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.human_display(params)
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.display_name(params)
+    }
+
+    fn window_function_schema_name(&self, params: &WindowFunctionParams) -> Result<String> {
+        self.inner.window_function_schema_name(params)
+    }
+
+    fn window_function_display_name(&self, params: &WindowFunctionParams) -> Result<String> {
+        self.inner.window_function_display_name(params)
     }
 
     fn signature(&self) -> &Signature {
