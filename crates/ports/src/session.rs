@@ -98,6 +98,12 @@ pub trait Session: Send {
     /// What ReadyForQuery reports.
     fn status(&self) -> TransactionStatus;
 
+    /// The columns of a cursor that was declared in SQL: to clients, it is a portal of that name.
+    fn cursor(&self, name: &str) -> Option<Vec<ResultColumn>> {
+        let _ = name;
+        None
+    }
+
     /// Settings whose value clients must be told (`server_version`, `client_encoding`, `TimeZone`, `DateStyle`,
     /// `standard_conforming_strings`, `application_name`, `in_hot_standby` …): all of them after connecting.
     fn reported_settings(&self) -> Vec<(String, String)>;

@@ -175,10 +175,15 @@ impl Connection {
                 backend::parameter_description(&mut self.channel.out, statement.param_types());
                 (statement, &text)
             }
-            Target::Portal => {
-                let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (portal.statement.clone(), &portal.formats)
-            }
+            Target::Portal => match self.portals.get(name) {
+                Some(portal) => (portal.statement.clone(), &portal.formats),
+                // A cursor that SQL has declared: drivers ask for its columns and then FETCH.
+                None => {
+                    let columns = self.session.cursor(name).ok_or_else(|| no_portal(name))?;
+                    backend::row_description(&mut self.channel.out, &columns, &text);
+                    return Ok(());
+                }
+            },
         };
         match &statement {
             Statement::Bound(prepared) if !prepared.columns.is_empty() => {

@@ -44,6 +44,11 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
+    /// The columns of its rows.
+    pub(super) fn columns(&self) -> &[ResultColumn] {
+        &self.columns
+    }
+
     /// The next rows, at most so many.
     async fn fetch(&mut self, mut count: usize) -> Result<Vec<RecordBatch>> {
         let mut out = vec![];

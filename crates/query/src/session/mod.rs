@@ -432,6 +432,10 @@ impl Session for SqlSession {
         self.current.status()
     }
 
+    fn cursor(&self, name: &str) -> Option<Vec<ResultColumn>> {
+        self.cursors.get(name).map(|cursor| cursor.columns().to_vec())
+    }
+
     fn reported_settings(&self) -> Vec<(String, String)> {
         self.settings.reported()
     }
