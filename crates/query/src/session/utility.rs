@@ -32,7 +32,9 @@ impl SqlSession {
         {
             return self.create_table_as(&cx, create, query).await;
         }
-        let definition = ddl::bind(&bound.statement, &txn.catalog(), &cx.state)?
+        // Defaults such as now() are tried out, so they must find their session.
+        let state = cx.engine.running(&cx.state, cx.access.clone());
+        let definition = ddl::bind(&bound.statement, &txn.catalog(), &state)?
             .ok_or_else(|| Error::unsupported(first_words(&bound.statement)))?;
         let tag = definition.tag;
         self.carry_out(txn, bound, definition).await?;
