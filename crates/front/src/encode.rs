@@ -248,8 +248,8 @@ pub(crate) fn write_oids(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
         for cell in items.iter() {
             match cell {
                 Cell::Int(v) => {
-                    let oid = u32::try_from(v)
-                        .map_err(|_| Error::new(ErrorKind::NumericOutOfRange, "OID out of range"))?;
+                    let oid =
+                        u32::try_from(v).map_err(|_| Error::new(ErrorKind::NumericOutOfRange, "OID out of range"))?;
                     out.extend_from_slice(&4i32.to_be_bytes());
                     out.extend_from_slice(&oid.to_be_bytes());
                 }

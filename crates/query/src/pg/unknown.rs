@@ -247,7 +247,12 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::AggregateFunction(call) if call.func.name() == "string_agg" => {
             match call.params.args.first().and_then(|a| sql_type(a, schema)) {
                 Some(
-                    SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea | SqlType::Uuid | SqlType::Json
+                    SqlType::Text
+                    | SqlType::Varchar(_)
+                    | SqlType::Char(_)
+                    | SqlType::Bytea
+                    | SqlType::Uuid
+                    | SqlType::Json
                     | SqlType::Jsonb,
                 )
                 | None => Ok(Transformed::no(Expr::AggregateFunction(call))),

@@ -172,8 +172,7 @@ impl Apply {
             .map(|(name, value)| (name.trim_start_matches('$').to_owned(), ScalarAndMetadata::new(value.clone(), None)))
             .collect();
         let plan = plan.as_ref().clone().with_param_values(ParamValues::Map(values))?;
-        let (schema, mut stream) =
-            running
+        let (schema, mut stream) = running
             .engine
             .execute(&running.state, &plan, running.txn.clone(), running.interrupt.clone())
             .await

@@ -121,9 +121,10 @@ impl SchemaProvider for AtollSchemaProvider {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         if let Some(system) = self.system()
-            && let Some(table) = system.table(name).await? {
-                return Ok(Some(table));
-            }
+            && let Some(table) = system.table(name).await?
+        {
+            return Ok(Some(table));
+        }
         if let Some(table) = self.catalog.table(name) {
             return Ok(Some(Arc::new(AtollTable::new(table.clone(), None, self.show_hidden))));
         }

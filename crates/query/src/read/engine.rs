@@ -148,7 +148,8 @@ impl Engine {
         if !apply::occurs(plan) {
             return Cow::Borrowed(state);
         }
-        let running = Running { engine: self.clone(), state: state.clone(), txn: txn.clone(), interrupt: interrupt.clone() };
+        let running =
+            Running { engine: self.clone(), state: state.clone(), txn: txn.clone(), interrupt: interrupt.clone() };
         let mut state = state.clone();
         state.config_mut().options_mut().extensions.insert(RunningQuery(Some(Arc::new(running))));
         Cow::Owned(state)

@@ -78,7 +78,8 @@ fn map_schema(error: &SchemaError) -> Error {
         }
         SchemaError::FieldNotFound { field, valid_fields } => {
             if field.relation.as_ref().is_some_and(|r| r.table() == "the values") {
-                return Error::unsupported("this correlated subquery with IN, ANY or ALL").hint("Use EXISTS, or a join.");
+                return Error::unsupported("this correlated subquery with IN, ANY or ALL")
+                    .hint("Use EXISTS, or a join.");
             }
             // Another use of a name that several columns share.
             if valid_fields.iter().filter(|v| v.name != field.name && shown(&v.name) == field.name).count() > 1 {

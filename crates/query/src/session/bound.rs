@@ -10,8 +10,8 @@ use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
-use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::ParamValues;
+use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
@@ -111,12 +111,7 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 /// `NotSupported` for Arrow types without an SQL name.
 pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<ResultColumn>> {
     let types = context::types_of(schema)?;
-    Ok(schema
-        .fields()
-        .iter()
-        .zip(types)
-        .map(|(f, ty)| ResultColumn::new(names::shown(f.name()), ty))
-        .collect())
+    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn::new(names::shown(f.name()), ty)).collect())
 }
 
 /// Binds statements against a catalog.

@@ -75,9 +75,7 @@ impl SqlSession {
         let catalog = self.catalog();
         match tables.iter().find(|name| !catalog.names.contains_key(*name)) {
             None => Ok(()),
-            Some(name) => {
-                Err(Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist")))
-            }
+            Some(name) => Err(Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist"))),
         }
     }
 
@@ -244,8 +242,10 @@ impl SqlSession {
                 CloseCursor::Specific { name } => self.close(Some(name)).map(Some),
             },
             Ast::Lock(lock) => self.lock_tables(lock).await.map(Some),
-            other => Err(Error::unsupported(first_words(other).to_string())
-                .hint("There are no notifications between sessions.")),
+            other => {
+                Err(Error::unsupported(first_words(other).to_string())
+                    .hint("There are no notifications between sessions."))
+            }
         }
     }
 

@@ -319,14 +319,13 @@ impl SqlSession {
         let binder = bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog };
         let (bound, columns) = binder.bind(statement, declared).await?;
         let columns = self.known_columns(&bound.statement).unwrap_or(columns);
-        let prepared =
-            Arc::new(Prepared {
-                sql,
-                param_types: bound.param_types.to_vec(),
-                oid_params: bound.oid_params.clone(),
-                columns,
-                plan: Arc::new(bound),
-            });
+        let prepared = Arc::new(Prepared {
+            sql,
+            param_types: bound.param_types.to_vec(),
+            oid_params: bound.oid_params.clone(),
+            columns,
+            plan: Arc::new(bound),
+        });
         if let Some(key) = key {
             shared.plans.keep(key, &catalog, &prepared);
         }

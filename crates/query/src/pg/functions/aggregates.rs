@@ -103,12 +103,7 @@ impl GroupsAccumulator for Widened<Box<dyn GroupsAccumulator>> {
         self.0.state(emit_to)
     }
 
-    fn merge_batch(
-        &mut self,
-        values: &[ArrayRef],
-        groups: &[usize],
-        total: usize,
-    ) -> Result<()> {
+    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
         self.0.merge_batch(values, groups, total)
     }
 

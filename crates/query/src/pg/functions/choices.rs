@@ -108,8 +108,7 @@ impl ScalarUDFImpl for Plain {
 
 /// A column's value as an expression of its own.
 pub(crate) fn plain(expr: Expr) -> Expr {
-    static PLAIN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
-        Arc::new(ScalarUDF::from(Plain { signature: Signature::any(1, Volatility::Immutable) }))
-    });
+    static PLAIN: LazyLock<Arc<ScalarUDF>> =
+        LazyLock::new(|| Arc::new(ScalarUDF::from(Plain { signature: Signature::any(1, Volatility::Immutable) })));
     PLAIN.call(vec![unalias(expr)])
 }

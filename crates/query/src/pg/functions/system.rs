@@ -377,7 +377,9 @@ fn plain() -> Vec<Scalar> {
             Value::Text(name) => {
                 let plain = last_name(name);
                 let of_type = |suffix: &str| {
-                    plain.strip_suffix(suffix).is_some_and(|ty| ty.trim_end_matches('_') == "array" || SqlType::parse(ty).is_some())
+                    plain
+                        .strip_suffix(suffix)
+                        .is_some_and(|ty| ty.trim_end_matches('_') == "array" || SqlType::parse(ty).is_some())
                 };
                 if plain == "-" || ["in", "out", "recv", "send"].into_iter().any(of_type) {
                     return Ok(Value::Text(plain));

@@ -169,7 +169,12 @@ pub(super) fn functions() -> Vec<Scalar> {
         .returning(|types| match types {
             // A cast to text may keep the name of the type that it came from.
             [
-                SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea | SqlType::Uuid | SqlType::Json
+                SqlType::Text
+                | SqlType::Varchar(_)
+                | SqlType::Char(_)
+                | SqlType::Bytea
+                | SqlType::Uuid
+                | SqlType::Json
                 | SqlType::Jsonb,
             ] => Ok(SqlType::Int4),
             [other] => {
@@ -202,7 +207,8 @@ pub(super) fn functions() -> Vec<Scalar> {
         .with_nulls()
         .returning(|types| Ok(SqlType::Array(Box::new(types.first().cloned().unwrap_or(SqlType::Text))))),
         Scalar::new("to_number", 2..=2, SqlType::Numeric(None), |_, args| {
-            let plain: String = text(&args[0]).chars().filter(|c| c.is_ascii_digit() || matches!(c, '.' | '-')).collect();
+            let plain: String =
+                text(&args[0]).chars().filter(|c| c.is_ascii_digit() || matches!(c, '.' | '-')).collect();
             let (unscaled, scale) = atoll_model::text::parse_numeric(&plain, None)?;
             atoll_model::text::rescale(unscaled, scale, atoll_model::UNCONSTRAINED_SCALE)
                 .map(|v| Value::Numeric(v, atoll_model::UNCONSTRAINED_SCALE))
@@ -384,11 +390,7 @@ fn substring_type(types: &[SqlType]) -> Result<SqlType> {
         [
             SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb,
             rest @ ..,
-        ]
-            if rest.iter().all(whole) || matches!(rest, [SqlType::Text | SqlType::Varchar(_)]) =>
-        {
-            Ok(SqlType::Text)
-        }
+        ] if rest.iter().all(whole) || matches!(rest, [SqlType::Text | SqlType::Varchar(_)]) => Ok(SqlType::Text),
         _ => {
             let shown: Vec<String> = types.iter().map(ToString::to_string).collect();
             Err(Error::new(

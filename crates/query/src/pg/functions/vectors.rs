@@ -13,8 +13,8 @@ use datafusion::common::{Column, DFSchema, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 use std::sync::{Arc, LazyLock};
@@ -191,9 +191,7 @@ impl AnalyzerRule for VectorArrays {
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let rewritten = expr.transform_up(|e| match e {
-                    Expr::ScalarFunction(f)
-                        if f.name() == "array_element" && f.args.first().is_some_and(&vector) =>
-                    {
+                    Expr::ScalarFunction(f) if f.name() == "array_element" && f.args.first().is_some_and(&vector) => {
                         Ok(Transformed::yes(call(&ELEMENT, f.args)))
                     }
                     Expr::Cast(Cast { expr, field })

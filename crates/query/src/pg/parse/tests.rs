@@ -73,9 +73,7 @@ fn roles_and_maintenance() {
         Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }
     ));
     assert!(matches!(one("VACUUM (FULL, ANALYZE) t"), Statement::Vacuum { tables } if tables == ["t"]));
-    assert!(
-        matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables } if tables.len() == 1)
-    );
+    assert!(matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables } if tables.len() == 1));
     assert!(matches!(one("ANALYZE"), Statement::Analyze { tables } if tables.is_empty()));
     assert!(matches!(one("CHECKPOINT"), Statement::Checkpoint));
     for sql in [

@@ -138,17 +138,18 @@ pub fn function(function: &mut Function) {
         function.name = ObjectName(vec![ObjectNamePart::Identifier(Ident::new(renamed))]);
     }
     if let Some(WindowType::WindowSpec(spec)) = &mut function.over
-        && let Some(frame) = &mut spec.window_frame {
-            let bound = |b: &mut WindowFrameBound| {
-                if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = b {
-                    strip(e);
-                }
-            };
-            bound(&mut frame.start_bound);
-            if let Some(end) = &mut frame.end_bound {
-                bound(end);
+        && let Some(frame) = &mut spec.window_frame
+    {
+        let bound = |b: &mut WindowFrameBound| {
+            if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = b {
+                strip(e);
             }
+        };
+        bound(&mut frame.start_bound);
+        if let Some(end) = &mut frame.end_bound {
+            bound(end);
         }
+    }
     // The second argument of these decides the type of the result.
     if matches!(name.as_str(), "round" | "trunc")
         && let FunctionArguments::List(list) = &mut function.args
@@ -159,7 +160,8 @@ pub fn function(function: &mut Function) {
     // Offsets and bucket counts must stay literals until the physical plan.
     if (function.over.is_some()
         || matches!(name.as_str(), "nth_value" | "generate_series" | "percentile_cont" | "percentile_disc"))
-        && let FunctionArguments::List(list) = &mut function.args {
-            list.args.iter_mut().for_each(strip_argument);
-        }
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        list.args.iter_mut().for_each(strip_argument);
+    }
 }

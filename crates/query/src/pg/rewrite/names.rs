@@ -88,11 +88,13 @@ pub fn select(select: &mut Select, top: bool, inputs: &[String]) {
         let twins: Vec<usize> = (0..names.len()).filter(|i| names[*i].as_ref() == Some(name)).collect();
         let unique = twins.len() == 1 || (twins[0] == at && twins.iter().all(|i| texts[*i] == texts[at]));
         let item = &mut select.projection[at];
-        let hidden = top && inputs.contains(name) && match &*item {
-            SelectItem::UnnamedExpr(e) => !is_column(e),
-            SelectItem::ExprWithAlias { expr, .. } => !(is_column(expr) && figure(expr) == *name),
-            _ => false,
-        };
+        let hidden = top
+            && inputs.contains(name)
+            && match &*item {
+                SelectItem::UnnamedExpr(e) => !is_column(e),
+                SelectItem::ExprWithAlias { expr, .. } => !(is_column(expr) && figure(expr) == *name),
+                _ => false,
+            };
         let unique = unique && !hidden;
         let ident = if unique && !wild { Ident::with_quote('"', name) } else { marked(name, at + 1) };
         match item {
