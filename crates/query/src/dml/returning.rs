@@ -4,16 +4,14 @@
 
 use super::{carried, evaluate, params, quote};
 use crate::session::context::{self, StatementContext};
+use crate::syntax;
 use atoll_model::{ROW_ID_COLUMN, Result, Row, SqlType, Table, Value};
 use atoll_ports::session::ResultColumn;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind, visit_expressions_mut,
-};
-use std::ops::ControlFlow;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind};
 use std::sync::Arc;
 
 /// A RETURNING list, taken apart.
@@ -105,7 +103,7 @@ impl Returning {
     fn expression(&mut self, name: String, expr: &Expr, table: &Table, others: &[String]) {
         let mut expr = expr.clone();
         if !others.is_empty() {
-            let _ = visit_expressions_mut(&mut expr, |e| {
+            syntax::change_expressions(&mut expr, |e| {
                 let foreign = match e {
                     Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                         [.., qualifier, _] => params::fold(qualifier) != self.alias,
@@ -118,7 +116,6 @@ impl Returning {
                     let part = std::mem::replace(e, Expr::Identifier(Ident::with_quote('"', self.part_name())));
                     self.parts.push(part);
                 }
-                ControlFlow::<()>::Continue(())
             });
         }
         self.items.push(Item::Expr(name, expr));

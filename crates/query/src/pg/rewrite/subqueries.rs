@@ -6,10 +6,11 @@
 
 use super::shapes::parse_query;
 use super::{binary, call, nested, null};
+use crate::syntax;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator as Op, Expr, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator,
-    Value, Visit, VisitMut, Visitor, VisitorMut, visit_expressions,
+    Value, Visitor, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -56,7 +57,7 @@ fn no_windows(expr: &Expr) -> Result<()> {
             }
         }
     }
-    if expr.visit(&mut Windows(&mut depth)).is_break() {
+    if syntax::visit(expr, &mut Windows(&mut depth)).is_break() {
         return Err(Error::new(ErrorKind::Windowing, "window functions are not allowed in WHERE and HAVING"));
     }
     Ok(())
@@ -114,15 +115,9 @@ fn condition(expr: &mut Expr, negated: bool) -> Result<()> {
 }
 
 fn has_not(expr: &Expr) -> bool {
-    matches!(
-        visit_expressions(expr, |e| match e {
-            Expr::UnaryOp { op: UnaryOperator::Not, .. } | Expr::InSubquery { negated: true, .. } => {
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        }),
-        ControlFlow::Break(())
-    )
+    syntax::any_expression(expr, |e| {
+        matches!(e, Expr::UnaryOp { op: UnaryOperator::Not, .. } | Expr::InSubquery { negated: true, .. })
+    })
 }
 
 /// An expression whose value is asked for.
@@ -157,10 +152,7 @@ fn value(expr: &mut Expr) -> Result<()> {
             }
         }
     }
-    match expr.visit(&mut Values { depth: 0 }) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    syntax::try_visit_mut(expr, &mut Values { depth: 0 })
 }
 
 fn as_value(expr: &Expr) -> Result<Option<Expr>> {
@@ -209,11 +201,9 @@ fn simple(query: &Query) -> Option<&Select> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
     let calls = select.projection.iter().any(|item| match item {
-        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => visit_expressions(e, |e| match e {
-            Expr::Function(_) => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        })
-        .is_break(),
+        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => {
+            syntax::any_expression(e, |e| matches!(e, Expr::Function(_)))
+        }
         _ => false,
     });
     let plain = query.with.is_none()
