@@ -92,6 +92,7 @@ impl Engine {
             .with_config(config)
             .with_runtime_env(runtime.clone())
             .with_type_planner(Arc::new(pg::casts::Types))
+            .with_optimizer_rules(super::dependencies::rules())
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
             .with_analyzer_rule(Arc::new(pg::VectorArrays))
             .with_analyzer_rule(Arc::new(ApplySubqueries))

@@ -104,7 +104,7 @@ fn world(layout: Layout) -> World {
 
 impl World {
     async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
-        let ast = crate::pg::rewrite(crate::pg::parse_one(sql)?)?;
+        let ast = crate::pg::rewrite(crate::pg::parse_one(sql)?, &self.cluster.catalog())?;
         self.state.statement_to_plan(Statement::Statement(Box::new(ast))).await.map_err(map_error)
     }
 

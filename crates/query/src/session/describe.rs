@@ -83,15 +83,13 @@ pub(super) fn oid_parameters(statement: &Statement) -> Vec<usize> {
 
 /// Whether all that a plan reads are system catalogs (and something is read).
 pub(super) fn reads_catalogs_alone(plan: &LogicalPlan) -> bool {
-    let (mut system, mut other) = (0, 0);
+    let (mut system, mut other) = (0usize, 0usize);
     // The walk fails only if the closure does.
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            match scan.table_name.schema() {
-                Some("pg_catalog") => system += 1,
-                None if scan.table_name.table().starts_with("pg_") => system += 1,
-                _ => other += 1,
-            }
+            // What is neither is a recursive query's own rows.
+            system += usize::from(scan.table_name.table().starts_with("pg_"));
+            other += usize::from(read::table_of(scan).is_some());
         }
         Ok(TreeNodeRecursion::Continue)
     });

@@ -191,7 +191,9 @@ fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
         }),
         of(catalog, "pg_get_partkeydef", 1..=1, SqlType::Text, |catalog, args| {
             let table = u32::try_from(integer(&args[0])).ok().and_then(|id| catalog.tables.get(&RelationId(id)));
-            Ok(optional(table.and_then(|t| def::partition_key(t))))
+            // As in `pg_class.relkind`: a table whose fragments nobody declared is shown as an ordinary one.
+            let partitioned = table.filter(|t| def::is_declared(catalog, t));
+            Ok(optional(partitioned.and_then(|t| def::partition_key(t))))
         }),
         of(catalog, "pg_get_serial_sequence", 2..=2, SqlType::Text, |catalog, args| {
             let table = catalog.table(&last_name(text(&args[0])));

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use std::ops::ControlFlow;
 
 mod calls;
+pub mod grouping;
 mod joins;
 pub mod names;
 mod sets;

@@ -9,8 +9,8 @@ use super::{binary, call, nested, null};
 use crate::syntax;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator as Op, Expr, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator,
-    Value, Visitor, VisitorMut,
+    BinaryOperator as Op, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator, Value, Visitor,
+    VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -180,10 +180,6 @@ fn as_value(expr: &Expr) -> Result<Option<Expr>> {
                 nested(binary(expr.clone(), Op::And, not))
             }
         },
-        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("array") => match &function.args {
-            FunctionArguments::Subquery(query) => array(query)?,
-            _ => return Ok(None),
-        },
         _ => return Ok(None),
     }))
 }
@@ -290,30 +286,4 @@ fn compared(left: &Expr, op: &Op, query: &Query, any: bool) -> Result<Expr> {
         conditions: vec![when(empty, truth(!any)), decision, when(unknown, null())],
         else_result: Some(Box::new(truth(!any))),
     }))
-}
-
-/// `ARRAY(SELECT …)`
-fn array(query: &Query) -> Result<Expr> {
-    let sql = match (&query.order_by, simple(query)) {
-        (None, _) => format!("SELECT array_agg(\"a value\") FROM ({query}) AS \"the values\" (\"a value\")"),
-        (Some(order), Some(select)) => {
-            let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
-                select.projection.as_slice()
-            else {
-                return Err(Error::new(ErrorKind::Syntax, "subquery must return only one column"));
-            };
-            let order = order.to_string();
-            let order = order.trim_start_matches("ORDER BY ");
-            let order =
-                if order.starts_with('1') { order.replacen('1', &format!("({item})"), 1) } else { order.to_owned() };
-            let mut bare = select.clone();
-            let made = parse_query(&format!("SELECT array_agg({item} ORDER BY {order})"))?;
-            if let SetExpr::Select(made) = *made.body {
-                bare.projection = made.projection;
-            }
-            bare.to_string()
-        }
-        (Some(_), None) => return Err(Error::unsupported("ARRAY of an ordered subquery that groups or limits")),
-    };
-    Ok(call("atoll_or_empty", vec![scalar(&sql)?]))
 }
