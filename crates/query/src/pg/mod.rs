@@ -5,6 +5,7 @@
 pub(crate) mod casts;
 pub mod catalogs;
 pub mod functions;
+pub(crate) mod in_lists;
 mod introspect;
 pub mod parse;
 pub mod rewrite;

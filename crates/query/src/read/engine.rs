@@ -96,6 +96,7 @@ impl Engine {
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
             .with_analyzer_rule(Arc::new(pg::VectorArrays))
             .with_analyzer_rule(Arc::new(ApplySubqueries))
+            .with_analyzer_rule(Arc::new(pg::in_lists::ListsApart))
             .with_physical_optimizer_rules(super::pushdown::rules())
             .build();
         template.register_udf(Arc::new(apply::array_function())).map_err(map_error)?;
