@@ -14,6 +14,9 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind};
 use std::sync::Arc;
 
+/// Compiles SQL text over rows of a schema.
+type Compiler<'a> = dyn Fn(&str, &DFSchema) -> Result<Arc<dyn PhysicalExpr>> + 'a;
+
 /// A RETURNING list, taken apart.
 pub(crate) struct Returning {
     items: Vec<Item>,
@@ -157,12 +160,7 @@ impl Returning {
         Ok(out)
     }
 
-    fn compile(
-        &self,
-        table: &Table,
-        carried_columns: Option<&Carried>,
-        compile: &dyn Fn(&str, &DFSchema) -> Result<Arc<dyn PhysicalExpr>>,
-    ) -> Result<Compiled> {
+    fn compile(&self, table: &Table, carried_columns: Option<&Carried>, compile: &Compiler<'_>) -> Result<Compiled> {
         let (mut types, own) = carried(table);
         let mut df_schema =
             DFSchema::try_from_qualified_schema(self.alias.as_str(), &own).map_err(crate::read::map_error)?;

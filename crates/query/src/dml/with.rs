@@ -187,12 +187,11 @@ fn add_changed(catalog: &Catalog, name: &ObjectName, changed: &mut BTreeSet<Rela
 fn add_read(catalog: &Catalog, query: &Query, seen: &mut BTreeSet<RelationId>) {
     let mut todo = vec![];
     let mut add = |name: &ObjectName| {
-        if let Ok(name) = crate::session::names::relation(name) {
-            if let Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id)) =
+        if let Ok(name) = crate::session::names::relation(name)
+            && let Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id)) =
                 catalog.names.get(&name)
-            {
-                todo.push(*id);
-            }
+        {
+            todo.push(*id);
         }
     };
     syntax::relations(query, &mut add);

@@ -121,7 +121,7 @@ fn checked(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             for claim in wrong {
                 let all_known = claim.source_indices.iter().all(|s| columns.contains(&Some(*s)));
                 let implied = |c: &usize| claim.target_indices.contains(c) && !claim.source_indices.contains(c);
-                if all_known && columns.iter().flatten().any(|c| implied(c)) {
+                if all_known && columns.iter().flatten().any(implied) {
                     return Err(refused());
                 }
             }

@@ -106,7 +106,7 @@ pub fn select(select: &mut Select, top: bool, inputs: &[String]) {
                 }
                 *item = SelectItem::ExprWithAlias { expr: take(expr), alias: ident };
             }
-            SelectItem::ExprWithAlias { alias, .. } if !(unique && !wild) => *alias = ident,
+            SelectItem::ExprWithAlias { alias, .. } if !unique || wild => *alias = ident,
             _ => {}
         }
     }
