@@ -507,3 +507,33 @@ impl fmt::Display for Effect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_branches_are_finished_some_at_a_time() {
+        let (now, cluster, p) = (Time(0), ClusterId(1), ParticipantId(4));
+        let run = |epoch| Incarnation { node: NodeId(1), epoch };
+        let (mut recovery, effects) = Recovery::begin(now, Options::new(cluster, run(2)), [p], vec![]);
+        assert_eq!(effects, [Effect::List { participant: p, round: 1 }]);
+
+        let branch = |sequence| TransactionId { cluster, coordinator: run(1), sequence }.branch(p, None);
+        let mut prepared: BTreeSet<Gid> = (0..100).map(branch).collect();
+        for (round, at_once) in [(1, 64), (2, 36)] {
+            let in_doubt = prepared.iter().copied().collect();
+            let (recorded, active) = (vec![], BTreeSet::new());
+            let listed = Input::Listed { participant: p, round, in_doubt, recorded, active };
+            let orders = recovery.step(now, listed);
+            assert_eq!(orders.len(), at_once);
+            assert!(!recovery.is_settled(p));
+            for order in orders {
+                let Effect::Abort(gid) = order else { panic!("{order}") };
+                assert!(prepared.remove(&gid), "{gid} twice");
+                recovery.step(now, Input::Finished(gid));
+            }
+        }
+        assert!(recovery.is_settled(p) && prepared.is_empty());
+    }
+}

@@ -21,7 +21,7 @@
 //! Invariant: after [`Effect::Log`] was asked for, nothing is aborted unless it is certain that the record is not there and never
 //! will be; before [`Input::Logged`], no prepared branch is committed.
 //!
-//! The second phase begins with [`Effect::Enter`], which [``snapshot``] admits, so that a read over several sites can
+//! The second phase begins with [`Effect::Enter`], which [`crate::snapshot`] admits, so that a read over several sites can
 //! keep it out of the moment in which it opens its snapshots. With a last agent that comes before the record, because the record
 //! makes the agent's writes visible; otherwise after it, to keep the time short.
 //!
@@ -95,28 +95,28 @@ pub enum Input {
 pub enum Effect {
     /// Let the read-only branch go. No answer is expected.
     Release(ParticipantId),
-    /// End the read-only branch and say whether its reads were valid.
+    /// End the read-only branch: `Ended`, `Refused` or `Lost`.
     End(ParticipantId),
-    /// Prepare the branch under [`Commit::gid`].
+    /// Prepare the branch under [`Commit::gid`]: `Prepared`, `Refused` or `Lost`.
     Prepare(ParticipantId),
-    /// Commit the branch, which is not prepared.
+    /// Commit the branch, which is not prepared: `Committed`, `Refused` or `Lost`. Without an answer in time its connection is of no more use.
     CommitOnePhase(ParticipantId),
-    /// Ask for the beginning of the second phase, at these participants.
+    /// Ask for the beginning of the second phase, at these participants: `Admitted`.
     Enter(Vec<ParticipantId>),
-    /// Record the decision durably, together with the commit of the last agent if there is one.
+    /// Record the decision durably, together with the commit of the last agent if there is one: `Logged`, `LogRefused` or `LogLost`.
     Log {
         /// The record.
         decision: Decision,
         /// The participant whose branch commits in the same durable write.
         with: Option<ParticipantId>,
     },
-    /// Find out whether the decision is recorded. The answer must be final: if it is "no", a write that is still under way must
+    /// Find out whether the decision is recorded: `LogHas`, or `LogLost` if that cannot be found out now. The answer must be final: if it is "no", a write that is still under way must
     /// never succeed. The node's own log orders the question behind the write; a ledger is asked by writing the opposite
     /// record under the same key, which waits for the write under way or makes it fail.
     AskLog(Decision),
-    /// Commit the prepared branch.
+    /// Commit the prepared branch: `Committed`, `Missing` or `Lost`.
     Commit(ParticipantId),
-    /// Roll the branch back, whether it is prepared or not.
+    /// Roll the branch back, whether it is prepared or not: `Aborted`, `Missing` or `Lost`.
     Abort(ParticipantId),
     /// The participant shows the transaction to every snapshot opened from now on.
     Applied(ParticipantId),
