@@ -13,6 +13,7 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 /// Which of our crates each one may use, directly.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("atoll-model", &[]),
+    ("atoll-protocol", &["atoll-model"]),
     ("atoll-ports", &["atoll-model"]),
     ("atoll-storage", &["atoll-model"]),
     ("atoll-adapters", &["atoll-model", "atoll-ports", "atoll-storage"]),

@@ -46,3 +46,16 @@ id!(
     /// A commit or snapshot timestamp. Unit: microseconds since 1970 where the clock allows it, but only the order has meaning.
     Timestamp(u64)
 );
+id!(
+    /// What commits as one: all embedded sites of a process, or one database of another engine. The same over restarts, because
+    /// decision records and prepared transactions are found again by it.
+    ParticipantId(u32)
+);
+id!(
+    /// An Atoll process with its data directory.
+    NodeId(u16)
+);
+id!(
+    /// Tells the transactions of different clusters apart at a server that both use. Drawn at random when a cluster is made.
+    ClusterId(u64)
+);

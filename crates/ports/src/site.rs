@@ -18,9 +18,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Identifies what commits as one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ParticipantId(pub u32);
+pub use atoll_model::ParticipantId;
 
 /// One place where rows live.
 #[async_trait]
