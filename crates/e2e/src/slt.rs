@@ -1,7 +1,7 @@
 //! Scripts in sqllogictest's form, and their runner.
 //!
 //! A record is a head line, the statement, and for queries `----` and the rows; a blank line ends it. Heads are
-//! `statement ok`, `statement count N`, `statement error SQLSTATE`, `query KINDS [rowsort]`, and `run`, which [`bless`] replaces by
+//! `statement ok`, `statement count N`, `statement error SQLSTATE`, `query KINDS [rowsort]`, and `run`, which [`Script::bless`] replaces by
 //! what PostgreSQL answers. In front of a head, `skipif NAME` and `onlyif NAME` name [layouts](Layout), `connection NAME`
 //! names the connection to use. `except NAME...` on a line of its own skips the whole script for these layouts.
 //! Values of a row are separated by ` | `; NULL is `NULL`, an empty string `(empty)`.
