@@ -4,15 +4,21 @@
 //! and a [`Branch`] is a transaction's part at one participant, so a transaction over several sites of a process commits with
 //! one durable write. Contract of every implementation (checked by a conformance suite in `adapters`):
 //!
-//! * A branch reads one snapshot plus its own writes. In `ReadCommitted`, [`Branch::begin_statement`] takes a new snapshot.
+//! * A branch reads one snapshot plus its own writes. In `ReadCommitted`, [`Branch::begin_statement`] takes a new snapshot; once such a
+//!   branch has locked or written, an engine that has no snapshot per statement may take one per call instead.
 //! * A commit is durable before [`Branch::commit`] returns, unless the branch was begun with `synchronous_commit` off; nobody
 //!   sees a commit that a crash could still undo.
 //! * An update or delete needs the row's exclusive lock, taken through [`Branch::lock`]; an insert takes its locks itself.
-//! * Dropping a branch rolls it back.
+//! * After a call has failed, a branch is good for nothing but [`Branch::rollback_to`] a savepoint taken before, or
+//!   [`Branch::rollback`]; [`Branch::commit`] and [`Branch::prepare`] then fail with `InFailedTransaction` or with what the call had
+//!   failed with, or succeed where the engine has undone the failed call alone. Never is a part of a call committed.
+//! * Dropping a branch rolls it back, without blocking.
+//! * A prepared branch survives crashes of both sides, with its locks, until [`Site::finish`].
+//! * A site that cannot be reached answers `SiteUnavailable` at once, and goes on working when it is back; nobody has to be told.
 
 use crate::session::BatchStream;
 use async_trait::async_trait;
-use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_model::{Error, FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,6 +27,40 @@ use std::time::Duration;
 /// Identifies what commits as one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ParticipantId(pub u32);
+
+/// The name under which a participant keeps a prepared branch, until it is told how the transaction has ended.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Gid(String);
+
+impl Gid {
+    /// What every name begins with, so that a site tells Atoll's prepared transactions from those of others.
+    pub const PREFIX: &'static str = "atoll:";
+
+    /// Bytes of a name at most: what XA takes.
+    pub const MAX_LENGTH: usize = 64;
+
+    /// A name: the prefix and letters, digits or any of `_.:-`. It stands in statements, so nothing else may be in it.
+    ///
+    /// # Errors
+    /// `Internal` for any other text.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
+        let sound = name.starts_with(Self::PREFIX) && name.len() <= Self::MAX_LENGTH && name.bytes().all(fits);
+        if sound { Ok(Gid(name)) } else { Err(Error::internal(format!("no name of a transaction: {name:?}"))) }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Gid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// One place where rows live.
 #[async_trait]
@@ -49,6 +89,18 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Io`.
     async fn purge(&self, fragment: FragmentId) -> Result<()>;
+
+    /// The prepared branches at this site's participant, prepared by whichever coordinator.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`.
+    async fn in_doubt(&self) -> Result<Vec<Gid>>;
+
+    /// Ends a prepared branch. One that is not there has been ended before: done, then.
+    ///
+    /// # Errors
+    /// `SiteUnavailable` (whether it was ended is not known: ask again).
+    async fn finish(&self, gid: &Gid, commit: bool) -> Result<()>;
 }
 
 /// Isolation levels. `READ UNCOMMITTED` is `ReadCommitted`, as in PostgreSQL.
@@ -214,16 +266,17 @@ pub trait Branch: Send + Sync {
     /// As above.
     fn scan(&self, at: &Replica, request: ScanRequest) -> Result<BatchStream>;
 
-    /// Locks rows by key and reads what they are now. Locks belong to (table, key), whatever the fragment, so that they serve
-    /// for keys that must be unique over all fragments.
+    /// Locks rows by key and reads what they are now. A row's lock is one for all its copies at a participant. A key without a row
+    /// need not be locked: that is what [`Branch::find_unique`] is for.
     ///
     /// # Errors
     /// `LockTimeout`, `Deadlock`, `SerializationFailure`.
     async fn lock(&self, at: &Replica, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>>;
 
     /// The newest row (committed or the branch's own) with these values in a unique index (`None`: the key itself), after having
-    /// locked the values, so that the answer stays true until the branch ends. Used before inserting when uniqueness spans
-    /// fragments, for ON CONFLICT and for foreign keys.
+    /// locked the values, so that the answer stays true until the branch ends: for this copy, and against all others that look for
+    /// or bring the same values at this participant, whatever the fragment. Used before inserting when uniqueness spans fragments,
+    /// for ON CONFLICT and for foreign keys.
     ///
     /// # Errors
     /// As `lock`.
@@ -248,14 +301,16 @@ pub trait Branch: Send + Sync {
     /// `UniqueViolation`.
     async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()>;
 
-    /// Stores a small value of the node's own (the catalog, sequence positions), atomically with the rest of the branch.
-    fn put_meta(&self, key: &[u8], value: Option<Vec<u8>>);
-
-    /// Reads such a value.
+    /// Makes the copy's storage fit the table's definition. `before`: the definition until now, by which it was made; `None`: a new
+    /// copy, whose storage may be there already, from an attempt before a crash. Indexes that are new on a table that is not are
+    /// left to [`Branch::build_index`]. Undone with the branch.
     ///
     /// # Errors
-    /// As `get`.
-    fn get_meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    /// `NotSupported`, with the reason: the engine cannot hold such a table; `DatatypeMismatch`: an adopted table is another.
+    async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()>;
+
+    /// The node's own values, where this participant keeps them.
+    fn meta(&self) -> Option<&dyn Meta>;
 
     /// The number under which the participant knows the owner of the branch's locks.
     fn lock_owner(&self) -> u64;
@@ -278,6 +333,26 @@ pub trait Branch: Send + Sync {
     /// `SerializationFailure` (determinate: rolled back); `StatementCompletionUnknown` (indeterminate); `DiskFull`.
     async fn commit(&self) -> Result<Timestamp>;
 
+    /// First phase of two: what the branch has done is durable and can be committed whatever happens. It ends for this transaction;
+    /// [`Site::finish`] decides what becomes of it.
+    ///
+    /// # Errors
+    /// As `commit`, and then there is nothing to finish, except after `SiteUnavailable`, when there may be. `NotSupported`: the
+    /// participant does not take part in two phases; its own `commit`, made last, can be the decision.
+    async fn prepare(&self, gid: &Gid) -> Result<()>;
+
     /// Rolls back and gives the locks back.
     fn rollback(&self);
+}
+
+/// Small values of the node's own (the catalog, sequence positions, decisions), kept atomically with the rest of a branch.
+pub trait Meta {
+    /// Stores a value, or removes it.
+    fn put(&self, key: &[u8], value: Option<Vec<u8>>);
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// As [`Branch::get`].
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use atoll_model::{Error, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, ParticipantId, Replica,
-    RowChange, ScanRequest, Site,
+    Branch, BranchOptions, FragmentStatistics, Gid, Isolation, LockMode, LockWait, LockedRow, Meta, ParticipantId,
+    Replica, RowChange, ScanRequest, Site,
 };
 use atoll_storage::kv;
 use atoll_storage::rows::{At, Change, ColumnCache, Locked, ScanPlan, TableCodec};
@@ -149,6 +149,15 @@ impl Site for EmbeddedSite {
         self.engine.store.forget_size(&space, fragment.0);
         Ok(())
     }
+
+    async fn in_doubt(&self) -> Result<Vec<Gid>> {
+        Ok(vec![])
+    }
+
+    async fn finish(&self, _: &Gid, _: bool) -> Result<()> {
+        // Nothing is ever prepared here: whatever it was, it is not there.
+        Ok(())
+    }
 }
 
 /// A transaction's branch at the embedded sites.
@@ -254,18 +263,13 @@ impl Branch for EmbeddedBranch {
         codec.build_index(self.with(&space, at, self.wait), index.0)
     }
 
-    fn put_meta(&self, key: &[u8], value: Option<Vec<u8>>) {
-        let outcome = match value {
-            Some(value) => self.txn.put(&self.engine.meta, key, &value),
-            None => self.txn.delete(&self.engine.meta, key),
-        };
-        if let Err(error) = outcome {
-            self.meta_failure.lock().get_or_insert(error);
-        }
+    async fn define(&self, _: &Replica, _: Option<&Table>) -> Result<()> {
+        // A stored row says itself which columns it has, and a fragment's key space needs no creation.
+        Ok(())
     }
 
-    fn get_meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.txn.get(&self.engine.meta, key)?.map(|stored| stored.payload().to_vec()))
+    fn meta(&self) -> Option<&dyn Meta> {
+        Some(self)
     }
 
     fn lock_owner(&self) -> u64 {
@@ -296,7 +300,28 @@ impl Branch for EmbeddedBranch {
         self.txn.commit().await.map(Timestamp)
     }
 
+    async fn prepare(&self, _: &Gid) -> Result<()> {
+        // The decision log is kept here: the coordinator commits this participant last, with the decision in the same write.
+        Err(Error::unsupported("preparing a transaction at embedded sites"))
+    }
+
     fn rollback(&self) {
         self.txn.rollback();
+    }
+}
+
+impl Meta for EmbeddedBranch {
+    fn put(&self, key: &[u8], value: Option<Vec<u8>>) {
+        let outcome = match value {
+            Some(value) => self.txn.put(&self.engine.meta, key, &value),
+            None => self.txn.delete(&self.engine.meta, key),
+        };
+        if let Err(error) = outcome {
+            self.meta_failure.lock().get_or_insert(error);
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.txn.get(&self.engine.meta, key)?.map(|stored| stored.payload().to_vec()))
     }
 }
