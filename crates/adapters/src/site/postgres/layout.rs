@@ -15,9 +15,8 @@ use std::sync::Arc;
 pub(super) struct Layout {
     pub(super) table: Arc<Table>,
     pub(super) fragment: FragmentId,
-    /// Its schema and name.
+    /// The schema that it is in.
     pub(super) schema: String,
-    pub(super) name: String,
     /// It was there before.
     pub(super) adopted: bool,
     /// Schema and name, as statements have them.
@@ -64,7 +63,6 @@ impl Layout {
             fragment: at.fragment,
             adopted: adopted.is_some(),
             schema: schema.to_owned(),
-            name: name.to_owned(),
             key,
             table: table.clone(),
         })
