@@ -9,9 +9,9 @@
 //! * A commit is durable before [`Branch::commit`] returns, unless the branch was begun with `synchronous_commit` off; nobody
 //!   sees a commit that a crash could still undo.
 //! * An update or delete needs the row's exclusive lock, taken through [`Branch::lock`]; an insert takes its locks itself.
-//! * After a call has failed, a branch is good for nothing but [`Branch::rollback_to`] a savepoint taken before, or
-//!   [`Branch::rollback`]; [`Branch::commit`] and [`Branch::prepare`] then fail with `InFailedTransaction` or with what the call had
-//!   failed with, or succeed where the engine has undone the failed call alone. Never is a part of a call committed.
+//! * After a call that locks or writes has failed, a branch is good for nothing but [`Branch::rollback_to`] a savepoint taken before, or
+//!   [`Branch::rollback`]. Never is a part of a failed call committed: [`Branch::commit`] and [`Branch::prepare`] then roll back and fail
+//!   with `InFailedTransaction`, unless the call had done nothing.
 //! * Dropping a branch rolls it back, without blocking.
 //! * A prepared branch survives crashes of both sides, with its locks, until [`Site::finish`].
 //! * A site that cannot be reached answers `SiteUnavailable` at once, and goes on working when it is back; nobody has to be told.

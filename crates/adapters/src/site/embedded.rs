@@ -4,7 +4,7 @@
 //! Invariant: a site's key space is named by the site's id, which is never reused; renaming a site changes nothing here.
 
 use async_trait::async_trait;
-use atoll_model::{Error, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_model::{Error, ErrorKind, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Branch, BranchOptions, FragmentStatistics, Gid, Isolation, LockMode, LockWait, LockedRow, Meta, ParticipantId,
@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Name of the key space of the node's own values.
 const META: &str = "meta";
@@ -81,6 +82,7 @@ impl EmbeddedEngine {
             txn,
             wait: kv::LockWait::Timeout(options.lock_timeout),
             meta_failure: Mutex::default(),
+            failed: AtomicBool::new(false),
         })
     }
 
@@ -167,11 +169,21 @@ struct EmbeddedBranch {
     wait: kv::LockWait,
     /// Why a value of the node's own could not be put: the branch must not commit without it.
     meta_failure: Mutex<Option<Error>>,
+    /// A call has failed after it had written a part of its rows.
+    failed: AtomicBool,
 }
 
 impl EmbeddedBranch {
     fn at(&self, replica: &Replica) -> Result<(Arc<Space>, Arc<TableCodec>)> {
         Ok((self.engine.space(replica.site)?, self.engine.codec(&replica.table)?))
+    }
+
+    /// Notes a failure, after which only a rollback helps.
+    fn told(&self, outcome: Result<()>) -> Result<()> {
+        if outcome.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 
     fn with<'a>(&'a self, space: &'a Arc<Space>, replica: &Replica, wait: kv::LockWait) -> At<'a> {
@@ -255,12 +267,13 @@ impl Branch for EmbeddedBranch {
                 RowChange::Delete(row) => Change::Delete(row),
             })
             .collect();
-        codec.apply(self.with(&space, at, self.wait), &changes).await
+        let outcome = codec.apply(self.with(&space, at, self.wait), &changes).await;
+        self.told(outcome)
     }
 
     async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()> {
         let (space, codec) = self.at(at)?;
-        codec.build_index(self.with(&space, at, self.wait), index.0)
+        self.told(codec.build_index(self.with(&space, at, self.wait), index.0))
     }
 
     async fn define(&self, _: &Replica, _: Option<&Table>) -> Result<()> {
@@ -286,6 +299,7 @@ impl Branch for EmbeddedBranch {
 
     fn rollback_to(&self, savepoint: u64) {
         self.txn.rollback_to(savepoint);
+        self.failed.store(false, Ordering::Relaxed);
     }
 
     fn has_writes(&self) -> bool {
@@ -296,6 +310,10 @@ impl Branch for EmbeddedBranch {
         if let Some(error) = self.meta_failure.lock().take() {
             self.txn.rollback();
             return Err(error);
+        }
+        if self.failed.load(Ordering::Relaxed) {
+            self.txn.rollback();
+            return Err(Error::new(ErrorKind::InFailedTransaction, "the transaction has failed and is rolled back"));
         }
         self.txn.commit().await.map(Timestamp)
     }

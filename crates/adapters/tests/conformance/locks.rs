@@ -195,6 +195,7 @@ pub async fn values_over_fragments(world: &World) -> TestResult {
     bring(&*holder, &first, 1, "both").await?;
     let other = world.begin(Isolation::ReadCommitted).await?;
     assert_eq!(failure(bring(&*other, &second, 2, "both").await), Some(ErrorKind::LockTimeout));
+    other.rollback();
     holder.commit().await?;
     let other = world.begin(Isolation::ReadCommitted).await?;
     bring(&*other, &second, 2, "both").await?;
@@ -206,6 +207,7 @@ pub async fn values_over_fragments(world: &World) -> TestResult {
     holder.apply(&first, (10..1000).map(|i| insert(i, &format!("{i}"), 1)).collect()).await?;
     let other = world.begin(Isolation::ReadCommitted).await?;
     assert_eq!(failure(bring(&*other, &second, 2000, "500").await), Some(ErrorKind::LockTimeout));
+    other.rollback();
     holder.commit().await?;
     let holder = world.begin(Isolation::ReadCommitted).await?;
     lock(&*holder, &first, 1).await?;

@@ -163,6 +163,8 @@ impl Link {
         }
         if self.under_way.load(Ordering::Relaxed) > 0 {
             self.abandoned.store(true, Ordering::Relaxed);
+        }
+        if self.abandoned.load(Ordering::Relaxed) {
             self.cancel_soon();
         }
         self.send("ROLLBACK");

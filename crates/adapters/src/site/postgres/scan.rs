@@ -16,8 +16,9 @@ use arrow_schema::SchemaRef;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::ScanRequest;
-use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinHandle;
@@ -175,7 +176,7 @@ impl Cursor {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("atoll_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let plan = Arc::new(plan);
-        let coming = tokio::spawn(first(link.clone(), plan.clone(), name.clone()));
+        let coming = sent(first(link.clone(), plan.clone(), name.clone()));
         let returns = inner.returns();
         Cursor { inner, link, plan, name, returns, ready: VecDeque::new(), coming: Some(coming), asked: FIRST_PORTION }
     }
@@ -193,7 +194,7 @@ impl Cursor {
                 self.asked = (PORTION / size).clamp(1, LAST_PORTION);
                 let (link, plan, name) = (self.link.clone(), self.plan.clone(), self.name.clone());
                 let count = self.asked;
-                self.coming = Some(tokio::spawn(async move { fetch(&link, &plan, &name, count).await }));
+                self.coming = Some(sent(async move { fetch(&link, &plan, &name, count).await }));
             } else {
                 self.inner.close_cursor(&self.link, &self.name, self.returns);
             }
@@ -208,6 +209,15 @@ impl Drop for Cursor {
             // The task that fetches goes on to its portion's end, so that the connection is free for others after that.
             self.inner.close_cursor(&self.link, &self.name, self.returns);
         }
+    }
+}
+
+/// Sends a request now, before whatever is sent to the site next (a CLOSE, a return to a savepoint), and leaves its answer to a task.
+fn sent(request: impl Future<Output = Result<Portion>> + Send + 'static) -> JoinHandle<Result<Portion>> {
+    let mut request = request.boxed();
+    match (&mut request).now_or_never() {
+        Some(done) => tokio::spawn(future::ready(done)),
+        None => tokio::spawn(request),
     }
 }
 

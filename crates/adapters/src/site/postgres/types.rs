@@ -57,6 +57,8 @@ pub(super) fn of_site(oid: u32, modifier: i32) -> Option<SqlType> {
                 SqlType::Numeric(Some((u8::try_from(precision).ok()?, i8::try_from(scale).ok()?)))
             }
         },
+        // The modifier of an array is that of its items.
+        SqlType::Array(item) => SqlType::Array(Box::new(of_site(item.pg_oid(), modifier)?)),
         SqlType::Interval => return None,
         other => other,
     })
@@ -87,6 +89,8 @@ mod tests {
             (600, -1, None),
             (19, -1, None),
             (1007, -1, Some(SqlType::Array(Box::new(SqlType::Int4)))),
+            (1015, 9, Some(SqlType::Array(Box::new(SqlType::Varchar(Some(5)))))),
+            (1187, -1, None),
         ] {
             assert_eq!(of_site(oid, modifier), ty, "{oid} {modifier}");
         }

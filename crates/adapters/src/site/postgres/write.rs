@@ -130,11 +130,12 @@ async fn delete(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
 
 async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<()> {
     // What nobody changes is not sent: large values stay where they are.
-    let set: Vec<usize> = (0..layout.table.columns.len())
+    let mut set: Vec<usize> = (0..layout.table.columns.len())
         .filter(|at| rows.iter().any(|(old, new)| old[*at] != new[*at]))
         .collect();
     if set.is_empty() {
-        return Ok(());
+        // An update that changes nothing is one nevertheless, for those who wait for it.
+        set.extend(layout.key.first());
     }
     let touched = match rows {
         [(old, new)] => {
