@@ -18,10 +18,15 @@ use tokio::net::{TcpListener, TcpStream};
 type Outcomes<T> = Result<T, Box<dyn std::error::Error>>;
 
 async fn made(site: &Arc<dyn Site>, count: i32) -> atoll_model::Result<Replica> {
+    made_of(site, count, "x").await
+}
+
+/// As above, of rows that are as long as the address's domain makes them.
+async fn made_of(site: &Arc<dyn Site>, count: i32, domain: &str) -> atoll_model::Result<Replica> {
     let at = replica(&accounts(), 0, site.id());
     let branch = begin(site, Isolation::ReadCommitted).await?;
     branch.define(&at, None).await?;
-    branch.apply(&at, (0..count).map(|i| insert(i, &format!("{i}@x"), 100)).collect()).await?;
+    branch.apply(&at, (0..count).map(|i| insert(i, &format!("{i}@{domain}"), 100)).collect()).await?;
     branch.commit().await?;
     Ok(at)
 }
@@ -88,7 +93,8 @@ async fn silent_host() -> TestResult {
 async fn crash_in_the_middle() -> TestResult {
     let mut server = Server::start().await?;
     let site = postgres(1, &server.url("postgres"), &[])?;
-    let at = made(&site, 50_000).await?;
+    // More than the two portions that a scan keeps.
+    let at = made_of(&site, 50_000, &"x".repeat(400)).await?;
     let gid = Gid::new("atoll:crash:1")?;
     let prepared = begin(&site, Isolation::ReadCommitted).await?;
     prepared.apply(&at, vec![insert(-1, "prepared", 1)]).await?;

@@ -357,7 +357,7 @@ impl State {
 
 /// A row of the site, from a column on.
 pub(super) fn decode_row(layout: &Layout, row: &tokio_postgres::Row, first: usize) -> Result<Row> {
-    scan::check_types(layout, &(0..layout.table.columns.len()).collect::<Vec<_>>(), &row.columns()[first..])?;
+    scan::check_types(layout, &layout.all, &row.columns()[first..])?;
     let columns = layout.table.columns.iter().enumerate();
     columns
         .map(|(at, column)| match row.try_get::<_, Raw<'_>>(first + at) {

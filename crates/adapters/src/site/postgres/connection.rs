@@ -10,6 +10,7 @@ use super::pool::Lease;
 use super::tls::Tls;
 use super::values::Parameter;
 use atoll_model::{Error, ErrorKind, Result};
+use bytes::Bytes;
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, CopyInSink, Row, Statement};
 
 /// Prepared statements kept per connection; beyond, all are forgotten and prepared anew.
 const MAX_STATEMENTS: usize = 256;
@@ -121,6 +122,16 @@ impl Link {
             connection.client.execute(&statement, &values).await
         };
         self.watched(running).await.map_err(|e| self.failed(&e))
+    }
+
+    /// Begins a COPY to the site; [`Link::watched`] has to be told.
+    pub(super) async fn copy_in(&self, sql: &str) -> Result<CopyInSink<Bytes>> {
+        let connection = self.connection();
+        let begun = async {
+            let statement = connection.prepare(sql, &[]).await?;
+            connection.client.copy_in(&statement).await
+        };
+        begun.await.map_err(|e| self.failed(&e))
     }
 
     /// The client, for what goes beyond whole results; [`Link::watched`] has to be told.
