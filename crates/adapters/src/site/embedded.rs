@@ -4,7 +4,9 @@
 //! Invariant: a site's key space is named by the site's id, which is never reused; renaming a site changes nothing here.
 
 use async_trait::async_trait;
-use atoll_model::{Error, ErrorKind, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_model::{
+    Error, ErrorKind, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value,
+};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Branch, BranchOptions, FragmentStatistics, Gid, Isolation, LockMode, LockWait, LockedRow, Meta, ParticipantId,

@@ -2,8 +2,8 @@
 
 use crate::server::Server;
 use crate::world::{
-    LOCK_TIMEOUT, TestResult, account, accounts, begin, column, count, everything, failure, insert, key, lock, postgres,
-    replica, rows, set, table,
+    LOCK_TIMEOUT, TestResult, account, accounts, begin, column, count, everything, failure, insert, key, lock,
+    postgres, replica, rows, set, table,
 };
 use atoll_model::{ErrorKind, FragmentId, Outcome, SiteId, SqlType, Value};
 use atoll_ports::site::{Branch, BranchOptions, Gid, Isolation, Replica, Site};
@@ -117,10 +117,7 @@ async fn crash_in_the_middle() -> TestResult {
     assert_eq!(ended, Some(ErrorKind::SiteUnavailable), "a result that is cut off is no result");
     // Nothing had been sent of a commit that could have been done: but who can tell?
     let lost = writer.commit().await.expect_err("the server is gone");
-    assert!(
-        lost.outcome() == Outcome::Indeterminate || lost.kind() == ErrorKind::SiteUnavailable,
-        "{lost:?}"
-    );
+    assert!(lost.outcome() == Outcome::Indeterminate || lost.kind() == ErrorKind::SiteUnavailable, "{lost:?}");
     let began = Instant::now();
     for _ in 0..5 {
         assert_eq!(failure(reads(&site, &at).await), Some(ErrorKind::SiteUnavailable));
@@ -140,7 +137,7 @@ async fn crash_in_the_middle() -> TestResult {
             found => break found?,
         }
     };
-    assert_eq!(found, [gid.clone()]);
+    assert_eq!(found, std::slice::from_ref(&gid));
     let other = begin(&site, Isolation::ReadCommitted).await?;
     assert!(other.apply(&at, vec![insert(-1, "other", 1)]).await.is_err());
     other.rollback();
@@ -241,7 +238,8 @@ async fn cutting_proxy(to: SocketAddr, at: &'static str) -> Outcomes<(SocketAddr
                     let mut buffer = vec![0; 1 << 16];
                     while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
                         // Slower than the other direction, so that a cut comes before an answer.
-                        tokio::time::sleep(Duration::from_millis(if cuts.load(Ordering::Relaxed) { 50 } else { 0 })).await;
+                        tokio::time::sleep(Duration::from_millis(if cuts.load(Ordering::Relaxed) { 50 } else { 0 }))
+                            .await;
                         if to_client.write_all(&buffer[..n]).await.is_err() {
                             return;
                         }
@@ -254,7 +252,11 @@ async fn cutting_proxy(to: SocketAddr, at: &'static str) -> Outcomes<(SocketAddr
     Ok((address, armed))
 }
 
-async fn lost_while(server: &Server, text: &'static str, rows_before: i32) -> Outcomes<(Arc<dyn Branch>, Arc<dyn Site>, Replica)> {
+async fn lost_while(
+    server: &Server,
+    text: &'static str,
+    rows_before: i32,
+) -> Outcomes<(Arc<dyn Branch>, Arc<dyn Site>, Replica)> {
     let (address, armed) = cutting_proxy(server.address, text).await?;
     let site = postgres(1, &server.url("postgres").replace(&server.address.to_string(), &address.to_string()), &[])?;
     let at = made(&site, rows_before).await?;
@@ -384,7 +386,12 @@ async fn adopted_tables() -> TestResult {
             Ok::<_, atoll_model::Error>(error.and_then(|e| Some((e.kind(), e.detail_text()?.to_owned()))))
         }
     };
-    server.run("postgres", "CREATE TABLE bare (id int NOT NULL, x text); CREATE TABLE more (id int PRIMARY KEY, x text, y int)").await?;
+    server
+        .run(
+            "postgres",
+            "CREATE TABLE bare (id int NOT NULL, x text); CREATE TABLE more (id int PRIMARY KEY, x text, y int)",
+        )
+        .await?;
     for (name, ty, says) in [
         ("shop.nothing", SqlType::Text, "There is no such table."),
         ("shop.Orders", SqlType::Int8, "Its column \"x\" is of type text instead of bigint."),

@@ -41,7 +41,10 @@ pub async fn exclusive_and_shared(world: &World) -> TestResult {
     if here.participant() == there.participant() {
         let copy = replica(&at.table, 0, there.id());
         let other = begin(there, Isolation::ReadCommitted).await?;
-        assert_eq!(failure(other.lock(&copy, &one, LockMode::Shared, LockWait::NoWait).await), Some(ErrorKind::LockTimeout));
+        assert_eq!(
+            failure(other.lock(&copy, &one, LockMode::Shared, LockWait::NoWait).await),
+            Some(ErrorKind::LockTimeout)
+        );
     }
     Ok(())
 }
@@ -172,7 +175,8 @@ pub async fn values_without_rows(world: &World) -> TestResult {
     other.commit().await?;
     // Who waits sees what the other has brought.
     bring(&*holder, &at, 7, "new").await?;
-    let patient = world.here().begin(BranchOptions { lock_timeout: Duration::from_secs(10), ..BranchOptions::default() }).await?;
+    let patient =
+        world.here().begin(BranchOptions { lock_timeout: Duration::from_secs(10), ..BranchOptions::default() }).await?;
     let value = [text("new")];
     let waiting = patient.find_unique(&at, EMAIL, &value, LockMode::Exclusive);
     let releasing = async {

@@ -31,10 +31,7 @@ fn samples() -> Vec<(SqlType, [Value; 2])> {
         (SqlType::Time, [Value::Time(1), Value::Time(86_399_999_999)]),
         (SqlType::Timestamp, [Value::Timestamp(1_700_000_000_123_456), Value::Timestamp(-1)]),
         (SqlType::TimestampTz, [Value::TimestampTz(1_700_000_000_123_456), Value::TimestampTz(-1)]),
-        (
-            SqlType::Uuid,
-            [text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), text("00000000-0000-0000-0000-000000000000")],
-        ),
+        (SqlType::Uuid, [text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), text("00000000-0000-0000-0000-000000000000")]),
         (SqlType::Json, [text("{\"b\":1,  \"a\":[]}"), text("null")]),
         (SqlType::Jsonb, [text("{\"a\": [1, 2.50], \"bb\": null}"), text("\"x\"")]),
         (of(SqlType::Int4), [list(vec![Value::Int4(1), Value::Null, Value::Int4(-3)]), list(vec![])]),

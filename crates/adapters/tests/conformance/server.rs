@@ -176,7 +176,9 @@ fn programs() -> io::Result<PathBuf> {
         .filter(|directory| directory.join("initdb").exists())
         .collect();
     found.sort();
-    found.pop().ok_or_else(|| io::Error::other("no PostgreSQL found; scripts/test installs it, or set ATOLL_TEST_PG_BIN"))
+    found
+        .pop()
+        .ok_or_else(|| io::Error::other("no PostgreSQL found; scripts/test installs it, or set ATOLL_TEST_PG_BIN"))
 }
 
 /// PostgreSQL refuses to run as root; then it runs as `postgres`, or as `nobody`.

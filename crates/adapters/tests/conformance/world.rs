@@ -185,9 +185,8 @@ pub fn accounts() -> Arc<Table> {
 pub fn fragmented() -> Arc<Table> {
     let mut table = (*accounts()).clone();
     table.fragmentation = Fragmentation::Hash(vec![ColumnId(1)]);
-    table.fragments = (0..2)
-        .map(|n| fragment(&format!("accounts_{n}"), FragmentBounds::Hash { modulus: 2, remainder: n }))
-        .collect();
+    table.fragments =
+        (0..2).map(|n| fragment(&format!("accounts_{n}"), FragmentBounds::Hash { modulus: 2, remainder: n })).collect();
     Arc::new(table)
 }
 
@@ -231,7 +230,11 @@ pub async fn rows(branch: &dyn Branch, at: &Replica, request: ScanRequest) -> Re
     for batch in batches {
         for n in 0..batch.num_rows() {
             let cells = columns.iter().zip(batch.columns());
-            rows.push(cells.map(|(at_column, array)| value_at(array, n, &at.table.columns[*at_column].ty)).collect::<Result<_>>()?);
+            rows.push(
+                cells
+                    .map(|(at_column, array)| value_at(array, n, &at.table.columns[*at_column].ty))
+                    .collect::<Result<_>>()?,
+            );
         }
     }
     Ok(rows)

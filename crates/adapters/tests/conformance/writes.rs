@@ -26,6 +26,13 @@ pub async fn uniqueness(world: &World) -> TestResult {
         let message = format!("duplicate key value violates unique constraint \"{constraint}\"");
         assert_eq!(clash.message(), message);
     }
+    // As one of very many rows.
+    let branch = world.begin(Isolation::ReadCommitted).await?;
+    let many = (10..3000).map(|i| insert(i, &format!("{}@x", if i == 1500 { 2 } else { i }), 0)).collect();
+    let clash = branch.apply(&at, many).await.expect_err("the value exists");
+    assert_eq!((clash.kind(), clash.constraint_name()), (ErrorKind::UniqueViolation, Some("accounts_email_key")));
+    assert_eq!(clash.detail_text(), Some("Key (email)=(2@x) already exists."));
+    branch.rollback();
     // NULLs are not the same.
     let none = |id| RowChange::Insert(vec![Value::Int4(id), Value::Null, Value::Null]);
     world.write(&at, vec![none(10), none(11)]).await?;

@@ -210,9 +210,8 @@ impl Txn {
             }
             for (at, fragment) in table.fragments.iter().enumerate() {
                 for site in &fragment.replicas {
-                    let known = old.filter(|old| {
-                        old.fragments.iter().any(|f| f.id == fragment.id && f.replicas.contains(site))
-                    });
+                    let known = old
+                        .filter(|old| old.fragments.iter().any(|f| f.id == fragment.id && f.replicas.contains(site)));
                     let replica = Self::replica(table, at, *site)?;
                     self.branch_at(*site).await?.define(&replica, known.map(|old| &**old)).await?;
                 }

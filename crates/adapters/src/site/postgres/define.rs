@@ -60,8 +60,8 @@ pub(super) async fn build_index(inner: &Arc<Inner>, layout: &Layout, index: Inde
 
 /// Makes the schema in a transaction of its own: two that make it at once would otherwise wait for each other to the end.
 async fn ensure_schema(inner: &Inner, link: &Link, schema: &str) -> Result<()> {
-    let known = inner
-        .told(link.query("SELECT to_regnamespace($1) IS NOT NULL", &[(&quote(schema), Type::TEXT)]).await)?;
+    let known =
+        inner.told(link.query("SELECT to_regnamespace($1) IS NOT NULL", &[(&quote(schema), Type::TEXT)]).await)?;
     if known.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
         return Ok(());
     }
@@ -162,9 +162,8 @@ fn add_column(relation: &str, column: &Column) -> Result<Vec<String>> {
 }
 
 fn same_shape(a: &Table, b: &Table) -> bool {
-    let columns = |t: &Table| -> Vec<_> {
-        t.columns.iter().map(|c| (c.id, c.name.clone(), c.ty.clone(), c.not_null)).collect()
-    };
+    let columns =
+        |t: &Table| -> Vec<_> { t.columns.iter().map(|c| (c.id, c.name.clone(), c.ty.clone(), c.not_null)).collect() };
     columns(a) == columns(b) && a.key == b.key && b.indexes.iter().all(|i| a.index(i.id).is_some())
 }
 
@@ -219,12 +218,7 @@ async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
 }
 
 /// The key and the unique indexes of an adopted table must be the server's, too.
-async fn check_unique(
-    inner: &Inner,
-    link: &Link,
-    layout: &Layout,
-    wrong: impl Fn(String) -> Result<()>,
-) -> Result<()> {
+async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl Fn(String) -> Result<()>) -> Result<()> {
     let sql = "SELECT array_agg(a.attname::text ORDER BY a.attname) \
                FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
                WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL \

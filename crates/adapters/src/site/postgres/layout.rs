@@ -106,8 +106,7 @@ impl Layout {
         // Hidden keys are handed out once and for all.
         let key = (!self.table.has_hidden_key()).then(|| (None, self.key.clone()));
         let indexes = self.table.indexes.iter().filter(|i| i.unique);
-        let indexes: Result<Vec<_>> =
-            indexes.map(|i| Ok((Some(i.id), self.positions(&i.columns)?))).collect();
+        let indexes: Result<Vec<_>> = indexes.map(|i| Ok((Some(i.id), self.positions(&i.columns)?))).collect();
         Ok(key.into_iter().chain(indexes?).collect())
     }
 

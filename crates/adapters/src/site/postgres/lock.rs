@@ -80,8 +80,7 @@ async fn lock_chunk(
     mode: LockMode,
     wait: LockWait,
 ) -> Result<Vec<Found>> {
-    let mut found: Vec<Found> =
-        keys.iter().map(|_| Found { locked: true, row: None, version: 0 }).collect();
+    let mut found: Vec<Found> = keys.iter().map(|_| Found { locked: true, row: None, version: 0 }).collect();
     let clause = format!(
         "{} OF t{}",
         match mode {
@@ -291,7 +290,11 @@ async fn take(inner: &Inner, link: &Link, layout: &Layout, wanted: &Wanted, mode
             let sql = format!("SELECT pg_advisory_xact_lock{function}($1)");
             inner.told(link.query(&sql, &[(&order, Type::INT8)]).await)?;
             let mut claims = inner.claims.lock();
-            if many { claims.whole.insert(order) } else { claims.shared.insert(order) };
+            if many {
+                claims.whole.insert(order)
+            } else {
+                claims.shared.insert(order)
+            };
         }
         if inner.claims.lock().whole.contains(&order) {
             return Ok(());

@@ -16,7 +16,7 @@ pub(super) fn encode(unscaled: i128, scale: i8, out: &mut BytesMut) {
     let mut scale = i32::from(scale);
     let mut magnitude = unscaled.unsigned_abs();
     // Zeros behind the point say nothing.
-    while scale > 0 && magnitude % 10 == 0 {
+    while scale > 0 && magnitude.is_multiple_of(10) {
         magnitude /= 10;
         scale -= 1;
     }

@@ -118,8 +118,7 @@ pub(super) struct Connector {
 impl Connector {
     async fn connect(&self) -> Result<Connection> {
         let tls = self.options.tls.clone();
-        let (client, connection) =
-            self.options.config.connect(tls.clone()).await.map_err(|e| self.site.refused(&e))?;
+        let (client, connection) = self.options.config.connect(tls.clone()).await.map_err(|e| self.site.refused(&e))?;
         if connection.parameter("server_encoding") != Some("UTF8") {
             return Err(self
                 .site

@@ -43,12 +43,8 @@ pub(super) async fn get(inner: &Arc<Inner>, layout: &Layout, key: &[Value]) -> R
     if ask {
         inner.saw(&link).await?;
     }
-    let sql = format!(
-        "SELECT {} FROM {} WHERE {}",
-        layout.columns,
-        layout.relation,
-        key_equals(layout, &layout.key, 1)
-    );
+    let sql =
+        format!("SELECT {} FROM {} WHERE {}", layout.columns, layout.relation, key_equals(layout, &layout.key, 1));
     let parameters: Vec<Param<'_>> = layout.key.iter().zip(key).map(|(at, v)| Param(layout.ty(*at), v)).collect();
     let rows = inner.told_of(layout, link.query(&sql, &typed(&parameters)).await)?;
     rows.first().map(|row| decode_row(layout, row, 0)).transpose()
@@ -122,10 +118,8 @@ async fn open(inner: Arc<Inner>, plan: Plan) -> Result<BatchStream> {
         return Ok(stream::iter(batches).boxed());
     }
     let cursor = Cursor::open(inner, link, plan);
-    Ok(stream::try_unfold(cursor, |mut cursor| async move {
-        Ok(cursor.next().await?.map(|batch| (batch, cursor)))
-    })
-    .boxed())
+    Ok(stream::try_unfold(cursor, |mut cursor| async move { Ok(cursor.next().await?.map(|batch| (batch, cursor))) })
+        .boxed())
 }
 
 fn batch(plan: &Plan, rows: &[tokio_postgres::Row]) -> Result<RecordBatch> {

@@ -74,7 +74,10 @@ impl PostgresSite {
 
 impl fmt::Debug for PostgresSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresSite").field("name", &self.shared.name.0).field("options", &self.shared.options).finish()
+        f.debug_struct("PostgresSite")
+            .field("name", &self.shared.name.0)
+            .field("options", &self.shared.options)
+            .finish()
     }
 }
 

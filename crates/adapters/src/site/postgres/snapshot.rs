@@ -38,9 +38,8 @@ impl Snapshot {
         } else if full + round / 2 < self.xmax {
             full += round;
         }
-        let visible = full < self.xmin
-            || full > self.xmax + FAR
-            || (full < self.xmax && !self.under_way.contains(&full));
+        let visible =
+            full < self.xmin || full > self.xmax + FAR || (full < self.xmax && !self.under_way.contains(&full));
         if visible { Ok(()) } else { Err(full) }
     }
 }

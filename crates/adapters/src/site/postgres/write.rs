@@ -84,9 +84,10 @@ fn sort<'a>(layout: &Layout, changes: &'a [RowChange]) -> Result<Sorted<'a>> {
     let unique = unique_positions(layout)?;
     let exchanging = sorted.updates.iter().filter(|(old, new)| differs(&unique, old, new)).count() > 1;
     if exchanging {
-        let (moved, kept) = sorted.updates.into_iter().partition(|(old, new)| differs(&unique, old, new));
+        let (moved, kept): (Vec<_>, Vec<_>) =
+            sorted.updates.into_iter().partition(|(old, new)| differs(&unique, old, new));
         sorted.updates = kept;
-        for (old, new) in Vec::<(&Row, &Row)>::from(moved) {
+        for (old, new) in moved {
             sorted.deletes.push(old);
             sorted.inserts.push(new);
         }
@@ -112,7 +113,7 @@ fn size(row: &Row) -> usize {
 }
 
 /// Runs of rows that are not too many and not too large together.
-fn chunks<'a, T>(rows: &'a [T], size: impl Fn(&T) -> usize) -> Vec<&'a [T]> {
+fn chunks<T>(rows: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let (mut chunks, mut rest) = (vec![], rows);
     while !rest.is_empty() {
         let mut bytes = 0;
@@ -146,9 +147,8 @@ async fn delete(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
 
 async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<()> {
     // What nobody changes is not sent: large values stay where they are.
-    let mut set: Vec<usize> = (0..layout.table.columns.len())
-        .filter(|at| rows.iter().any(|(old, new)| old[*at] != new[*at]))
-        .collect();
+    let mut set: Vec<usize> =
+        (0..layout.table.columns.len()).filter(|at| rows.iter().any(|(old, new)| old[*at] != new[*at])).collect();
     if set.is_empty() {
         // An update that changes nothing is one nevertheless, for those who wait for it.
         set.extend(layout.key.first());
@@ -167,9 +167,10 @@ async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<(
         }
         _ => {
             let list = List::new(layout, &layout.key, set.len());
-            let assigned = set.iter().enumerate().map(|(n, at)| {
-                format!("{} = u.v{n}{}", layout.column(*at), types::from_list(layout.ty(*at)))
-            });
+            let assigned = set
+                .iter()
+                .enumerate()
+                .map(|(n, at)| format!("{} = u.v{n}{}", layout.column(*at), types::from_list(layout.ty(*at))));
             let sql = format!(
                 "UPDATE {} t SET {} FROM {} WHERE {}",
                 layout.relation,
@@ -190,8 +191,7 @@ async fn insert(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
     let touched = match rows {
         [row] => {
             let values: Vec<String> = (1..=all.len()).map(|n| format!("${n}")).collect();
-            let sql =
-                format!("INSERT INTO {} ({}) VALUES ({})", layout.relation, layout.columns, values.join(", "));
+            let sql = format!("INSERT INTO {} ({}) VALUES ({})", layout.relation, layout.columns, values.join(", "));
             one(link, &sql, layout, all.map(|at| (at, &row[at]))).await?
         }
         _ => {
@@ -263,9 +263,10 @@ impl List {
         let lists: Vec<String> = (1..=key.len() + values).map(|n| format!("${n}")).collect();
         let names: Vec<String> =
             (0..key.len()).map(|n| format!("k{n}")).chain((0..values).map(|n| format!("v{n}"))).collect();
-        let equal = key.iter().enumerate().map(|(n, at)| {
-            format!("t.{} = u.k{n}{}", layout.column(*at), types::from_list(layout.ty(*at)))
-        });
+        let equal = key
+            .iter()
+            .enumerate()
+            .map(|(n, at)| format!("t.{} = u.k{n}{}", layout.column(*at), types::from_list(layout.ty(*at))));
         List {
             from: format!("unnest({}) AS u({})", lists.join(", "), names.join(", ")),
             equal: equal.collect::<Vec<_>>().join(" AND "),

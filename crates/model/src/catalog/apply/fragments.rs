@@ -186,8 +186,13 @@ impl Catalog {
             let sites = new.sites.iter().map(|s| self.site_named(s)).collect::<Result<Vec<_>>>()?;
             self.sites_of(&Allocation { sites, replicas: 1 })?
         };
-        let fragment =
-            Fragment { id: FragmentId(self.fresh_id()?), name: new.name.clone(), bounds: new.bounds.clone(), replicas, adopted: Default::default() };
+        let fragment = Fragment {
+            id: FragmentId(self.fresh_id()?),
+            name: new.name.clone(),
+            bounds: new.bounds.clone(),
+            replicas,
+            adopted: Default::default(),
+        };
         self.names.insert(new.name.clone(), NamedObject::Fragment(table.id));
         table.fragments.push(fragment.clone());
         let id = table.id;
