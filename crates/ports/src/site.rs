@@ -30,14 +30,14 @@ pub struct ParticipantId(pub u32);
 
 /// The name under which a participant keeps a prepared branch, until it is told how the transaction has ended.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Gid(String);
+pub struct PreparedName(String);
 
-impl Gid {
+impl PreparedName {
     /// What every name begins with, so that a site tells Atoll's prepared transactions from those of others.
-    pub const PREFIX: &'static str = "atoll:";
+    pub const PREFIX: &'static str = "atoll_";
 
-    /// Bytes of a name at most: what XA takes.
-    pub const MAX_LENGTH: usize = 64;
+    /// Bytes of a name at most: what PostgreSQL takes.
+    pub const MAX_LENGTH: usize = 199;
 
     /// A name: the prefix and letters, digits or any of `_.:-`. It stands in statements, so nothing else may be in it.
     ///
@@ -47,7 +47,7 @@ impl Gid {
         let name = name.into();
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
         let sound = name.starts_with(Self::PREFIX) && name.len() <= Self::MAX_LENGTH && name.bytes().all(fits);
-        if sound { Ok(Gid(name)) } else { Err(Error::internal(format!("no name of a transaction: {name:?}"))) }
+        if sound { Ok(PreparedName(name)) } else { Err(Error::internal(format!("no name of a transaction: {name:?}"))) }
     }
 
     /// The name.
@@ -56,7 +56,7 @@ impl Gid {
     }
 }
 
-impl fmt::Display for Gid {
+impl fmt::Display for PreparedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -94,13 +94,22 @@ pub trait Site: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `SiteUnavailable`.
-    async fn in_doubt(&self) -> Result<Vec<Gid>>;
+    async fn in_doubt(&self) -> Result<Vec<PreparedName>>;
 
-    /// Ends a prepared branch. One that is not there has been ended before: done, then.
+    /// Ends a prepared branch, durably. From then on every snapshot shows what it has committed.
     ///
     /// # Errors
-    /// `SiteUnavailable` (whether it was ended is not known: ask again).
-    async fn finish(&self, gid: &Gid, commit: bool) -> Result<()>;
+    /// Whether it was ended is not known after any of them: ask again.
+    async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished>;
+}
+
+/// What became of the wish to end a prepared branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finished {
+    /// It was there, and is ended as asked.
+    Now,
+    /// There is none of that name: it was ended before, or never prepared.
+    Missing,
 }
 
 /// Isolation levels. `READ UNCOMMITTED` is `ReadCommitted`, as in PostgreSQL.
@@ -251,8 +260,15 @@ pub trait Branch: Send + Sync {
     /// The timestamp of the current snapshot.
     fn snapshot(&self) -> Timestamp;
 
-    /// Takes a new snapshot in `ReadCommitted`; otherwise does nothing.
+    /// Takes a new snapshot in `ReadCommitted`; otherwise does nothing. An engine may put off taking it to the first read.
     fn begin_statement(&self);
+
+    /// Takes the snapshot now that the next read would take: for reads of several sites, whose snapshots have to fit each other.
+    /// Does nothing where there is none to take (see the head of this file).
+    ///
+    /// # Errors
+    /// `SiteUnavailable`.
+    async fn take_snapshot(&self) -> Result<()>;
 
     /// The row with this key in the branch's view.
     ///
@@ -339,7 +355,7 @@ pub trait Branch: Send + Sync {
     /// # Errors
     /// As `commit`, and then there is nothing to finish, except after `SiteUnavailable`, when there may be. `NotSupported`: the
     /// participant does not take part in two phases; its own `commit`, made last, can be the decision.
-    async fn prepare(&self, gid: &Gid) -> Result<()>;
+    async fn prepare(&self, name: &PreparedName) -> Result<()>;
 
     /// Rolls back and gives the locks back.
     fn rollback(&self);

@@ -9,8 +9,8 @@ use atoll_model::{
 };
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, FragmentStatistics, Gid, Isolation, LockMode, LockWait, LockedRow, Meta, ParticipantId,
-    Replica, RowChange, ScanRequest, Site,
+    Branch, BranchOptions, Finished, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, Meta, ParticipantId,
+    PreparedName, Replica, RowChange, ScanRequest, Site,
 };
 use atoll_storage::kv;
 use atoll_storage::rows::{At, Change, ColumnCache, Locked, ScanPlan, TableCodec};
@@ -154,13 +154,13 @@ impl Site for EmbeddedSite {
         Ok(())
     }
 
-    async fn in_doubt(&self) -> Result<Vec<Gid>> {
+    async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
         Ok(vec![])
     }
 
-    async fn finish(&self, _: &Gid, _: bool) -> Result<()> {
-        // Nothing is ever prepared here: whatever it was, it is not there.
-        Ok(())
+    async fn finish(&self, _: &PreparedName, _: bool) -> Result<Finished> {
+        // Nothing is ever prepared here.
+        Ok(Finished::Missing)
     }
 }
 
@@ -208,6 +208,11 @@ impl Branch for EmbeddedBranch {
 
     fn begin_statement(&self) {
         self.txn.begin_statement();
+    }
+
+    async fn take_snapshot(&self) -> Result<()> {
+        // It was taken when the branch or the statement began.
+        Ok(())
     }
 
     async fn get(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {
@@ -320,7 +325,7 @@ impl Branch for EmbeddedBranch {
         self.txn.commit().await.map(Timestamp)
     }
 
-    async fn prepare(&self, _: &Gid) -> Result<()> {
+    async fn prepare(&self, _: &PreparedName) -> Result<()> {
         // The decision log is kept here: the coordinator commits this participant last, with the decision in the same write.
         Err(Error::unsupported("preparing a transaction at embedded sites"))
     }

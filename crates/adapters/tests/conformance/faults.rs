@@ -6,7 +6,7 @@ use crate::world::{
     postgres, replica, rows, set, table,
 };
 use atoll_model::{ErrorKind, FragmentId, Outcome, SiteId, SqlType, Value};
-use atoll_ports::site::{Branch, BranchOptions, Gid, Isolation, Replica, Site};
+use atoll_ports::site::{Branch, BranchOptions, Isolation, PreparedName, Replica, Site};
 use futures::StreamExt as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ async fn crash_in_the_middle() -> TestResult {
     let site = postgres(1, &server.url("postgres"), &[])?;
     // More than the two portions that a scan keeps.
     let at = made_of(&site, 50_000, &"x".repeat(400)).await?;
-    let gid = Gid::new("atoll:crash:1")?;
+    let gid = PreparedName::new("atoll_crash:1")?;
     let prepared = begin(&site, Isolation::ReadCommitted).await?;
     prepared.apply(&at, vec![insert(-1, "prepared", 1)]).await?;
     prepared.prepare(&gid).await?;
@@ -276,7 +276,7 @@ async fn lost_during_commit() -> TestResult {
 
     // In two phases it is known who has to be asked.
     let (branch, site, _) = lost_while(&server, "PREPARE TRANSACTION", 1).await?;
-    let gid = Gid::new("atoll:lost:1")?;
+    let gid = PreparedName::new("atoll_lost:1")?;
     assert_eq!(failure(branch.prepare(&gid).await), Some(ErrorKind::SiteUnavailable));
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -298,7 +298,7 @@ async fn prepared_transactions_disabled() -> TestResult {
     let at = made(&site, 1).await?;
     let branch = begin(&site, Isolation::ReadCommitted).await?;
     branch.apply(&at, vec![insert(7, "7@x", 1)]).await?;
-    let error = branch.prepare(&Gid::new("atoll:no:1")?).await.expect_err("it is disabled");
+    let error = branch.prepare(&PreparedName::new("atoll_no:1")?).await.expect_err("it is disabled");
     assert!(error.message().contains("site \"site1\" takes no prepared transactions"), "{error}");
     assert!(error.hint_text().is_some_and(|hint| hint.contains("max_prepared_transactions")), "{error:?}");
     // Transactions of this site alone go on.

@@ -48,6 +48,16 @@ pub async fn one_snapshot_for_a_statement(world: &World) -> TestResult {
     branch.begin_statement();
     assert_eq!(count(&*branch, &at, everything(&at)).await?, 3);
     assert_eq!(count(&*branch, &other, everything(&other)).await?, 3);
+
+    // It can be taken ahead of the first read.
+    for isolation in LEVELS {
+        let branch = world.begin(isolation).await?;
+        branch.take_snapshot().await?;
+        let before = world.rows(&at).await?.len();
+        let id = 10 + before as i32;
+        world.write(&at, vec![insert(id, &format!("{id}"), 1)]).await?;
+        assert_eq!(count(&*branch, &at, everything(&at)).await?, before, "{isolation:?}");
+    }
     Ok(())
 }
 

@@ -2,12 +2,12 @@
 
 use crate::world::{LOCK_TIMEOUT, TestResult, World, account, begin, failure, insert, key, lock, set};
 use atoll_model::ErrorKind;
-use atoll_ports::site::{Gid, Isolation};
+use atoll_ports::site::{Finished, Isolation, PreparedName};
 
 pub async fn prepared_and_finished(world: &World) -> TestResult {
     let at = world.accounts(2).await?;
     let site = world.here();
-    let (keep, undo) = (Gid::new("atoll:test:1")?, Gid::new("atoll:test:2")?);
+    let (keep, undo) = (PreparedName::new("atoll_test:1")?, PreparedName::new("atoll_test:2")?);
     if !world.prepares {
         let branch = world.begin(Isolation::ReadCommitted).await?;
         branch.apply(&at, vec![insert(3, "3@x", 1)]).await?;
@@ -25,12 +25,12 @@ pub async fn prepared_and_finished(world: &World) -> TestResult {
     }
     assert_eq!(world.rows(&at).await?.len(), 2);
     assert_eq!(site.in_doubt().await?, [keep.clone(), undo.clone()]);
-    site.finish(&keep, true).await?;
-    site.finish(&undo, false).await?;
+    assert_eq!(site.finish(&keep, true).await?, Finished::Now);
+    assert_eq!(site.finish(&undo, false).await?, Finished::Now);
     assert!(site.in_doubt().await?.is_empty());
-    // Whoever asks again gets the same answer.
-    site.finish(&keep, true).await?;
-    site.finish(&undo, false).await?;
+    // Asking again does no harm.
+    assert_eq!(site.finish(&keep, true).await?, Finished::Missing);
+    assert_eq!(site.finish(&undo, false).await?, Finished::Missing);
     assert_eq!(world.rows(&at).await?[2], account(3, "3@x", 1));
 
     // A branch that has failed is not prepared.
@@ -56,7 +56,7 @@ pub async fn locks_stay(world: &World) -> TestResult {
         return Ok(());
     }
     let at = world.accounts(2).await?;
-    let gid = Gid::new("atoll:test:locks")?;
+    let gid = PreparedName::new("atoll_test:locks")?;
     let branch = world.begin(Isolation::ReadCommitted).await?;
     lock(&*branch, &at, 1).await?;
     branch.prepare(&gid).await?;
@@ -80,10 +80,11 @@ pub async fn locks_stay(world: &World) -> TestResult {
 }
 
 pub async fn unknown_names(world: &World) -> TestResult {
-    world.here().finish(&Gid::new("atoll:test:unknown")?, true).await?;
-    for bad in ["x", "atoll:a'b", "atoll:a b", ""] {
-        assert!(Gid::new(bad).is_err(), "{bad}");
+    let unknown = PreparedName::new("atoll_test:unknown")?;
+    assert_eq!(world.here().finish(&unknown, true).await?, Finished::Missing);
+    for bad in ["x", "atoll_a'b", "atoll_a b", ""] {
+        assert!(PreparedName::new(bad).is_err(), "{bad}");
     }
-    assert!(Gid::new(format!("atoll:{}", "x".repeat(60))).is_err());
+    assert!(PreparedName::new(format!("atoll_{}", "x".repeat(199))).is_err());
     Ok(())
 }

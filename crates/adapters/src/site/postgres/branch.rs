@@ -20,7 +20,8 @@ use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Table, Timestamp, Value};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, Gid, Isolation, LockMode, LockWait, LockedRow, Meta, Replica, RowChange, ScanRequest,
+    Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
+    ScanRequest,
 };
 use parking_lot::Mutex;
 use std::fmt::Write as _;
@@ -384,6 +385,16 @@ impl Branch for PostgresBranch {
         state.snapshot = self.0.site.clock();
     }
 
+    async fn take_snapshot(&self) -> Result<()> {
+        let inner = &self.0;
+        let (link, _) = inner.reader().await?;
+        if inner.state.lock().phase == Phase::Writing && inner.options.isolation == Isolation::ReadCommitted {
+            return Ok(());
+        }
+        // The server takes it with the first statement of any kind.
+        inner.saw(&link).await
+    }
+
     async fn get(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {
         scan::get(&self.0, &*self.0.site.layout(at)?, key).await
     }
@@ -479,10 +490,10 @@ impl Branch for PostgresBranch {
         }
     }
 
-    async fn prepare(&self, gid: &Gid) -> Result<()> {
+    async fn prepare(&self, name: &PreparedName) -> Result<()> {
         // Also one that has only locked or read has something to keep until the end.
         let Some(link) = self.0.last(true).await? else { return Ok(()) };
-        match self.0.end_with(&link, &format!("PREPARE TRANSACTION '{gid}'")).await {
+        match self.0.end_with(&link, &format!("PREPARE TRANSACTION '{name}'")).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 let error = link.failed(&error);

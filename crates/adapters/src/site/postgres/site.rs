@@ -10,7 +10,9 @@ use super::options::PostgresOptions;
 use super::pool::Pool;
 use async_trait::async_trait;
 use atoll_model::{ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
-use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, Gid, ParticipantId, Replica, Site};
+use atoll_ports::site::{
+    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site,
+};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fmt;
@@ -186,20 +188,21 @@ impl Site for PostgresSite {
         Ok(())
     }
 
-    async fn in_doubt(&self) -> Result<Vec<Gid>> {
+    async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
         let link = self.shared.control("BEGIN READ ONLY").await?;
         let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, $1) \
                    ORDER BY gid";
-        let rows = link.query(sql, &[(&Gid::PREFIX, Type::TEXT)]).await?;
+        let rows = link.query(sql, &[(&PreparedName::PREFIX, Type::TEXT)]).await?;
         // Of what is not a name, nobody here is the author.
-        Ok(rows.iter().filter_map(|row| Gid::new(row.try_get::<_, String>(0).ok()?).ok()).collect())
+        Ok(rows.iter().filter_map(|row| PreparedName::new(row.try_get::<_, String>(0).ok()?).ok()).collect())
     }
 
-    async fn finish(&self, gid: &Gid, commit: bool) -> Result<()> {
+    async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished> {
         let verb = if commit { "COMMIT" } else { "ROLLBACK" };
-        match self.shared.command(&format!("{verb} PREPARED '{gid}'")).await {
-            Err(error) if error.kind() == ErrorKind::UndefinedObject => Ok(()),
-            other => other,
+        match self.shared.command(&format!("{verb} PREPARED '{name}'")).await {
+            Ok(()) => Ok(Finished::Now),
+            Err(error) if error.kind() == ErrorKind::UndefinedObject => Ok(Finished::Missing),
+            Err(error) => Err(error),
         }
     }
 }
