@@ -318,11 +318,12 @@ pub trait Branch: Send + Sync {
     async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()>;
 
     /// Makes the copy's storage fit the table's definition. `before`: the definition until now, by which it was made; `None`: a new
-    /// copy, whose storage may be there already, from an attempt before a crash. Indexes that are new on a table that is not are
+    /// copy, whose storage may be there already, but empty. Indexes that are new on a table that is not are
     /// left to [`Branch::build_index`]. Undone with the branch.
     ///
     /// # Errors
-    /// `NotSupported`, with the reason: the engine cannot hold such a table; `DatatypeMismatch`: an adopted table is another.
+    /// `NotSupported`, with the reason: the engine cannot hold such a table; `DatatypeMismatch`: an adopted table is another;
+    /// `DuplicateTable`: where a new copy should be is one with rows.
     async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()>;
 
     /// The node's own values, where this participant keeps them.

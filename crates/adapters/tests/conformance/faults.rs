@@ -9,6 +9,7 @@ use atoll_model::{ErrorKind, FragmentId, Outcome, SiteId, SqlType, Value};
 use atoll_ports::site::{Branch, BranchOptions, Isolation, PreparedName, Replica, Site};
 use futures::StreamExt as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -404,6 +405,73 @@ async fn adopted_tables() -> TestResult {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn encryption() -> TestResult {
+    let mut server = Server::start().await?;
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("../front/tests/tls");
+    let certificate = tls.join("cert.pem");
+    server.encrypt(&certificate, &tls.join("key.pem"))?;
+    server.crash();
+    server.start_again().await?;
+    let strict = format!("sslmode=verify-full&sslrootcert={}", certificate.display());
+    let at = replica(&accounts(), 0, SiteId(1));
+    for (mode, host, encrypted) in [
+        ("sslmode=disable", "127.0.0.1", 0),
+        ("sslmode=prefer", "127.0.0.1", 1),
+        ("sslmode=require", "127.0.0.1", 1),
+        (&strict, "localhost", 1),
+    ] {
+        let url = server.url("postgres").replace("127.0.0.1", host);
+        let site = postgres(1, &format!("{url}?{mode}&application_name=encrypted"), &[])?;
+        assert!(site.in_doubt().await?.is_empty());
+        let sql = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                   WHERE ssl AND application_name = 'encrypted'";
+        assert_eq!(server.number("postgres", sql).await?, encrypted, "{mode}");
+        drop(site);
+        // The server takes a moment to see that a connection is closed.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while server.number("postgres", sql).await? > 0 {
+            assert!(Instant::now() < deadline, "a dropped site's connections stay");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    // A certificate of another authority.
+    let other = tempfile::NamedTempFile::new()?;
+    std::fs::write(other.path(), OTHER_AUTHORITY)?;
+    let url = format!(
+        "{}?sslmode=verify-full&sslrootcert={}",
+        server.url("postgres").replace("127.0.0.1", "localhost"),
+        other.path().display()
+    );
+    let error = reads(&postgres(1, &url, &[])?, &at).await.expect_err("not its authority");
+    assert_eq!(error.kind(), ErrorKind::SiteUnavailable);
+    assert!(error.message().contains("certificate"), "{error}");
+    Ok(())
+}
+
+/// Two Atolls that use one database do not take each other's tables.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_another() -> TestResult {
+    let server = Server::start().await?;
+    let site = postgres(1, &server.url("postgres"), &[])?;
+    let at = made(&site, 1).await?;
+    let branch = begin(&site, Isolation::ReadCommitted).await?;
+    assert_eq!(failure(branch.define(&at, None).await), Some(ErrorKind::DuplicateTable));
+    branch.rollback();
+    let other = postgres(1, &server.url("postgres"), &[("schema", "Another one")])?;
+    let branch = begin(&other, Isolation::ReadCommitted).await?;
+    branch.define(&at, None).await?;
+    branch.apply(&at, vec![insert(7, "7@x", 1)]).await?;
+    branch.commit().await?;
+    assert_eq!(
+        server.number("postgres", &format!("SELECT id::bigint FROM \"Another one\".f{}", at.fragment)).await?,
+        7
+    );
+    other.purge(at.fragment).await?;
+    assert!(reads(&site, &at).await.is_ok_and(|found| !found), "one row, of another key");
+    Ok(())
+}
+
 /// Connections that break while they are idle are not handed out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_connections() -> TestResult {
@@ -428,3 +496,16 @@ async fn broken_connections() -> TestResult {
     assert_eq!(reader.get(&at, &key(1)).await?, Some(account(1, "1@x", 100)));
     Ok(())
 }
+
+/// A certificate that has signed nothing.
+const OTHER_AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBjzCCATWgAwIBAgIUcUid4le6FB/+/hwVsDwP74SlTzUwCgYIKoZIzj0EAwIw\n\
+HDEaMBgGA1UEAwwRYW5vdGhlciBhdXRob3JpdHkwIBcNMjYxMTIxMTUzNDMxWhgP\n\
+MjEyNjEwMjgxNTM0MzFaMBwxGjAYBgNVBAMMEWFub3RoZXIgYXV0aG9yaXR5MFkw\n\
+EwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEUwGAq5VG6LCB1Nd8yMwWHY1ZYx1uVGnT\n\
+wekEjarzmPgYO+LM/78yi1DW5AhUaCpa7OeEbNZGZNSwQ86NdzyIOqNTMFEwHQYD\n\
+VR0OBBYEFBqrhv50C8BS7hkuJfq5MFwjapxiMB8GA1UdIwQYMBaAFBqrhv50C8BS\n\
+7hkuJfq5MFwjapxiMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIh\n\
+AN8c9PD/XxrGUDS9bIN7MxMoI1h7Cy7TSQ+0LPZYdi4ZAiAJ31jLkK2CZg7TFFVJ\n\
+skoC6y+S/r+IqNJmV7EOuCrgIA==\n\
+-----END CERTIFICATE-----\n";

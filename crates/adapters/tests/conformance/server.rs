@@ -122,6 +122,21 @@ impl Server {
         }
     }
 
+    /// Lets it encrypt, with this certificate and key, from its next start on.
+    pub fn encrypt(&mut self, certificate: &std::path::Path, key: &std::path::Path) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = self.data().join(to);
+            std::fs::copy(from, &to)?;
+            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600))?;
+            if let Some((uid, gid)) = self.account {
+                std::os::unix::fs::chown(&to, Some(uid), Some(gid))?;
+            }
+        }
+        self.settings.push("ssl=on".into());
+        Ok(())
+    }
+
     /// How its superuser reaches a database.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres:{PASSWORD}@{}/{database}", self.address)

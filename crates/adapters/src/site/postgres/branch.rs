@@ -387,12 +387,11 @@ impl Branch for PostgresBranch {
 
     async fn take_snapshot(&self) -> Result<()> {
         let inner = &self.0;
-        let (link, _) = inner.reader().await?;
-        if inner.state.lock().phase == Phase::Writing && inner.options.isolation == Isolation::ReadCommitted {
-            return Ok(());
-        }
+        let (link, ask) = inner.reader().await?;
+        let each_its_own =
+            inner.options.isolation == Isolation::ReadCommitted && inner.state.lock().phase == Phase::Writing;
         // The server takes it with the first statement of any kind.
-        inner.saw(&link).await
+        if ask || !each_its_own { inner.saw(&link).await } else { Ok(()) }
     }
 
     async fn get(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {

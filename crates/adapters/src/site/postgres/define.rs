@@ -38,7 +38,25 @@ pub(super) async fn define(inner: &Arc<Inner>, layout: &Layout, before: Option<&
     inner.writes(&layout.table)?;
     let outcome = link.execute(&commands.join("; ")).await.map_err(|e| link.failed(&e));
     inner.told_of(layout, outcome)?;
-    if before.is_none() { check(inner, &link, layout).await } else { Ok(()) }
+    if before.is_some() {
+        return Ok(());
+    }
+    check(inner, &link, layout).await?;
+    check_empty(inner, &link, layout).await
+}
+
+/// A new copy has no rows: a table that has some is another one's, of another Atoll with the same ids.
+async fn check_empty(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
+    let sql = format!("SELECT EXISTS (SELECT FROM {})", layout.relation);
+    let rows = inner.told(link.query(&sql, &[]).await)?;
+    if rows.first().is_some_and(|row| row.try_get(0).ok() == Some(false)) {
+        return Ok(());
+    }
+    inner.told(Err(Error::new(
+        ErrorKind::DuplicateTable,
+        format!("table {} at site \"{}\" holds rows already", layout.relation, inner.site.name.0),
+    )
+    .hint("Is it used by another Atoll? Give each its own with the site's option \"schema\".")))
 }
 
 /// Fills a new index from the rows that are there.

@@ -4,7 +4,7 @@
 //! `SiteUnavailable`, and what that means for a commit under way is for the caller to say, who knows what it had sent.
 
 use atoll_model::{Error, ErrorKind, Table};
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 /// What to call a site in messages.
 #[derive(Clone, Debug)]
@@ -21,6 +21,7 @@ impl SiteName {
         match error.as_db_error() {
             Some(server) => self.server(server),
             None if is_lost(error) => self.unavailable(innermost(error)),
+            None if let Some(own) = own(error) => own,
             None => Error::internal(format!("site \"{}\": {}", self.0, innermost(error))),
         }
     }
@@ -38,7 +39,7 @@ impl SiteName {
 
     fn server(&self, server: &DbError) -> Error {
         let state = server.code().code();
-        if is_goodbye(server.code()) {
+        if is_goodbye(server) {
             return self.unavailable(server.message());
         }
         let kind = ErrorKind::ALL.iter().copied().find(|kind| kind.sqlstate() == state);
@@ -75,17 +76,21 @@ fn similar(state: &str) -> Option<ErrorKind> {
     })
 }
 
-/// The server is about to end the connection, or not to take any.
-fn is_goodbye(state: &SqlState) -> bool {
-    [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW, SqlState::DATABASE_DROPPED]
-        .contains(state)
-        || state.code() == "57P05"
+/// The server ends the connection with this, or does not take it.
+fn is_goodbye(server: &DbError) -> bool {
+    matches!(server.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
+        || [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW].contains(server.code())
+}
+
+/// An error of Atoll's own that has gone through the driver: a value that could not be encoded.
+fn own(error: &tokio_postgres::Error) -> Option<Error> {
+    std::error::Error::source(error)?.downcast_ref::<Error>().cloned()
 }
 
 /// Whether the connection is gone.
 pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
     match error.as_db_error() {
-        Some(server) => is_goodbye(server.code()),
+        Some(server) => is_goodbye(server),
         None => {
             error.is_closed()
                 || std::error::Error::source(error).is_some_and(|e| e.is::<std::io::Error>())

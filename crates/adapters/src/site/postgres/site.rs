@@ -24,6 +24,9 @@ use tokio_postgres::types::Type;
 /// How old statistics may be.
 const STATISTICS_AGE: Duration = Duration::from_secs(30);
 
+/// How long a purge waits for readers, in milliseconds, before it leaves it for another time.
+const PURGE_PATIENCE: u32 = 500;
+
 /// Connections for what must not wait for transactions, and for what transactions wait for.
 const CONTROL_CONNECTIONS: usize = 2;
 
@@ -181,8 +184,11 @@ impl Site for PostgresSite {
 
     async fn purge(&self, fragment: FragmentId) -> Result<()> {
         let table = format!("{}.{}", quote(&self.shared.options.schema), quote(&table_name(fragment)));
-        // Adopted tables have other names, and stay.
-        self.shared.command(&format!("DROP TABLE IF EXISTS {table}")).await?;
+        // Adopted tables have other names, and stay. Who still reads this one is not waited for: others would queue up behind.
+        let link = self.shared.control(&format!("BEGIN; SET LOCAL lock_timeout = {PURGE_PATIENCE}")).await?;
+        let dropping = link.execute(&format!("DROP TABLE IF EXISTS {table}; COMMIT")).await;
+        dropping.map_err(|e| link.failed(&e))?;
+        link.ended();
         self.shared.layouts.write().remove(&fragment);
         self.shared.statistics.lock().remove(&fragment);
         Ok(())
