@@ -59,7 +59,9 @@ impl RunningServer {
         if let Err(error) = self.node.close().await {
             tracing::warn!(%error, "settling the node's state failed; nothing that was acknowledged is lost");
         }
-        self.store.close();
+        if let Err(error) = self.store.close() {
+            tracing::warn!(%error, "closing the storage failed; nothing that was acknowledged is lost");
+        }
     }
 }
 

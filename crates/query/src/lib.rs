@@ -12,6 +12,7 @@ mod pg;
 mod read;
 mod rows;
 mod session;
+mod syntax;
 
 pub use read::EngineOptions as ReadOptions;
 pub use session::{EngineOptions, SqlEngine};

@@ -116,6 +116,11 @@ impl Schema {
 }
 
 impl Table {
+    /// Whether a unique index is on this column.
+    pub fn is_unique(&self, column: &str) -> bool {
+        self.indexes.iter().any(|(unique, at)| *unique && self.columns[*at].name == column)
+    }
+
     fn random(rng: &mut Rng, n: i64) -> Self {
         let mut columns = vec![
             Column { name: "id".to_string(), ty: Ty::Int, not_null: true },

@@ -246,10 +246,9 @@ impl Binder<'_> {
             return Ok(Bound::skipped("CREATE VIEW", "42P07", format!("relation \"{name}\" already exists, skipping")));
         }
         let mut ctes: Vec<String> = vec![];
-        let _ = ast::visit_expressions(&*create.query, |_| std::ops::ControlFlow::<()>::Continue(()));
         collect_ctes(&create.query, &mut ctes);
         let mut depends_on: Vec<String> = vec![];
-        let _ = ast::visit_relations(&*create.query, |relation| {
+        crate::syntax::relations(&*create.query, |relation| {
             let schema = match relation.0.as_slice() {
                 [ObjectNamePart::Identifier(schema), _] => fold(schema),
                 _ => "public".into(),
@@ -261,7 +260,6 @@ impl Binder<'_> {
                     depends_on.push(last);
                 }
             }
-            std::ops::ControlFlow::<()>::Continue(())
         });
         Ok(Bound::one(
             "CREATE VIEW",

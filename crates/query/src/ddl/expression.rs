@@ -4,6 +4,7 @@
 
 use super::Binder;
 use crate::pg::rewrite;
+use crate::syntax;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value, text};
 use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{DataType, Schema};
@@ -209,8 +210,7 @@ fn assignable(from: &DataType, to: &SqlType) -> bool {
 }
 
 fn references_column(expr: &ast::Expr) -> bool {
-    use std::ops::ControlFlow;
-    ast::visit_expressions(expr, |e| match e {
+    syntax::any_expression(expr, |e| match e {
         // These stand without parentheses and are functions.
         ast::Expr::Identifier(ident)
             if matches!(
@@ -225,21 +225,18 @@ fn references_column(expr: &ast::Expr) -> bool {
                     | "current_time"
             ) =>
         {
-            ControlFlow::Continue(())
+            false
         }
-        ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+        ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => true,
+        _ => false,
     })
-    .is_break()
 }
 
 fn refuse_subqueries(expr: &ast::Expr, what: &str) -> Result<()> {
-    use std::ops::ControlFlow;
-    let found = ast::visit_expressions(expr, |e| match e {
-        ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+    let found = syntax::any_expression(expr, |e| {
+        matches!(e, ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. })
     });
-    if found.is_break() { Err(Error::unsupported(format!("cannot use subquery in {what}"))) } else { Ok(()) }
+    if found { Err(Error::unsupported(format!("cannot use subquery in {what}"))) } else { Ok(()) }
 }
 
 fn refuse_aggregates(expr: &Expr, what: &str) -> Result<()> {
@@ -262,7 +259,7 @@ fn refuse_aggregates(expr: &Expr, what: &str) -> Result<()> {
 /// The columns that an expression names, each once, in order of appearance.
 pub fn columns_of(expr: &ast::Expr) -> Vec<String> {
     let mut names: Vec<String> = vec![];
-    let _ = ast::visit_expressions(expr, |e| {
+    let _ = syntax::expressions(expr, |e| {
         let name = match e {
             ast::Expr::Identifier(ident) => Some(crate::pg::parse::fold(ident)),
             ast::Expr::CompoundIdentifier(path) => path.last().map(crate::pg::parse::fold),
@@ -271,7 +268,7 @@ pub fn columns_of(expr: &ast::Expr) -> Vec<String> {
         if let Some(name) = name.filter(|n| !names.contains(n)) {
             names.push(name);
         }
-        std::ops::ControlFlow::<()>::Continue(())
+        std::ops::ControlFlow::Continue(())
     });
     names
 }

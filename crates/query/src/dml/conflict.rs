@@ -216,14 +216,13 @@ fn qualify(
     table: &Table,
     qualifier: &str,
 ) -> datafusion::sql::sqlparser::ast::Expr {
-    use datafusion::sql::sqlparser::ast::{Expr, Ident, visit_expressions_mut};
-    let _ = visit_expressions_mut(&mut expr, |e| {
+    use datafusion::sql::sqlparser::ast::{Expr, Ident};
+    crate::syntax::change_expressions(&mut expr, |e| {
         if let Expr::Identifier(ident) = e
             && table.position_of(&params::fold(ident)).is_some()
         {
             *e = Expr::CompoundIdentifier(vec![Ident::with_quote('"', qualifier), ident.clone()]);
         }
-        std::ops::ControlFlow::<()>::Continue(())
     });
     expr
 }

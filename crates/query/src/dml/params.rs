@@ -35,10 +35,7 @@ pub(crate) fn substitute<T: VisitMut>(tree: &mut T, types: &[SqlType], values: &
             ControlFlow::Continue(())
         }
     }
-    match tree.visit(&mut Substitution(types, values)) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
+    crate::syntax::try_visit_mut(tree, &mut Substitution(types, values))
 }
 
 /// The error for an `$n` (given from 0) without a value.

@@ -4,17 +4,18 @@
 
 use super::{carried, evaluate, params, quote};
 use crate::session::context::{self, StatementContext};
+use crate::syntax;
 use atoll_model::{ROW_ID_COLUMN, Result, Row, SqlType, Table, Value};
 use atoll_ports::session::ResultColumn;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind, visit_expressions_mut,
-};
-use std::ops::ControlFlow;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind};
 use std::sync::Arc;
+
+/// Compiles SQL text over rows of a schema.
+type Compiler<'a> = dyn Fn(&str, &DFSchema) -> Result<Arc<dyn PhysicalExpr>> + 'a;
 
 /// A RETURNING list, taken apart.
 pub(crate) struct Returning {
@@ -105,7 +106,7 @@ impl Returning {
     fn expression(&mut self, name: String, expr: &Expr, table: &Table, others: &[String]) {
         let mut expr = expr.clone();
         if !others.is_empty() {
-            let _ = visit_expressions_mut(&mut expr, |e| {
+            syntax::change_expressions(&mut expr, |e| {
                 let foreign = match e {
                     Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                         [.., qualifier, _] => params::fold(qualifier) != self.alias,
@@ -118,7 +119,6 @@ impl Returning {
                     let part = std::mem::replace(e, Expr::Identifier(Ident::with_quote('"', self.part_name())));
                     self.parts.push(part);
                 }
-                ControlFlow::<()>::Continue(())
             });
         }
         self.items.push(Item::Expr(name, expr));
@@ -160,12 +160,7 @@ impl Returning {
         Ok(out)
     }
 
-    fn compile(
-        &self,
-        table: &Table,
-        carried_columns: Option<&Carried>,
-        compile: &dyn Fn(&str, &DFSchema) -> Result<Arc<dyn PhysicalExpr>>,
-    ) -> Result<Compiled> {
+    fn compile(&self, table: &Table, carried_columns: Option<&Carried>, compile: &Compiler<'_>) -> Result<Compiled> {
         let (mut types, own) = carried(table);
         let mut df_schema =
             DFSchema::try_from_qualified_schema(self.alias.as_str(), &own).map_err(crate::read::map_error)?;

@@ -7,14 +7,14 @@
 use super::{Changed, delete, insert, update};
 use crate::session::context::StatementContext;
 use crate::session::locking::constant_query;
+use crate::syntax;
 use atoll_model::{Catalog, Error, Fragmentation, NamedObject, ReferentialAction, RelationId, Result};
 use atoll_ports::session::ResultColumn;
 use datafusion::sql::sqlparser::ast::{
-    Cte, FromTable, ObjectName, Query, SetExpr, Statement as Ast, TableFactor, TableObject, With, visit_relations,
+    Cte, FromTable, ObjectName, Query, SetExpr, Statement as Ast, TableFactor, TableObject, With,
 };
 use futures::future::BoxFuture;
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 /// The statement that changes rows which a query's body is.
 pub(crate) fn changing(query: &Query) -> Option<&Ast> {
@@ -187,18 +187,14 @@ fn add_changed(catalog: &Catalog, name: &ObjectName, changed: &mut BTreeSet<Rela
 fn add_read(catalog: &Catalog, query: &Query, seen: &mut BTreeSet<RelationId>) {
     let mut todo = vec![];
     let mut add = |name: &ObjectName| {
-        if let Ok(name) = crate::session::names::relation(name) {
-            if let Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id)) =
+        if let Ok(name) = crate::session::names::relation(name)
+            && let Some(NamedObject::Table(id) | NamedObject::Fragment(id) | NamedObject::View(id)) =
                 catalog.names.get(&name)
-            {
-                todo.push(*id);
-            }
+        {
+            todo.push(*id);
         }
     };
-    let _ = visit_relations(query, |name| {
-        add(name);
-        ControlFlow::<()>::Continue(())
-    });
+    syntax::relations(query, &mut add);
     if let Some(target) = changing(query).and_then(target_name) {
         add(&target);
     }

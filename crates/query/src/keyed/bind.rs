@@ -11,10 +11,9 @@ use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{
     AssignmentTarget, BinaryOperator, Expr, FromTable, GroupByExpr, Ident, SelectItem, SetExpr, Statement as Ast,
-    TableFactor, TableWithJoins, visit_expressions_mut,
+    TableFactor, TableWithJoins,
 };
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 impl Plan {
@@ -191,12 +190,11 @@ impl Update {
         let (mut positions, mut values) = (vec![], vec![]);
         for (at, mut expr) in assignments {
             let mut unknown = false;
-            let _ = visit_expressions_mut(&mut expr, |e| {
+            crate::syntax::change_expressions(&mut expr, |e| {
                 if let Some(n) = params::placeholder(e) {
                     unknown |= n >= count;
                     *e = Expr::Identifier(Ident::with_quote('"', format!("${}", n + 1)));
                 }
-                ControlFlow::<()>::Continue(())
             });
             if unknown {
                 return Ok(None);

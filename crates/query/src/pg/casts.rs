@@ -91,7 +91,8 @@ struct CastTo {
 pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
     let Ok((_, from)) = cast.expr.to_field(schema) else { return Ok(None) };
     let arrow = cast.field.data_type();
-    if from.data_type().is_null() {
+    // A vector's text is not an array's: `VectorArrays` knows it.
+    if from.data_type().is_null() || super::functions::is_vector(&from) {
         return Ok(None);
     }
     let (Some(source), Some(target)) = (SqlType::of_field(&from), SqlType::of_field(&cast.field)) else {

@@ -5,6 +5,7 @@
 pub(crate) mod casts;
 pub mod catalogs;
 pub mod functions;
+pub(crate) mod in_lists;
 mod introspect;
 pub mod parse;
 pub mod rewrite;
@@ -15,7 +16,7 @@ pub use functions::{SessionAccess, SessionHooks, expression_asks_session, operat
 pub(crate) use functions::{VECTOR, VectorArrays, vectors_as_text};
 pub use parse::Statement;
 
-use atoll_model::{Error, ErrorKind, Result};
+use atoll_model::{Catalog, Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast;
 
 /// Parses the text of one statement that sqlparser reads.
@@ -40,11 +41,12 @@ pub fn parse_expression(sql: &str) -> Result<ast::ExprWithAlias> {
     Ok(ast::ExprWithAlias { expr, alias: None })
 }
 
-/// Rewrites a statement for the planner.
+/// Rewrites a statement for the planner; `catalog` tells the keys of the tables that it names.
 ///
 /// # Errors
 /// `NotSupported` for what would otherwise be misread.
-pub fn rewrite(mut statement: ast::Statement) -> Result<ast::Statement> {
+pub fn rewrite(mut statement: ast::Statement, catalog: &Catalog) -> Result<ast::Statement> {
+    rewrite::grouping::statement(&mut statement, catalog);
     rewrite::statement(&mut statement)?;
     Ok(statement)
 }

@@ -69,8 +69,11 @@ impl AtollSchemaProvider {
             depth: self.depth + 1,
         };
         let state = with_public(&self.template, Arc::new(inner), &self.others)?;
-        let ast = crate::pg::parse_one(&view.query).and_then(crate::pg::rewrite).map_err(external)?;
+        let ast = crate::pg::parse_one(&view.query)
+            .and_then(|ast| crate::pg::rewrite(ast, &self.catalog))
+            .map_err(external)?;
         let plan = state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await?;
+        super::dependencies::check(&plan)?;
         if view.columns.is_empty() {
             return Ok(plan);
         }
@@ -88,6 +91,19 @@ impl AtollSchemaProvider {
             .collect();
         LogicalPlanBuilder::from(plan).project(renamed)?.build()
     }
+}
+
+/// The catalog over which a state plans.
+///
+/// # Errors
+/// `Internal` for a state that was not made by [`with_public`].
+pub(crate) fn of_state(state: &SessionState) -> atoll_model::Result<Arc<Catalog>> {
+    let public = state.catalog_list().catalog(DATABASE).and_then(|database| database.schema(PUBLIC));
+    public
+        .as_ref()
+        .and_then(|schema| schema.downcast_ref::<AtollSchemaProvider>())
+        .map(|schema| schema.catalog.clone())
+        .ok_or_else(|| Error::internal("a planner state without a catalog"))
 }
 
 /// A state whose schema `public` is this one.

@@ -92,9 +92,11 @@ impl Engine {
             .with_config(config)
             .with_runtime_env(runtime.clone())
             .with_type_planner(Arc::new(pg::casts::Types))
+            .with_optimizer_rules(super::dependencies::rules())
             .with_analyzer_rule(Arc::new(CheckedArithmetic))
             .with_analyzer_rule(Arc::new(pg::VectorArrays))
             .with_analyzer_rule(Arc::new(ApplySubqueries))
+            .with_analyzer_rule(Arc::new(pg::in_lists::ListsApart))
             .with_physical_optimizer_rules(super::pushdown::rules())
             .build();
         template.register_udf(Arc::new(apply::array_function())).map_err(map_error)?;

@@ -228,6 +228,14 @@ fn from_words_or(message: &str, otherwise: ErrorKind) -> Error {
     if let Some(error) = misplaced(text, &lower) {
         return error;
     }
+    if has(&["does not support logical expression outerreferencecolumn"]) {
+        return Error::unsupported("LATERAL that looks at the tables beside it, in this form")
+            .hint("Write a join, or a subquery in the select list: unnest() can stand there as well.");
+    }
+    if has(&["cannot access field at argument"]) {
+        return Error::unsupported("a column of a subquery that has the name of a table around it")
+            .hint("Give the outer table an alias.");
+    }
     if has(&["divide by zero", "division by zero"]) {
         return Error::new(ErrorKind::DivisionByZero, "division by zero");
     }

@@ -8,6 +8,7 @@
 mod access;
 mod apply;
 mod catalog;
+mod dependencies;
 mod engine;
 mod error;
 mod explain;
@@ -27,8 +28,11 @@ mod testing;
 mod tests;
 
 pub(crate) use apply::{ARRAY as ARRAY_FUNCTION, NAME as APPLY_FUNCTION};
+pub(crate) use catalog::of_state as catalog_of;
+pub(crate) use dependencies::check as check_dependencies;
 pub(crate) use engine::Engine;
 pub use engine::EngineOptions;
 pub(crate) use error::{external, map_error};
 pub(crate) use explain::ExplainOptions;
 pub(crate) use interrupt::Interrupt;
+pub(crate) use localize::table_of;

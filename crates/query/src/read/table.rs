@@ -13,7 +13,7 @@ use atoll_model::{Error, Table};
 use atoll_ports::cluster::{Cluster, FragmentRef, Transaction};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Constraint, Constraints, Result};
+use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -43,7 +43,6 @@ pub(crate) struct AtollTable {
     /// What localization found.
     pub(crate) bound: Option<Binding>,
     schema: SchemaRef,
-    constraints: Constraints,
 }
 
 impl fmt::Debug for AtollTable {
@@ -65,14 +64,7 @@ impl AtollTable {
             column.ty.field(&column.name, !column.not_null)
         };
         let schema = Arc::new(Schema::new(visible.iter().map(field).collect::<Vec<_>>()));
-        // The primary key as a constraint lets GROUP BY it imply the other columns, as in PostgreSQL.
-        let key: Option<Vec<usize>> =
-            table.key_positions().iter().map(|p| visible.iter().position(|v| v == p)).collect();
-        let constraints = match key {
-            Some(key) if table.primary_key.is_some() => Constraints::new_unverified(vec![Constraint::PrimaryKey(key)]),
-            _ => Constraints::default(),
-        };
-        AtollTable { table, fragment, visible, bound: None, schema, constraints }
+        AtollTable { table, fragment, visible, bound: None, schema }
     }
 
     /// The same, bound.
@@ -102,10 +94,6 @@ impl AtollTable {
 impl TableProvider for AtollTable {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
-    }
-
-    fn constraints(&self) -> Option<&Constraints> {
-        Some(&self.constraints)
     }
 
     fn table_type(&self) -> TableType {

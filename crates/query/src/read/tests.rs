@@ -36,7 +36,7 @@ fn memory(layout: Layout) -> Memory {
     let reads: Vec<Row> = (0..200)
         .map(|i| {
             let aid = if i % 17 == 0 { Value::Null } else { Value::Int8((i * 13 % 25) as i64) };
-            vec![Value::Int8(i as i64), Value::Int8((i * 3 % 40) as i64), aid, Value::Int4((i % 9) as i32)]
+            vec![Value::Int8(i as i64), Value::Int8((i * 3 % 40) as i64), aid, Value::Int4(i % 9)]
         })
         .collect();
     let articles: Vec<Row> =
@@ -104,7 +104,7 @@ fn world(layout: Layout) -> World {
 
 impl World {
     async fn plan(&self, sql: &str) -> Result<LogicalPlan> {
-        let ast = crate::pg::rewrite(crate::pg::parse_one(sql)?)?;
+        let ast = crate::pg::rewrite(crate::pg::parse_one(sql)?, &self.cluster.catalog())?;
         self.state.statement_to_plan(Statement::Statement(Box::new(ast))).await.map_err(map_error)
     }
 

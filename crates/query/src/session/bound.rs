@@ -8,6 +8,7 @@ use crate::keyed;
 use crate::pg::parse::Statement;
 use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
+use crate::syntax;
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
 use datafusion::common::ParamValues;
@@ -16,7 +17,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
     AssignmentTarget, Expr, FromTable, Insert, Query, SelectItem, SetExpr, Statement as Ast, TableFactor, TableObject,
-    Visit, VisitMut, Visitor, VisitorMut, With,
+    Visitor, VisitorMut, With,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -294,7 +295,7 @@ impl Binder<'_> {
             }
         }
         for e in exprs {
-            let _ = e.visit(&mut Finder(table, inferred));
+            let _ = syntax::visit(*e, &mut Finder(table, inferred));
         }
     }
 
@@ -434,14 +435,7 @@ impl Binder<'_> {
 }
 
 fn has_parameters(ast: &Ast) -> bool {
-    struct Finder;
-    impl Visitor for Finder {
-        type Break = ();
-        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
-            if params::placeholder(e).is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }
-    }
-    ast.visit(&mut Finder).is_break()
+    syntax::any_expression(ast, |e| params::placeholder(e).is_some())
 }
 
 /// Casts every parameter to its type.
@@ -460,30 +454,20 @@ fn type_parameters(ast: &mut Ast, types: &[SqlType]) -> Result<()> {
             ControlFlow::Continue(())
         }
     }
-    match VisitMut::visit(ast, &mut Typing(types)) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    syntax::try_visit_mut(ast, &mut Typing(types))
 }
 
 /// Number of the highest parameter in a statement.
 fn highest(statement: &Statement) -> usize {
-    struct Highest(usize);
-    impl Visitor for Highest {
-        type Break = ();
-        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
-            if let Some(at) = params::placeholder(e) {
-                self.0 = self.0.max(at + 1);
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let mut highest = Highest(0);
+    let mut highest = 0;
     if let Statement::Sql(ast) = statement
         // The parameters of a statement that is only prepared are its own.
         && !matches!(ast.as_ref(), Ast::Prepare { .. })
     {
-        let _ = ast.visit(&mut highest);
+        let _ = syntax::expressions(ast.as_ref(), |e| {
+            highest = params::placeholder(e).map_or(highest, |at| highest.max(at + 1));
+            ControlFlow::Continue(())
+        });
     }
-    highest.0
+    highest
 }

@@ -202,8 +202,9 @@ impl StatementContext {
 /// # Errors
 /// Those of binding.
 pub(crate) async fn plan(state: &SessionState, ast: Ast) -> Result<LogicalPlan> {
-    let ast = pg::rewrite(ast)?;
+    let ast = pg::rewrite(ast, &*read::catalog_of(state)?)?;
     let plan = state.statement_to_plan(PlannedStatement::Statement(Box::new(ast))).await.map_err(read::map_error)?;
+    read::check_dependencies(&plan).map_err(read::map_error)?;
     pg::vectors_as_text(plan).map_err(read::map_error)
 }
 

@@ -242,6 +242,8 @@ impl SqlSession {
                 CloseCursor::Specific { name } => self.close(Some(name)).map(Some),
             },
             Ast::Lock(lock) => self.lock_tables(lock).await.map(Some),
+            // Nothing is listened to: pools send it when a connection comes back.
+            Ast::UNLISTEN { .. } => done("UNLISTEN"),
             other => {
                 Err(Error::unsupported(first_words(other).to_string())
                     .hint("There are no notifications between sessions."))

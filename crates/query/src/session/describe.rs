@@ -5,13 +5,14 @@
 use crate::dml::params;
 use crate::pg::parse::Statement;
 use crate::read;
+use crate::syntax;
 use atoll_model::{Result, SqlType};
 use atoll_ports::session::ResultColumn;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{Expr as Planned, ExprSchemable, Limit, LogicalPlan};
-use datafusion::sql::sqlparser::ast::{Expr, Statement as Ast, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Statement as Ast};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -52,55 +53,43 @@ pub(super) fn infer_any(plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlTy
 
 /// `$n::type` says what `$n` is.
 pub(super) fn casts_of_parameters(ast: &Ast, inferred: &mut BTreeMap<usize, SqlType>) {
-    struct Casts<'a>(&'a mut BTreeMap<usize, SqlType>);
-    impl Visitor for Casts<'_> {
-        type Break = ();
-        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
-            if let Expr::Cast { expr, data_type, .. } = e
-                && let Some(at) = params::placeholder(expr)
-                && let Ok(ty) = crate::ddl::sql_type(data_type)
-            {
-                self.0.entry(at).or_insert(ty);
-            }
-            ControlFlow::Continue(())
+    let _ = syntax::expressions(ast, |e| {
+        if let Expr::Cast { expr, data_type, .. } = e
+            && let Some(at) = params::placeholder(expr)
+            && let Ok(ty) = crate::ddl::sql_type(data_type)
+        {
+            inferred.entry(at).or_insert(ty);
         }
-    }
-    let _ = ast.visit(&mut Casts(inferred));
+        ControlFlow::Continue(())
+    });
 }
 
 /// Parameters, from 0, that are cast to `oid[]`: drivers look types up by them.
 pub(super) fn oid_parameters(statement: &Statement) -> Vec<usize> {
-    struct Casts(Vec<usize>);
-    impl Visitor for Casts {
-        type Break = ();
-        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
+    let mut found = vec![];
+    if let Statement::Sql(ast) = statement {
+        let _ = syntax::expressions(ast.as_ref(), |e| {
             if let Expr::Cast { expr, data_type, .. } = e
                 && let Some(at) = params::placeholder(expr)
                 && matches!(data_type.to_string().to_lowercase().as_str(), "oid[]" | "pg_catalog.oid[]")
             {
-                self.0.push(at);
+                found.push(at);
             }
             ControlFlow::Continue(())
-        }
+        });
     }
-    let mut casts = Casts(vec![]);
-    if let Statement::Sql(ast) = statement {
-        let _ = ast.visit(&mut casts);
-    }
-    casts.0
+    found
 }
 
 /// Whether all that a plan reads are system catalogs (and something is read).
 pub(super) fn reads_catalogs_alone(plan: &LogicalPlan) -> bool {
-    let (mut system, mut other) = (0, 0);
+    let (mut system, mut other) = (0usize, 0usize);
     // The walk fails only if the closure does.
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            match scan.table_name.schema() {
-                Some("pg_catalog") => system += 1,
-                None if scan.table_name.table().starts_with("pg_") => system += 1,
-                _ => other += 1,
-            }
+            // What is neither is a recursive query's own rows.
+            system += usize::from(scan.table_name.table().starts_with("pg_"));
+            other += usize::from(read::table_of(scan).is_some());
         }
         Ok(TreeNodeRecursion::Continue)
     });

@@ -8,13 +8,14 @@
 
 use super::context::StatementContext;
 use crate::dml::{self, params};
+use crate::syntax;
 use atoll_model::{Catalog, Error, ErrorKind, Fragmentation, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::FragmentRef;
 use atoll_ports::site::{LockMode, LockWait};
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, LimitClause, LockClause, LockType, NonBlock, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor, TableWithJoins, Value as Literal, Visit,
-    VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor, TableWithJoins, Value as Literal, Visitor,
+    VisitorMut, WildcardAdditionalOptions,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -35,7 +36,7 @@ pub(crate) fn locks(ast: &Ast) -> bool {
             if query.locks.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         }
     }
-    Visit::visit(ast, &mut Finder).is_break()
+    syntax::visit(ast, &mut Finder).is_break()
 }
 
 /// The statement as the planner sees it: without locks.
@@ -48,7 +49,7 @@ pub(crate) fn without_locks(mut ast: Ast) -> Ast {
             ControlFlow::Continue(())
         }
     }
-    let _ = VisitMut::visit(&mut ast, &mut Stripper);
+    let _ = syntax::visit_mut(&mut ast, &mut Stripper);
     ast
 }
 
@@ -81,7 +82,6 @@ pub(crate) async fn settle_subqueries(cx: &StatementContext, ast: &mut Ast) -> R
 
 /// The innermost first subquery that locks.
 fn next_locking(ast: &Ast) -> Option<Query> {
-    // Kept here, not in Break: derived visitors hold one of those for each field of the tree, all in one frame.
     struct Finder(Option<Query>);
     impl Visitor for Finder {
         type Break = ();
@@ -94,7 +94,7 @@ fn next_locking(ast: &Ast) -> Option<Query> {
         }
     }
     let mut finder = Finder(None);
-    let _ = Visit::visit(ast, &mut finder);
+    let _ = syntax::visit(ast, &mut finder);
     finder.0
 }
 
@@ -112,7 +112,7 @@ fn replace_locking(ast: &mut Ast, by: Query) {
             ControlFlow::Continue(())
         }
     }
-    let _ = VisitMut::visit(ast, &mut Replacer(Some(by)));
+    let _ = syntax::visit_mut(ast, &mut Replacer(Some(by)));
 }
 
 async fn output_names(cx: &StatementContext, query: &Query) -> Result<Vec<String>> {

@@ -13,11 +13,12 @@ mod numeric;
 mod operators;
 mod scalar;
 mod session;
+mod sleep;
 mod system;
 mod text;
 mod vectors;
 
-pub(crate) use vectors::{VECTOR, VectorArrays, vectors_as_text};
+pub(crate) use vectors::{VECTOR, VectorArrays, is_vector, vectors_as_text};
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 
@@ -52,6 +53,7 @@ pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) ->
     for function in vectors::functions() {
         state.register_udf(function)?;
     }
+    state.register_udf(Arc::new(sleep::function()))?;
     for function in aggregates::functions() {
         state.register_udaf(Arc::new(function))?;
     }

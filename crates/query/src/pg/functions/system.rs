@@ -191,7 +191,9 @@ fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
         }),
         of(catalog, "pg_get_partkeydef", 1..=1, SqlType::Text, |catalog, args| {
             let table = u32::try_from(integer(&args[0])).ok().and_then(|id| catalog.tables.get(&RelationId(id)));
-            Ok(optional(table.and_then(|t| def::partition_key(t))))
+            // As in `pg_class.relkind`: a table whose fragments nobody declared is shown as an ordinary one.
+            let partitioned = table.filter(|t| def::is_declared(catalog, t));
+            Ok(optional(partitioned.and_then(|t| def::partition_key(t))))
         }),
         of(catalog, "pg_get_serial_sequence", 2..=2, SqlType::Text, |catalog, args| {
             let table = catalog.table(&last_name(text(&args[0])));
@@ -312,6 +314,8 @@ fn plain() -> Vec<Scalar> {
         })
     };
     vec![
+        // There are no advisory locks, so none is held: pools call this when a connection comes back.
+        Scalar::new("pg_advisory_unlock_all", 0..=0, SqlType::Text, |_, _| Ok(Value::Text(String::new()))).stable(),
         yes("pg_table_is_visible", 1..=1),
         yes("pg_type_is_visible", 1..=1),
         yes("pg_function_is_visible", 1..=1),

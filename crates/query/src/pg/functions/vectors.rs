@@ -22,8 +22,9 @@ use std::sync::{Arc, LazyLock};
 /// The metadata key of a vector's field.
 pub const VECTOR: &str = "atoll.vector";
 
-fn is_vector(field: &Field) -> bool {
-    field.metadata().contains_key(VECTOR)
+/// Whether a field is a vector. A cast's result keeps the metadata of what was cast.
+pub(crate) fn is_vector(field: &Field) -> bool {
+    field.data_type().is_list() && field.metadata().contains_key(VECTOR)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -82,7 +82,7 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
             };
             refused(format!("CREATE {kind} is not supported{hint}"))
         }
-        ("LISTEN" | "NOTIFY" | "UNLISTEN", _) => refused(format!("{first} is not supported")),
+        ("LISTEN" | "NOTIFY", _) => refused(format!("{first} is not supported")),
         ("DO", _) => refused("DO is not supported: there is no procedural language"),
         _ => Ok(Statement::Sql(Box::new(p.parse_statement()?))),
     }

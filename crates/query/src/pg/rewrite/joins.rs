@@ -5,10 +5,11 @@
 
 use super::call;
 use super::shapes::folded;
+use crate::syntax;
 use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select,
-    SelectItem, SelectItemQualifiedWildcardKind, TableFactor, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    SelectItem, SelectItemQualifiedWildcardKind, TableFactor, VisitorMut, WildcardAdditionalOptions,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -190,15 +191,15 @@ fn replace(select: &mut Select, merged: &BTreeMap<String, Expr>) {
             let alias = ident.clone();
             *item = SelectItem::ExprWithAlias { expr: made.clone(), alias };
         } else if let SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } = item {
-            let _ = e.visit(&mut names);
+            let _ = syntax::visit_mut(e, &mut names);
         }
     }
     for e in select.selection.iter_mut().chain(&mut select.having) {
-        let _ = e.visit(&mut names);
+        let _ = syntax::visit_mut(e, &mut names);
     }
     if let GroupByExpr::Expressions(items, _) = &mut select.group_by {
         for e in items {
-            let _ = e.visit(&mut names);
+            let _ = syntax::visit_mut(e, &mut names);
         }
     }
 }

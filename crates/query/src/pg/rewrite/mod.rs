@@ -4,15 +4,17 @@
 //! fit in become `int4`, as in PostgreSQL, except where a number is a position or a count (ORDER BY 1, LIMIT 5, ROWS 2 PRECEDING).
 
 use super::introspect;
+use crate::syntax;
 use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SetExpr,
-    TableFactor, Value, VisitMut, VisitorMut,
+    TableFactor, Value, VisitorMut,
 };
 use std::ops::ControlFlow;
 
 mod calls;
+pub mod grouping;
 mod joins;
 pub mod names;
 mod sets;
@@ -24,10 +26,7 @@ mod subqueries;
 /// # Errors
 /// `NotSupported` for what would otherwise be misread.
 pub fn expression(expr: &mut Expr) -> Result<()> {
-    match expr.visit(&mut Rewriter::default()) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    syntax::try_visit_mut(expr, &mut Rewriter::default())
 }
 
 /// Rewrites a statement.
@@ -35,10 +34,7 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
 /// # Errors
 /// As [`expression`].
 pub fn statement(statement: &mut ast::Statement) -> Result<()> {
-    match statement.visit(&mut Rewriter::default()) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    syntax::try_visit_mut(statement, &mut Rewriter::default())
 }
 
 /// Turns an error into the end of the walk.

@@ -7,7 +7,7 @@
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, DataType, Expr, Function, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, TrimWhereField,
-    UnaryOperator, Value, visit_expressions,
+    UnaryOperator, Value,
 };
 use std::ops::ControlFlow;
 
@@ -45,11 +45,11 @@ pub fn inputs_in_order_by(query: &Query) -> Vec<String> {
         && let OrderByKind::Expressions(items) = &order.kind
     {
         for item in items.iter().filter(|i| !matches!(i.expr, Expr::Identifier(_))) {
-            let _ = visit_expressions(&item.expr, |e| {
+            let _ = crate::syntax::expressions(&item.expr, |e| {
                 if let Expr::Identifier(ident) = e {
                     found.push(folded(ident));
                 }
-                ControlFlow::<()>::Continue(())
+                ControlFlow::Continue(())
             });
         }
     }
@@ -106,7 +106,7 @@ pub fn select(select: &mut Select, top: bool, inputs: &[String]) {
                 }
                 *item = SelectItem::ExprWithAlias { expr: take(expr), alias: ident };
             }
-            SelectItem::ExprWithAlias { alias, .. } if !(unique && !wild) => *alias = ident,
+            SelectItem::ExprWithAlias { alias, .. } if !unique || wild => *alias = ident,
             _ => {}
         }
     }

@@ -6,10 +6,11 @@
 
 use super::shapes::parse_query;
 use super::{binary, call, nested, null};
+use crate::syntax;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator as Op, Expr, FunctionArguments, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator,
-    Value, Visit, VisitMut, Visitor, VisitorMut, visit_expressions,
+    BinaryOperator as Op, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, UnaryOperator, Value, Visitor,
+    VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -56,7 +57,7 @@ fn no_windows(expr: &Expr) -> Result<()> {
             }
         }
     }
-    if expr.visit(&mut Windows(&mut depth)).is_break() {
+    if syntax::visit(expr, &mut Windows(&mut depth)).is_break() {
         return Err(Error::new(ErrorKind::Windowing, "window functions are not allowed in WHERE and HAVING"));
     }
     Ok(())
@@ -114,15 +115,9 @@ fn condition(expr: &mut Expr, negated: bool) -> Result<()> {
 }
 
 fn has_not(expr: &Expr) -> bool {
-    matches!(
-        visit_expressions(expr, |e| match e {
-            Expr::UnaryOp { op: UnaryOperator::Not, .. } | Expr::InSubquery { negated: true, .. } => {
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        }),
-        ControlFlow::Break(())
-    )
+    syntax::any_expression(expr, |e| {
+        matches!(e, Expr::UnaryOp { op: UnaryOperator::Not, .. } | Expr::InSubquery { negated: true, .. })
+    })
 }
 
 /// An expression whose value is asked for.
@@ -157,10 +152,7 @@ fn value(expr: &mut Expr) -> Result<()> {
             }
         }
     }
-    match expr.visit(&mut Values { depth: 0 }) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    syntax::try_visit_mut(expr, &mut Values { depth: 0 })
 }
 
 fn as_value(expr: &Expr) -> Result<Option<Expr>> {
@@ -188,10 +180,6 @@ fn as_value(expr: &Expr) -> Result<Option<Expr>> {
                 nested(binary(expr.clone(), Op::And, not))
             }
         },
-        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("array") => match &function.args {
-            FunctionArguments::Subquery(query) => array(query)?,
-            _ => return Ok(None),
-        },
         _ => return Ok(None),
     }))
 }
@@ -209,11 +197,9 @@ fn simple(query: &Query) -> Option<&Select> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
     let calls = select.projection.iter().any(|item| match item {
-        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => visit_expressions(e, |e| match e {
-            Expr::Function(_) => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        })
-        .is_break(),
+        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => {
+            syntax::any_expression(e, |e| matches!(e, Expr::Function(_)))
+        }
         _ => false,
     });
     let plain = query.with.is_none()
@@ -300,30 +286,4 @@ fn compared(left: &Expr, op: &Op, query: &Query, any: bool) -> Result<Expr> {
         conditions: vec![when(empty, truth(!any)), decision, when(unknown, null())],
         else_result: Some(Box::new(truth(!any))),
     }))
-}
-
-/// `ARRAY(SELECT …)`
-fn array(query: &Query) -> Result<Expr> {
-    let sql = match (&query.order_by, simple(query)) {
-        (None, _) => format!("SELECT array_agg(\"a value\") FROM ({query}) AS \"the values\" (\"a value\")"),
-        (Some(order), Some(select)) => {
-            let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
-                select.projection.as_slice()
-            else {
-                return Err(Error::new(ErrorKind::Syntax, "subquery must return only one column"));
-            };
-            let order = order.to_string();
-            let order = order.trim_start_matches("ORDER BY ");
-            let order =
-                if order.starts_with('1') { order.replacen('1', &format!("({item})"), 1) } else { order.to_owned() };
-            let mut bare = select.clone();
-            let made = parse_query(&format!("SELECT array_agg({item} ORDER BY {order})"))?;
-            if let SetExpr::Select(made) = *made.body {
-                bare.projection = made.projection;
-            }
-            bare.to_string()
-        }
-        (Some(_), None) => return Err(Error::unsupported("ARRAY of an ordered subquery that groups or limits")),
-    };
-    Ok(call("atoll_or_empty", vec![scalar(&sql)?]))
 }
