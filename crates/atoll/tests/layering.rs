@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("atoll-ports", &["atoll-model"]),
     ("atoll-storage", &["atoll-model"]),
     ("atoll-adapters", &["atoll-model", "atoll-ports", "atoll-storage"]),
-    ("atoll-node", &["atoll-model", "atoll-ports"]),
+    ("atoll-node", &["atoll-model", "atoll-ports", "atoll-protocol"]),
     ("atoll-query", &["atoll-model", "atoll-ports"]),
     ("atoll-front", &["atoll-model", "atoll-ports"]),
     (

@@ -1,6 +1,7 @@
 //! The node: the catalog in force, its sites, and everything that outlives a transaction.
 
 use crate::active::Active;
+use crate::coordinator::{self, Coordinator, Past, TransactionOptions};
 use crate::definitions::Definitions;
 use crate::gates::Gates;
 use crate::persist::{self, Purge};
@@ -10,9 +11,10 @@ use crate::sites::{SiteFactory, Sites};
 use crate::transaction::Txn;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use atoll_model::{CATALOG_FORMAT, Catalog, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table};
+use atoll_model::{CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table};
 use atoll_ports::cluster::{Cluster, Transaction, TransactionInfo};
 use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site};
+use atoll_protocol::recovery::Verdict;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +25,8 @@ const ROW_IDS_PER_START: u32 = 40;
 
 /// An Atoll process's part of the database.
 pub struct Node {
-    pub(crate) sites: Sites,
+    pub(crate) sites: Arc<Sites>,
+    pub(crate) coordinator: Arc<Coordinator>,
     /// Where the node's own values are.
     home: Arc<dyn Site>,
     pub(crate) definitions: ArcSwap<Definitions>,
@@ -47,7 +50,15 @@ impl Node {
     /// # Errors
     /// `DataCorrupted` or `NotSupported` for a catalog that cannot be read; those of opening sites.
     pub async fn open(factory: Box<dyn SiteFactory>) -> Result<Arc<Node>> {
-        let sites = Sites::new(factory);
+        Self::open_with(factory, TransactionOptions::default()).await
+    }
+
+    /// As [`Node::open`], with other options.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn open_with(factory: Box<dyn SiteFactory>, options: TransactionOptions) -> Result<Arc<Node>> {
+        let sites = Arc::new(Sites::new(factory));
         let fresh = Catalog::initial();
         let first = fresh.sites.values().next().ok_or_else(|| Error::internal("a fresh catalog has a site"))?;
         let home = sites.ensure(first)?;
@@ -64,15 +75,29 @@ impl Node {
                 fresh
             }
         };
-        // Durable before any hidden key of this run is given.
+        let cluster = match persist::read::<ClusterId>(&*branch, "id of the cluster", persist::CLUSTER, 1)? {
+            Some(cluster) => cluster,
+            None => {
+                let cluster = ClusterId(rand::random());
+                persist::write(&*branch, persist::CLUSTER, 1, &cluster)?;
+                cluster
+            }
+        };
+        let decisions = coordinator::decisions(&*branch)?;
+        // Durable before any hidden key, and any name of a transaction, of this run is given.
         persist::write(&*branch, persist::STARTS, 1, &(starts + 1))?;
         branch.commit().await?;
+        let epoch = u32::try_from(starts + 1)
+            .map_err(|_| Error::new(ErrorKind::ProgramLimit, "the node was started too often"))?;
 
         for site in catalog.sites.values() {
             sites.ensure(site)?;
         }
+        let past = Past { cluster, epoch, decisions };
+        let coordinator = Coordinator::begin(options, past, sites.clone(), home.clone());
         let node = Arc::new_cyclic(|this| Node {
             sites,
+            coordinator,
             home,
             next_object: AtomicU32::new(catalog.next_id),
             definitions: ArcSwap::new(Definitions::new(Arc::new(catalog))),
@@ -94,7 +119,23 @@ impl Node {
     /// # Errors
     /// Those of writing.
     pub async fn close(&self) -> Result<()> {
+        self.coordinator.close().await?;
         self.sequences.give_back(self).await
+    }
+
+    /// Prepared transactions of this database at its sites, as they were last seen, with what is to become of each.
+    pub fn in_doubt(&self) -> Vec<(String, &'static str)> {
+        let all = self.coordinator.in_doubt().into_iter();
+        all.map(|(gid, verdict)| {
+            let verdict = match verdict {
+                Verdict::Commit => "commit",
+                Verdict::Abort => "abort",
+                Verdict::Ask => "ask",
+                Verdict::Leave => "leave",
+            };
+            (gid.to_string(), verdict)
+        })
+        .collect()
     }
 
     /// A fresh branch for the node's own values.
@@ -113,6 +154,9 @@ impl Node {
     /// Makes a committed catalog the one in force.
     pub(crate) fn publish(&self, definitions: Arc<Definitions>, dropped: Vec<Purge>) {
         self.definitions.store(definitions.clone());
+        let sites = definitions.sites.values();
+        let participants = sites.filter_map(|site| Some((self.participant(site.id).ok()?, site.engine)));
+        self.coordinator.catalog_changed(participants);
         self.gates.retain(|id| definitions.tables.contains_key(&id));
         if !dropped.is_empty() {
             let boundary = self.active.boundary();

@@ -1,15 +1,20 @@
-//! The node's own durable values: the catalog, the fragments to be purged, positions of sequences, the count of starts.
+//! The node's own durable values: the catalog, the fragments to be purged, positions of sequences, the count of starts, the
+//! cluster's id, decisions to commit.
 //!
 //! Form of a value: a magic number, the format's version, a CRC-32 of what follows, JSON. A newer version is refused, never guessed at.
 
 use atoll_model::{Error, ErrorKind, FragmentId, RelationId, Result, SiteId};
 use atoll_ports::site::{Branch, Meta};
+use atoll_protocol::TransactionId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) const CATALOG: &[u8] = b"catalog";
 pub(crate) const PURGES: &[u8] = b"purges";
 pub(crate) const STARTS: &[u8] = b"starts";
+pub(crate) const CLUSTER: &[u8] = b"cluster";
+/// What the keys of decisions begin with.
+pub(crate) const DECISIONS: &[u8] = b"decision/";
 
 const MAGIC: &[u8; 4] = b"ATOL";
 const HEADER: usize = 12;
@@ -20,6 +25,11 @@ pub(crate) type Purge = (SiteId, FragmentId);
 /// The key of a sequence's position.
 pub(crate) fn sequence(id: RelationId) -> Vec<u8> {
     format!("sequence/{id}").into_bytes()
+}
+
+/// The key of a decision to commit.
+pub(crate) fn decision(transaction: &TransactionId) -> Vec<u8> {
+    [DECISIONS, transaction.to_string().as_bytes()].concat()
 }
 
 pub(crate) fn encode(format: u32, value: &impl Serialize) -> Result<Vec<u8>> {
@@ -59,6 +69,17 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &str, format: u32, bytes: &[u8])
 /// Reads one of the node's values.
 pub(crate) fn read<T: DeserializeOwned>(branch: &dyn Branch, what: &str, key: &[u8], format: u32) -> Result<Option<T>> {
     meta(branch)?.get(key)?.map(|bytes| decode(what, format, &bytes)).transpose()
+}
+
+/// Reads all values whose keys begin so.
+pub(crate) fn list<T: DeserializeOwned>(branch: &dyn Branch, what: &str, prefix: &[u8], format: u32) -> Result<Vec<T>> {
+    meta(branch)?.list(prefix)?.iter().map(|(_, bytes)| decode(what, format, bytes)).collect()
+}
+
+/// Has the branch's commit wait for the disk.
+pub(crate) fn require_durable(branch: &dyn Branch) -> Result<()> {
+    meta(branch)?.require_durable();
+    Ok(())
 }
 
 /// Writes one of the node's values.

@@ -39,18 +39,27 @@ pub(crate) async fn once(node: &Arc<Node>) -> Result<()> {
     if ready.is_empty() {
         return Ok(());
     }
-    for (site, fragment) in &ready {
-        node.sites.ensure_dropped(*site)?.purge(*fragment).await?;
+    let (mut done, mut outcome) = (vec![], Ok(()));
+    for (site, fragment) in ready {
+        // A site that is down does not keep the others' from being purged.
+        let purged = async { node.sites.ensure_dropped(site)?.purge(fragment).await };
+        match purged.await {
+            Ok(()) => done.push((site, fragment)),
+            Err(error) => outcome = Err(error),
+        }
+    }
+    if done.is_empty() {
+        return outcome;
     }
     // The list has one writer at a time: who holds the DDL lock.
     let _ddl = node.ddl.lock().await;
     let branch = node.home_branch().await?;
     let mut stored: Vec<Purge> =
         persist::read(&*branch, "list of dropped fragments", PURGES, FORMAT)?.unwrap_or_default();
-    stored.retain(|p| !ready.contains(p));
+    stored.retain(|p| !done.contains(p));
     persist::write(&*branch, PURGES, FORMAT, &stored)?;
     branch.commit().await?;
-    node.purges.lock().retain(|p| !ready.contains(&p.purge));
-    tracing::debug!(fragments = ready.len(), "purged dropped fragments");
-    Ok(())
+    node.purges.lock().retain(|p| !done.contains(&p.purge));
+    tracing::debug!(fragments = done.len(), "purged dropped fragments");
+    outcome
 }

@@ -1,9 +1,9 @@
 //! The sites that this node reaches, opened by whoever wires it.
 
 use atoll_model::{Error, ErrorKind, Result, Site as Definition, SiteEngine, SiteId};
-use atoll_ports::site::Site;
+use atoll_ports::site::{ParticipantId, Site};
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -58,6 +58,16 @@ impl Sites {
             .get(&id)
             .cloned()
             .ok_or_else(|| Error::new(ErrorKind::SiteUnavailable, format!("site {id} is not open")))
+    }
+
+    /// A site of a participant.
+    pub(crate) fn of_participant(&self, participant: ParticipantId) -> Option<Arc<dyn Site>> {
+        self.open.read().values().find(|s| s.site.participant() == participant).map(|s| s.site.clone())
+    }
+
+    /// The participants of all open sites.
+    pub(crate) fn participants(&self) -> BTreeSet<ParticipantId> {
+        self.open.read().values().map(|s| s.site.participant()).collect()
     }
 
     /// Of several sites, the one with the fewest scans under way; of those, the first.

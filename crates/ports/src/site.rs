@@ -342,6 +342,10 @@ pub trait Branch: Send + Sync {
     /// Whether anything was written.
     fn has_writes(&self) -> bool;
 
+    /// Whether it has locked rows or values, on which what the transaction writes elsewhere may rest: then the locks have to last until
+    /// that is decided. True also when the locks are gone with a savepoint.
+    fn has_locks(&self) -> bool;
+
     /// Commits. One-phase: this is the only participant with writes.
     ///
     /// # Errors
@@ -370,4 +374,13 @@ pub trait Meta {
     /// # Errors
     /// As [`Branch::get`].
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    /// All values whose keys begin so, with their keys, in order.
+    ///
+    /// # Errors
+    /// As [`Branch::get`].
+    fn list(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
+
+    /// From now on the branch's commit waits for the disk, whatever it was begun with.
+    fn require_durable(&self);
 }

@@ -20,6 +20,7 @@ use futures::stream;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -85,6 +86,7 @@ impl EmbeddedEngine {
             wait: kv::LockWait::Timeout(options.lock_timeout),
             meta_failure: Mutex::default(),
             failed: AtomicBool::new(false),
+            locked: AtomicBool::new(false),
         })
     }
 
@@ -173,6 +175,8 @@ struct EmbeddedBranch {
     meta_failure: Mutex<Option<Error>>,
     /// A call has failed after it had written a part of its rows.
     failed: AtomicBool,
+    /// Rows or values were locked.
+    locked: AtomicBool,
 }
 
 impl EmbeddedBranch {
@@ -244,6 +248,7 @@ impl Branch for EmbeddedBranch {
         wait: LockWait,
     ) -> Result<Vec<LockedRow>> {
         let (space, codec) = self.at(at)?;
+        self.locked.store(true, Ordering::Relaxed);
         let patience = if wait == LockWait::Wait { self.wait } else { kv::LockWait::Never };
         let found = codec.lock_rows(self.with(&space, at, patience), keys, mode(strength)).await?;
         if wait == LockWait::NoWait && found.iter().any(|row| !row.locked) {
@@ -260,6 +265,7 @@ impl Branch for EmbeddedBranch {
         strength: LockMode,
     ) -> Result<Option<Row>> {
         let (space, codec) = self.at(at)?;
+        self.locked.store(true, Ordering::Relaxed);
         let index = index.map_or(0, |IndexId(id)| id);
         codec.find_unique(self.with(&space, at, self.wait), index, values, mode(strength)).await
     }
@@ -313,6 +319,10 @@ impl Branch for EmbeddedBranch {
         self.txn.has_writes()
     }
 
+    fn has_locks(&self) -> bool {
+        self.locked.load(Ordering::Relaxed) || self.has_writes()
+    }
+
     async fn commit(&self) -> Result<Timestamp> {
         if let Some(error) = self.meta_failure.lock().take() {
             self.txn.rollback();
@@ -348,5 +358,15 @@ impl Meta for EmbeddedBranch {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.txn.get(&self.engine.meta, key)?.map(|stored| stored.payload().to_vec()))
+    }
+
+    fn list(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let entries = self.txn.scan(&self.engine.meta, Bound::Included(prefix), Bound::Unbounded, false);
+        let all = entries.map(|entry| entry.map(|(key, stored)| (key.to_vec(), stored.payload().to_vec())));
+        all.take_while(|entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(prefix))).collect()
+    }
+
+    fn require_durable(&self) {
+        self.txn.require_durable();
     }
 }

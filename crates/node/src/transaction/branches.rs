@@ -1,8 +1,7 @@
-//! The transaction's parts at participants: opened at the first use, chosen for reading, committed as one.
+//! The transaction's parts at participants: opened at the first use, chosen for reading.
 
 use super::Txn;
-use super::ddl::Ddl;
-use atoll_model::{Error, ErrorKind, ReadBalance, Result, SiteId, Table, Timestamp, Value};
+use atoll_model::{Error, ErrorKind, ReadBalance, Result, SiteId, Table, Value};
 use atoll_ports::cluster::FragmentRef;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{Branch, LockMode, LockWait, LockedRow, ParticipantId, Replica, ScanRequest};
@@ -17,6 +16,11 @@ impl Txn {
         let participant = open.site.participant();
         if let Some(branch) = self.open_branch(participant)? {
             return Ok(branch);
+        }
+        let coordinator = &self.node.coordinator;
+        if !coordinator.is_alone() {
+            coordinator.clear(participant).await?;
+            self.state.lock().view.begin(|| coordinator.moment());
         }
         let branch = open.site.begin(self.options).await?;
         let mut state = self.state.lock();
@@ -37,7 +41,7 @@ impl Txn {
         Ok(branch)
     }
 
-    fn open_branch(&self, participant: ParticipantId) -> Result<Option<Arc<dyn Branch>>> {
+    pub(super) fn open_branch(&self, participant: ParticipantId) -> Result<Option<Arc<dyn Branch>>> {
         let state = self.state.lock();
         if state.finished {
             return Err(ended());
@@ -88,13 +92,13 @@ impl Txn {
         let replica = self.replica_for_read(fragment)?;
         let site = replica.site;
         let open = self.node.sites.get(site)?;
-        let batches = match self.open_branch(open.site.participant())? {
+        let batches = match self.ready_branch(open.site.participant())? {
             Some(branch) => branch.scan(&replica, request)?,
-            // The transaction's first touch of the participant.
+            // The first touch of the participant.
             None => {
                 let this = self.this.upgrade().ok_or_else(ended)?;
                 stream::once(async move {
-                    let branch = this.branch_at(site).await?;
+                    let branch = this.branch_for_read(site).await?;
                     branch.scan(&replica, request)
                 })
                 .try_flatten()
@@ -139,50 +143,6 @@ impl Txn {
             }
         }
         Ok(locked)
-    }
-
-    /// Commits: who has only read is let go, the one participant with writes decides.
-    pub(super) async fn commit_branches(
-        &self,
-        branches: Vec<(ParticipantId, Arc<dyn Branch>)>,
-        ddl: Option<&Ddl>,
-    ) -> Result<Timestamp> {
-        let mut writer: Option<(ParticipantId, Arc<dyn Branch>)> = None;
-        let mut readers = vec![];
-        for (participant, branch) in branches {
-            if !branch.has_writes() {
-                readers.push((participant, branch));
-            } else if writer.is_none() {
-                writer = Some((participant, branch));
-            } else {
-                return Err(Error::unsupported("a transaction with writes at several participants")
-                    .hint("Write to the tables of one engine per transaction."));
-            }
-        }
-        if let Some(ddl) = ddl.filter(|d| d.has_changes()) {
-            let home = self.node.home().participant();
-            let branch = match (writer, readers.iter().find(|(p, _)| *p == home)) {
-                (Some((participant, branch)), _) if participant == home => branch,
-                (Some(_), _) => {
-                    return Err(Error::unsupported("DDL and writes to another engine in one transaction")
-                        .hint("COMMIT between them."));
-                }
-                (None, Some((_, branch))) => branch.clone(),
-                (None, None) => self.node.home().begin(self.options).await?,
-            };
-            let dropped = ddl.write(&self.node, &*branch).await?;
-            let timestamp = branch.commit().await?;
-            ddl.publish(&self.node, dropped).await;
-            return Ok(timestamp);
-        }
-        let mut timestamp = Timestamp(0);
-        for (_, branch) in readers {
-            timestamp = branch.commit().await?;
-        }
-        match writer {
-            Some((_, branch)) => branch.commit().await,
-            None => Ok(timestamp),
-        }
     }
 }
 

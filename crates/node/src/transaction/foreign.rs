@@ -15,7 +15,7 @@ use atoll_model::{
     Value,
 };
 use atoll_ports::site::{
-    Branch, BranchOptions, Isolation, KeyRange, LockMode, LockWait, Replica, RowChange, ScanRequest,
+    Branch, BranchOptions, Isolation, KeyRange, LockMode, LockWait, ParticipantId, Replica, RowChange, ScanRequest,
 };
 use futures::TryStreamExt;
 use std::sync::Arc;
@@ -213,14 +213,14 @@ fn lost_values(table: &Table, key: &ForeignKey, effect: &Effect) -> Option<Vec<V
 struct Search<'a> {
     txn: &'a Txn,
     /// Views of what is committed now, one for each participant asked.
-    fresh: Vec<(atoll_ports::site::ParticipantId, Arc<dyn Branch>)>,
+    fresh: Vec<(ParticipantId, Arc<dyn Branch>)>,
 }
 
 impl Search<'_> {
     /// The children with these values, locked, with the fragments where they are. `at` is where the parent's row was.
     async fn rows(
         &mut self,
-        parent: &Table,
+        parent: &Arc<Table>,
         child: &Arc<Table>,
         columns: &[ColumnId],
         values: &[Value],
@@ -230,12 +230,14 @@ impl Search<'_> {
         // A parent in one piece may have children everywhere; otherwise they are where it is.
         let fragments = if parent.fragments.len() == 1 { 0..child.fragments.len() } else { at..at + 1 };
         let positions: Vec<usize> = columns.iter().filter_map(|c| child.position(*c)).collect();
+        // Where a child's writer has locked the parent's row.
+        let held = self.txn.node.participant(Txn::first_replica(parent, at)?.site)?;
         let mut found = vec![];
         for at in fragments {
             let replica = Txn::first_replica(child, at)?;
             let own = self.txn.branch_at(replica.site).await?;
             let mut keys = keys(&*own, &replica, &positions, columns, values).await?;
-            let fresh = self.fresh(&replica).await?;
+            let fresh = self.fresh(held, &replica).await?;
             for key in self::keys(&*fresh, &replica, &positions, columns, values).await? {
                 if !keys.contains(&key) {
                     keys.push(key);
@@ -251,9 +253,14 @@ impl Search<'_> {
         Ok(found)
     }
 
-    async fn fresh(&mut self, replica: &Replica) -> Result<Arc<dyn Branch>> {
+    /// A view of what is committed now. Who has given the parent's row back at its participant may have yet to commit at this one, where
+    /// the child is: that is waited for.
+    async fn fresh(&mut self, held: ParticipantId, replica: &Replica) -> Result<Arc<dyn Branch>> {
         let site = self.txn.node.sites.get(replica.site)?.site;
         let participant = site.participant();
+        if participant != held {
+            self.txn.node.coordinator.open(vec![held, participant], |_| async { Ok(()) }).await?;
+        }
         // Taken anew for each look: a lock may have been waited for since the last one.
         self.fresh.retain(|(p, _)| *p != participant);
         let options = BranchOptions { isolation: Isolation::ReadCommitted, read_only: true, ..self.txn.options };

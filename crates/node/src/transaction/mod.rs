@@ -1,12 +1,15 @@
 //! A transaction over tables: it knows fragments, copies and participants, so that the query layer need not.
 //!
-//! Invariants: at most one participant has writes, so a commit is one durable write, catalog included; the catalog that the
-//! transaction sees is never newer than its snapshot, so an index that it sees has all entries that the snapshot needs.
+//! Invariants: a commit is one durable write, catalog included: that of the one participant that has written, or the coordinator's
+//! decision; the catalog that the transaction sees is never newer than its snapshot, so an index that it sees has all entries that the
+//! snapshot needs.
 
 mod branches;
+mod commit;
 mod ddl;
 mod foreign;
 mod placement;
+mod reading;
 mod write;
 
 use crate::definitions::Definitions;
@@ -24,6 +27,7 @@ use atoll_ports::site::{
 use ddl::Ddl;
 use parking_lot::Mutex;
 use placement::Known;
+use reading::View;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -39,6 +43,8 @@ pub(crate) struct Txn {
     held: Mutex<Vec<Held>>,
     /// Parents' rows that were found and locked.
     known: Mutex<Known>,
+    /// Held while snapshots are opened, so that this is done once.
+    opening: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -49,6 +55,7 @@ struct State {
     /// Copies chosen for reading, for the running statement.
     choices: Vec<(FragmentId, SiteId)>,
     savepoints: Vec<Savepoint>,
+    view: View,
     finished: bool,
 }
 
@@ -73,10 +80,12 @@ impl Txn {
                 branches: Vec::new(),
                 choices: Vec::new(),
                 savepoints: Vec::new(),
+                view: View::default(),
                 finished: false,
             }),
             held: Mutex::default(),
             known: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
         })
     }
 
@@ -128,10 +137,19 @@ impl Transaction for Txn {
     }
 
     async fn begin_statement(&self) -> Result<()> {
+        let coordinator = &self.node.coordinator;
+        if !coordinator.is_alone() {
+            for (participant, _) in self.branches() {
+                coordinator.clear(participant).await?;
+            }
+        }
         // The catalog first: it must not be newer than the snapshot.
         let newest = self.node.definitions.load_full();
         let mut state = self.state.lock();
         state.choices.clear();
+        if coordinator.guards_reads() && self.options.isolation == Isolation::ReadCommitted {
+            state.view.renew(coordinator.moment());
+        }
         if self.options.isolation == Isolation::ReadCommitted {
             if state.ddl.is_none() {
                 state.definitions = newest;
@@ -154,7 +172,7 @@ impl Transaction for Txn {
 
     async fn get(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
         let replica = self.replica_for_read(fragment)?;
-        self.branch_at(replica.site).await?.get(&replica, key).await
+        self.branch_for_read(replica.site).await?.get(&replica, key).await
     }
 
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)> {
@@ -162,7 +180,9 @@ impl Transaction for Txn {
     }
 
     fn site_for_read(&self, fragment: &FragmentRef) -> SiteId {
-        self.choose(&fragment.table, fragment.at).unwrap_or(SiteId(0))
+        let site = self.choose(&fragment.table, fragment.at).unwrap_or(SiteId(0));
+        self.announce(site);
+        site
     }
 
     async fn lock(
@@ -247,9 +267,7 @@ impl Transaction for Txn {
             state.savepoints.clear();
             (std::mem::take(&mut state.branches), state.ddl.take())
         };
-        let outcome = self.commit_branches(branches, ddl.as_ref()).await;
-        self.release(if outcome.is_err() { ddl } else { None });
-        outcome
+        self.commit_branches(branches, ddl).await
     }
 
     fn rollback(&self) {

@@ -91,6 +91,8 @@ struct State {
     writes: WriteSet,
     /// Shared with the views taken from it.
     reads: Option<Arc<Mutex<ReadSet>>>,
+    /// The commit waits for the disk.
+    durable: bool,
     finished: bool,
 }
 
@@ -167,6 +169,7 @@ impl Txn {
                 snapshot,
                 writes: WriteSet::default(),
                 reads: validated.then(Arc::default),
+                durable: options.synchronous_commit,
                 finished: false,
             }),
             options,
@@ -388,13 +391,18 @@ impl Txn {
         !self.state.lock().writes.is_empty()
     }
 
+    /// From now on the commit waits for the disk, whatever was said at the beginning.
+    pub fn require_durable(&self) {
+        self.state.lock().durable = true;
+    }
+
     /// Commits: when this returns, the writes are durable (unless it was begun without `synchronous_commit`) and visible.
     /// Dropping the future does not undo a commit that was under way.
     ///
     /// # Errors
     /// `SerializationFailure`; `DiskFull` and `Io` when writes are refused; `StatementCompletionUnknown` (indeterminate).
     pub async fn commit(&self) -> Result<u64> {
-        let (writes, reads) = {
+        let (writes, reads, durable) = {
             let mut state = self.state.lock();
             if state.finished {
                 return Err(finished());
@@ -410,6 +418,7 @@ impl Txn {
             (
                 std::mem::take(&mut state.writes),
                 state.reads.take().map(|reads| (snapshot, std::mem::take(&mut *reads.lock()))),
+                state.durable,
             )
         };
         // If this future and the transaction are dropped before the committer gets to it, the committer may have forgotten the
@@ -418,7 +427,7 @@ impl Txn {
         self.shared.submit(Request {
             writes,
             reads,
-            durable: self.options.synchronous_commit,
+            durable,
             locks: self.locks.clone(),
             reply,
         });

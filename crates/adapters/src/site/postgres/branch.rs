@@ -66,6 +66,7 @@ struct State {
     /// A savepoint that the server has to return to before anything else.
     back_to: Option<usize>,
     wrote: bool,
+    locked: bool,
     failed: bool,
     ended: bool,
     /// Returns to savepoints so far: each closes the cursors opened since.
@@ -98,6 +99,7 @@ impl PostgresBranch {
             savepoints: vec![],
             back_to: None,
             wrote: false,
+            locked: false,
             failed: false,
             ended: false,
             returns: 0,
@@ -141,6 +143,7 @@ impl Inner {
     pub(super) async fn writer(&self) -> Result<Arc<Link>> {
         let _turn = self.turn.lock().await;
         self.check()?;
+        self.state.lock().locked = true;
         self.writing().await
     }
 
@@ -471,6 +474,11 @@ impl Branch for PostgresBranch {
 
     fn has_writes(&self) -> bool {
         self.0.state.lock().wrote
+    }
+
+    fn has_locks(&self) -> bool {
+        let state = self.0.state.lock();
+        state.locked || state.wrote
     }
 
     async fn commit(&self) -> Result<Timestamp> {

@@ -1,0 +1,181 @@
+//! DDL of tables with copies at PostgreSQL servers: it is carried out there and in the catalog, or in neither.
+
+mod rig;
+mod world;
+
+use atoll_model::ReferentialAction::NoAction;
+use atoll_model::{CatalogCommand, ErrorKind, NewColumn, SqlType, TableChange};
+use atoll_ports::cluster::Cluster;
+use rig::*;
+use std::time::Duration;
+use world::{derived, index, insert, int, list_fragment, references, short, table, text};
+
+/// Tables that hold copies at a server.
+fn tables(rig: &Rig, at: usize) -> TestResult<i64> {
+    let sql = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('atoll')";
+    Ok(rig.control.block_on(rig.servers[at].number(&rig.databases[at], sql)).map_err(|e| e.to_string())?)
+}
+
+fn add_column(name: &str) -> CatalogCommand {
+    let column = NewColumn {
+        name: name.into(),
+        ty: SqlType::parse("int").expect("a type"),
+        not_null: false,
+        default: None,
+        missing: int(7),
+        identity: None,
+    };
+    CatalogCommand::AlterTable { table: "accounts".into(), change: TableChange::AddColumn(column) }
+}
+
+#[test]
+fn tables_follow_their_definitions() -> TestResult {
+    let rig = Rig::new()?;
+    rig.accounts()?;
+    assert_eq!((tables(&rig, 0)?, tables(&rig, 1)?), (1, 1));
+    rig.ddl(CatalogCommand::CreateIndex { table: "accounts".into(), index: index(&["n", "region"], true) })?;
+    rig.ddl(add_column("extra"))?;
+    let node = rig.node();
+    rig.run().block_on(async {
+        let txn = node.begin(short());
+        let row = |id: i32| [account(id, id), vec![int(8)]].concat();
+        insert(&*txn, "accounts", vec![row(3), row(4), row(5)]).await?;
+        txn.commit().await?;
+        let rows = world::rows(&*node.begin(short()), "accounts").await?;
+        assert_eq!(rows.len(), 6);
+        assert!(rows.iter().any(|row| row == "accounts_pa: 1 pa 1000 7"), "{rows:?}");
+        assert!(rows.iter().any(|row| row == "accounts_pb: 5 pb 5 8"), "{rows:?}");
+        // DDL and rows at all participants, undone together.
+        let txn = node.begin(short());
+        txn.apply(add_column("more")).await?;
+        insert(&*txn, "accounts", vec![[row(7), vec![int(1)]].concat()]).await?;
+        txn.rollback();
+        Ok::<_, atoll_model::Error>(())
+    })?;
+    assert_eq!(node.catalog().table("accounts").map(|t| t.columns.len()), Some(4));
+    assert_eq!(rig.balances()?.len(), 6);
+
+    rig.ddl(CatalogCommand::Truncate { tables: vec!["accounts".into()], restart_identity: false })?;
+    assert_eq!(rig.balances()?.len(), 0);
+    rig.ddl(CatalogCommand::DropTable { name: "accounts".into(), cascade: false })?;
+    for _ in 0..100 {
+        if tables(&rig, 0)? + tables(&rig, 1)? == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err("tables of dropped fragments are left".into())
+}
+
+#[test]
+fn a_crash_at_any_step_leaves_both_or_neither() -> TestResult {
+    let mut rig = Rig::new()?;
+    let mut made = 0;
+    for step in 0.. {
+        let name = format!("t{step}");
+        let run = rig.run();
+        run.cut.arm(step);
+        let (node, cut) = (run.node.clone(), run.cut.clone());
+        let table = name.clone();
+        let acknowledged = run.block_on(async move {
+            let txn = node.begin(patient());
+            let making = async {
+                txn.apply(CatalogCommand::CreateTable(Box::new(accounts(&table)))).await?;
+                for site in ["pa", "pb"] {
+                    txn.apply(list_fragment(&table, &format!("{table}_{site}"), &[site], site)).await?;
+                }
+                insert(&*txn, &table, vec![account(1, 1), account(2, 2)]).await?;
+                txn.commit().await
+            };
+            tokio::select! {
+                outcome = making => outcome.map(|_| true),
+                () = cut.reached() => Ok(false),
+            }
+        })?;
+        let whole = acknowledged && run.cut.steps().len() <= step;
+        rig.restart()?;
+        rig.settle()?;
+        let there = rig.node().catalog().table(&name).is_some();
+        assert!(there || !acknowledged, "{name}");
+        if there {
+            made += 1;
+            let node = rig.node();
+            let rows = rig.run().block_on(async { world::rows(&*node.begin(short()), &name).await })?;
+            assert_eq!(rows, [format!("{name}_pa: 1 pa 1"), format!("{name}_pb: 2 pb 2")]);
+        }
+        assert_eq!((tables(&rig, 0)?, tables(&rig, 1)?), (made, made), "after step {step}");
+        if whole {
+            assert!(step >= 8 && made >= 2);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// A foreign key between participants: neither side can slip through while the other commits.
+#[test]
+fn foreign_keys_hold_between_participants() -> TestResult {
+    let rig = Rig::new()?;
+    let mut parents = table("parents", "id int key");
+    parents.sites = vec!["home".into()];
+    parents.fragments = Some(1);
+    rig.ddl(CatalogCommand::CreateTable(Box::new(parents)))?;
+    let mut children = references(table("children", "id int key, parent int"), "parent", "parents", NoAction, NoAction);
+    children.sites = vec!["pa".into()];
+    children.fragments = Some(1);
+    rig.ddl(CatalogCommand::CreateTable(Box::new(children)))?;
+    let node = rig.node();
+    rig.run().block_on(async {
+        for id in 0..30 {
+            let txn = node.begin(patient());
+            insert(&*txn, "parents", vec![vec![int(id)]]).await?;
+            txn.commit().await?;
+            let (adder, remover) = (node.begin(patient()), node.begin(patient()));
+            let add = async {
+                insert(&*adder, "children", vec![vec![int(id), int(id)]]).await?;
+                adder.commit().await
+            };
+            let remove = async {
+                world::delete(&*remover, "parents", vec![vec![int(id)]]).await?;
+                remover.commit().await
+            };
+            let (added, removed) = tokio::join!(add, remove);
+            assert!(added.is_ok() != removed.is_ok(), "{id}: {added:?} {removed:?}");
+            let lost = added.err().or(removed.err()).map(|e| e.kind());
+            assert_eq!(lost, Some(ErrorKind::ForeignKeyViolation));
+        }
+        Ok::<_, atoll_model::Error>(())
+    })?;
+    rig.settle()
+}
+
+/// A derived table lies where its parent lies, at whatever engine, and moves along.
+#[test]
+fn rows_move_between_engines() -> TestResult {
+    let rig = Rig::new()?;
+    let users = world::by_list(table("users", "uid text key, region text"), "region");
+    let users = atoll_model::NewTable { sites: vec!["home".into()], ..users };
+    rig.ddl(CatalogCommand::CreateTable(Box::new(users)))?;
+    rig.ddl(list_fragment("users", "users_h", &["h"], "home"))?;
+    rig.ddl(list_fragment("users", "users_a", &["a"], "pa"))?;
+    rig.ddl(CatalogCommand::CreateTable(Box::new(derived(table("reads", "rid int key, uid text"), "users", "uid"))))?;
+    let node = rig.node();
+    rig.run().block_on(async {
+        let txn = node.begin(short());
+        insert(&*txn, "users", vec![vec![text("x"), text("h")], vec![text("y"), text("a")]]).await?;
+        insert(&*txn, "reads", vec![vec![int(1), text("x")], vec![int(2), text("y")]]).await?;
+        txn.commit().await?;
+        let txn = node.begin(short());
+        world::update(&*txn, "users", vec![text("x"), text("h")], vec![text("x"), text("a")]).await?;
+        txn.commit().await?;
+        let rows = world::rows(&*node.begin(short()), "reads").await?;
+        assert_eq!(rows, ["reads_a: 1 x", "reads_a: 2 y"]);
+        let again = async {
+            let txn = node.begin(short());
+            insert(&*txn, "users", vec![vec![text("y"), text("h")]]).await
+        };
+        assert_eq!(again.await.err().map(|e| e.kind()), Some(ErrorKind::UniqueViolation), "unique over engines");
+        Ok::<_, atoll_model::Error>(())
+    })?;
+    rig.settle()
+}
