@@ -83,7 +83,10 @@ fn start(run: &Run, counts: &Arc<Counts>, isolation: Isolation) -> Vec<tokio::ta
                             return Err(format!("two snapshots: {read:?}"));
                         }
                     }
-                    Err(e) if passes(e.kind()) => drop(counts.refused.fetch_add(1, Ordering::Relaxed)),
+                    Err(e) if passes(e.kind()) => {
+                        counts.refused.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
                     Err(e) => return Err(format!("reader: {e:?}")),
                 }
             }

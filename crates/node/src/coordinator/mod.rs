@@ -9,8 +9,8 @@
 //! | `ledger` | which participants commits have had in common, and when: for reads that come to a participant later |
 //!
 //! Invariants: a transaction is active from before its first effect until its machine is done; a driver that panics leaves it active, so
-//! that recovery does not take it for one that never decided. The epoch is durable before a coordinator of that epoch exists. What keeps
-//! tasks going are sites and machines, never the node, so a node that is dropped takes its coordinator with it.
+//! that recovery does not take it for one that never decided. The epoch is durable before a coordinator of that epoch exists. No
+//! background task keeps the node, so a node that is dropped takes its coordinator with it.
 
 mod drive;
 mod ledger;

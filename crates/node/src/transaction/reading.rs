@@ -106,18 +106,19 @@ impl Txn {
     }
 
     async fn take_snapshots(&self, participants: &[ParticipantId], attempt: u32) -> Result<()> {
-        let take = async |participant: ParticipantId| {
-            let per_statement = self.options.isolation == Isolation::ReadCommitted;
-            if attempt > 1 && !per_statement {
-                self.give_up_branch(participant);
-            }
-            let branch = self.branch_at(self.site_of(participant)?).await?;
-            if per_statement {
-                branch.begin_statement();
-            }
-            branch.take_snapshot().await
-        };
-        try_join_all(participants.iter().map(|p| take(*p))).await.map(|_| ())
+        try_join_all(participants.iter().map(|p| self.take_snapshot(*p, attempt))).await.map(|_| ())
+    }
+
+    async fn take_snapshot(&self, participant: ParticipantId, attempt: u32) -> Result<()> {
+        let per_statement = self.options.isolation == Isolation::ReadCommitted;
+        if attempt > 1 && !per_statement {
+            self.give_up_branch(participant);
+        }
+        let branch = self.branch_at(self.site_of(participant)?).await?;
+        if per_statement {
+            branch.begin_statement();
+        }
+        branch.take_snapshot().await
     }
 
     /// A participant joins those that were read.

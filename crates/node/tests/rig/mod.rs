@@ -9,7 +9,7 @@ pub mod server;
 use crate::world::{by_list, int, list_fragment, short, table, text};
 use atoll_adapters::site::embedded::EmbeddedEngine;
 use atoll_adapters::site::postgres::PostgresSite;
-use atoll_model::{CatalogCommand, NewTable, Site as Definition, SiteEngine, Value};
+use atoll_model::{CatalogCommand, ErrorKind, NewTable, Site as Definition, SiteEngine, Value};
 use atoll_node::{Node, SiteFactory, TransactionOptions};
 use atoll_ports::cluster::{Cluster, FragmentRef, Transaction};
 use atoll_ports::site::{BranchOptions, KeyRange, LockMode, LockWait, ParticipantId, RowChange, ScanRequest, Site};
@@ -171,8 +171,25 @@ impl Rig {
         })
     }
 
-    /// What is in each account now.
+    /// What is in each account, once the sites are there again.
     pub fn balances(&self) -> TestResult<Vec<i32>> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.balances_now() {
+                Err(error) if Instant::now() < deadline => {
+                    let down = error.downcast::<atoll_model::Error>()?;
+                    if down.kind() != ErrorKind::SiteUnavailable {
+                        return Err(down);
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                balances => return balances,
+            }
+        }
+    }
+
+    /// What is in each account now.
+    pub fn balances_now(&self) -> TestResult<Vec<i32>> {
         let node = self.node().clone();
         Ok(self.run().block_on(async move { balances(&*node.begin(patient())).await })?)
     }

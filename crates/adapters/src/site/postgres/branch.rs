@@ -478,7 +478,8 @@ impl Branch for PostgresBranch {
 
     fn has_locks(&self) -> bool {
         let state = self.0.state.lock();
-        state.locked || state.wrote
+        // What failed to begin a transaction that locks has locked nothing.
+        state.wrote || state.locked && state.phase == Phase::Writing
     }
 
     async fn commit(&self) -> Result<Timestamp> {
