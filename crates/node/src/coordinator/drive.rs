@@ -307,7 +307,7 @@ impl Drive {
                     );
                     self.coordinator.read(snapshot::Input::Overdue(self.id));
                 }
-                Ok(self.committed().unwrap_or_default())
+                Ok(self.committed().unwrap_or(Timestamp(0)))
             }
             Err(error) => Err(error),
         };
