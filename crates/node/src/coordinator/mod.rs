@@ -65,7 +65,8 @@ impl Default for TransactionOptions {
     fn default() -> Self {
         TransactionOptions {
             timeout: Duration::from_secs(30),
-            retry: Backoff::default(),
+            // A site that is back is used again within seconds, so what it has yet to apply should not take longer.
+            retry: Backoff { most: Duration::from_secs(2), ..Backoff::default() },
             sweep: Duration::from_secs(60),
             read_consistency: ReadConsistency::default(),
         }
