@@ -8,12 +8,12 @@ use atoll_model::{CatalogCommand, ErrorKind, NewColumn, SqlType, TableChange};
 use atoll_ports::cluster::Cluster;
 use rig::*;
 use std::time::Duration;
-use world::{derived, index, insert, int, list_fragment, references, short, table, text};
+use world::{copies, derived, index, insert, int, list_fragment, references, short, table, text};
 
 /// Tables that hold copies at a server.
 fn tables(rig: &Rig, at: usize) -> TestResult<i64> {
     let sql = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('atoll')";
-    Ok(rig.control.block_on(rig.servers[at].number(&rig.databases[at], sql)).map_err(|e| e.to_string())?)
+    Ok(rig.control.block_on(rig.servers[at].number(&rig.databases[at], sql)).map_err(|e| format!("{e:?}"))?)
 }
 
 fn add_column(name: &str) -> CatalogCommand {
@@ -116,13 +116,12 @@ fn a_crash_at_any_step_leaves_both_or_neither() -> TestResult {
 #[test]
 fn foreign_keys_hold_between_participants() -> TestResult {
     let rig = Rig::new()?;
-    let mut parents = table("parents", "id int key");
+    let mut parents = copies(table("parents", "id int key"));
     parents.sites = vec!["home".into()];
-    parents.fragments = Some(1);
     rig.ddl(CatalogCommand::CreateTable(Box::new(parents)))?;
-    let mut children = references(table("children", "id int key, parent int"), "parent", "parents", NoAction, NoAction);
+    let children = table("children", "id int key, parent int");
+    let mut children = copies(references(children, "parent", "parents", NoAction, NoAction));
     children.sites = vec!["pa".into()];
-    children.fragments = Some(1);
     rig.ddl(CatalogCommand::CreateTable(Box::new(children)))?;
     let node = rig.node();
     rig.run().block_on(async {

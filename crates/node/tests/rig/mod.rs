@@ -114,7 +114,7 @@ impl Rig {
             let servers = vec![Server::start_with(a).await?, Server::start_with(b).await?];
             let mut databases = vec![];
             for server in &servers {
-                databases.push(server.database().await.map_err(|e| e.to_string())?);
+                databases.push(server.database().await.map_err(|e| format!("{e:?}"))?);
             }
             TestResult::Ok((servers, databases))
         })?;
@@ -200,7 +200,7 @@ impl Rig {
             let mut all = 0;
             for (server, database) in self.servers.iter().zip(&self.databases) {
                 let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE starts_with(gid, 'atoll_')";
-                all += server.number(database, sql).await.map_err(|e| e.to_string())?;
+                all += server.number(database, sql).await.map_err(|e| format!("{e:?}"))?;
             }
             Ok(all)
         })
