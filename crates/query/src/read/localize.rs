@@ -31,8 +31,10 @@ pub(crate) struct Reduction {
 
 /// A localized plan.
 pub(crate) struct Localized {
-    /// The plan.
+    /// The plan, its joins of co-located tables fragment by fragment.
     pub(crate) plan: LogicalPlan,
+    /// The plan with those joins as a whole, where there are any.
+    pub(crate) whole: Option<LogicalPlan>,
     /// What was reduced.
     pub(crate) reductions: Vec<Reduction>,
 }
@@ -78,5 +80,6 @@ pub(crate) fn localize(plan: LogicalPlan, cluster: &Arc<dyn Cluster>, txn: &Arc<
         scan.source = provider_as_source(Arc::new(bound));
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
-    Ok(Localized { plan: partition_wise::take_apart(plan.data)?, reductions })
+    let apart = partition_wise::take_apart(plan.data.clone())?;
+    Ok(Localized { plan: apart.data, whole: apart.transformed.then_some(plan.data), reductions })
 }

@@ -22,15 +22,14 @@ const MAX_PAIRS: usize = 32;
 ///
 /// # Errors
 /// None but those of rebuilding a plan.
-pub(crate) fn take_apart(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = plan.transform_up(|node| match node {
+pub(crate) fn take_apart(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    plan.transform_up(|node| match node {
         LogicalPlan::Join(join) => match pairs(&join) {
             Some(pairs) => one_by_one(&join, &pairs).map(Transformed::yes),
             None => Ok(Transformed::no(LogicalPlan::Join(join))),
         },
         other => Ok(Transformed::no(other)),
-    })?;
-    Ok(plan.data)
+    })
 }
 
 /// The pairs of fragments that a join can be made of; `None`: it is better, or only possible, as a whole.
