@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use atoll_adapters::site::embedded::EmbeddedEngine;
+use atoll_adapters::site::postgres::PostgresSite;
 use atoll_front::{FrontConfig, FrontHandle, Limits, StatusSource, Tls};
 use atoll_model::{Site as SiteDefinition, SiteEngine};
 use atoll_node::{Node, SiteFactory};
@@ -64,13 +65,15 @@ impl RunningServer {
     }
 }
 
-/// Opens sites over this process's store.
+/// Opens sites: over this process's store, or over a network.
 struct Sites(Arc<EmbeddedEngine>);
 
 impl SiteFactory for Sites {
     fn open(&self, site: &SiteDefinition) -> atoll_model::Result<Arc<dyn Site>> {
         match site.engine {
             SiteEngine::Embedded => self.0.site(site.id),
+            // Each database commits for itself; ids of sites begin at 1, so none of them is LOCAL.
+            SiteEngine::Postgres => Ok(PostgresSite::open(site, ParticipantId(site.id.0))?),
         }
     }
 }

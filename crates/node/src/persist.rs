@@ -3,7 +3,7 @@
 //! Form of a value: a magic number, the format's version, a CRC-32 of what follows, JSON. A newer version is refused, never guessed at.
 
 use atoll_model::{Error, ErrorKind, FragmentId, RelationId, Result, SiteId};
-use atoll_ports::site::Branch;
+use atoll_ports::site::{Branch, Meta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -58,13 +58,23 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &str, format: u32, bytes: &[u8])
 
 /// Reads one of the node's values.
 pub(crate) fn read<T: DeserializeOwned>(branch: &dyn Branch, what: &str, key: &[u8], format: u32) -> Result<Option<T>> {
-    branch.get_meta(key)?.map(|bytes| decode(what, format, &bytes)).transpose()
+    meta(branch)?.get(key)?.map(|bytes| decode(what, format, &bytes)).transpose()
 }
 
 /// Writes one of the node's values.
 pub(crate) fn write(branch: &dyn Branch, key: &[u8], format: u32, value: &impl Serialize) -> Result<()> {
-    branch.put_meta(key, Some(encode(format, value)?));
+    meta(branch)?.put(key, Some(encode(format, value)?));
     Ok(())
+}
+
+/// Removes one of the node's values.
+pub(crate) fn remove(branch: &dyn Branch, key: &[u8]) -> Result<()> {
+    meta(branch)?.put(key, None);
+    Ok(())
+}
+
+fn meta(branch: &dyn Branch) -> Result<&dyn Meta> {
+    branch.meta().ok_or_else(|| Error::internal("the node's values are kept at its home, which this branch is not at"))
 }
 
 #[cfg(test)]

@@ -4,21 +4,61 @@
 //! and a [`Branch`] is a transaction's part at one participant, so a transaction over several sites of a process commits with
 //! one durable write. Contract of every implementation (checked by a conformance suite in `adapters`):
 //!
-//! * A branch reads one snapshot plus its own writes. In `ReadCommitted`, [`Branch::begin_statement`] takes a new snapshot.
+//! * A branch reads one snapshot plus its own writes. In `ReadCommitted`, [`Branch::begin_statement`] takes a new snapshot; once such a
+//!   branch has locked or written, an engine that has no snapshot per statement may take one per call instead.
 //! * A commit is durable before [`Branch::commit`] returns, unless the branch was begun with `synchronous_commit` off; nobody
 //!   sees a commit that a crash could still undo.
 //! * An update or delete needs the row's exclusive lock, taken through [`Branch::lock`]; an insert takes its locks itself.
-//! * Dropping a branch rolls it back.
+//! * After a call that locks or writes has failed, a branch is good for nothing but [`Branch::rollback_to`] a savepoint taken before, or
+//!   [`Branch::rollback`]. Never is a part of a failed call committed: [`Branch::commit`] and [`Branch::prepare`] then roll back and fail
+//!   with `InFailedTransaction`, unless the call had done nothing.
+//! * Dropping a branch rolls it back, without blocking.
+//! * A prepared branch survives crashes of both sides, with its locks, until [`Site::finish`].
+//! * A site that cannot be reached answers `SiteUnavailable` at once, and goes on working when it is back; nobody has to be told.
 
 use crate::session::BatchStream;
 use async_trait::async_trait;
-use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_model::{Error, FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use atoll_model::ParticipantId;
+
+/// The name under which a participant keeps a prepared branch, until it is told how the transaction has ended.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PreparedName(String);
+
+impl PreparedName {
+    /// What every name begins with, so that a site tells Atoll's prepared transactions from those of others.
+    pub const PREFIX: &'static str = "atoll_";
+
+    /// Bytes of a name at most: what PostgreSQL takes.
+    pub const MAX_LENGTH: usize = 199;
+
+    /// A name: the prefix and letters, digits or any of `_.:-`. It stands in statements, so nothing else may be in it.
+    ///
+    /// # Errors
+    /// `Internal` for any other text.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
+        let sound = name.starts_with(Self::PREFIX) && name.len() <= Self::MAX_LENGTH && name.bytes().all(fits);
+        if sound { Ok(PreparedName(name)) } else { Err(Error::internal(format!("no name of a transaction: {name:?}"))) }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PreparedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// One place where rows live.
 #[async_trait]
@@ -47,6 +87,27 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Io`.
     async fn purge(&self, fragment: FragmentId) -> Result<()>;
+
+    /// The prepared branches at this site's participant, prepared by whichever coordinator.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`.
+    async fn in_doubt(&self) -> Result<Vec<PreparedName>>;
+
+    /// Ends a prepared branch, durably. From then on every snapshot shows what it has committed.
+    ///
+    /// # Errors
+    /// Whether it was ended is not known after any of them: ask again.
+    async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished>;
+}
+
+/// What became of the wish to end a prepared branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finished {
+    /// It was there, and is ended as asked.
+    Now,
+    /// There is none of that name: it was ended before, or never prepared.
+    Missing,
 }
 
 /// Isolation levels. `READ UNCOMMITTED` is `ReadCommitted`, as in PostgreSQL.
@@ -197,8 +258,15 @@ pub trait Branch: Send + Sync {
     /// The timestamp of the current snapshot.
     fn snapshot(&self) -> Timestamp;
 
-    /// Takes a new snapshot in `ReadCommitted`; otherwise does nothing.
+    /// Takes a new snapshot in `ReadCommitted`; otherwise does nothing. An engine may put off taking it to the first read.
     fn begin_statement(&self);
+
+    /// Takes the snapshot now that the next read would take: for reads of several sites, whose snapshots have to fit each other.
+    /// Does nothing where there is none to take (see the head of this file).
+    ///
+    /// # Errors
+    /// `SiteUnavailable`.
+    async fn take_snapshot(&self) -> Result<()>;
 
     /// The row with this key in the branch's view.
     ///
@@ -212,16 +280,17 @@ pub trait Branch: Send + Sync {
     /// As above.
     fn scan(&self, at: &Replica, request: ScanRequest) -> Result<BatchStream>;
 
-    /// Locks rows by key and reads what they are now. Locks belong to (table, key), whatever the fragment, so that they serve
-    /// for keys that must be unique over all fragments.
+    /// Locks rows by key and reads what they are now. A row's lock is one for all its copies at a participant. A key without a row
+    /// need not be locked: that is what [`Branch::find_unique`] is for.
     ///
     /// # Errors
     /// `LockTimeout`, `Deadlock`, `SerializationFailure`.
     async fn lock(&self, at: &Replica, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>>;
 
     /// The newest row (committed or the branch's own) with these values in a unique index (`None`: the key itself), after having
-    /// locked the values, so that the answer stays true until the branch ends. Used before inserting when uniqueness spans
-    /// fragments, for ON CONFLICT and for foreign keys.
+    /// locked the values, so that the answer stays true until the branch ends: for this copy, and against all others that look for
+    /// or bring the same values at this participant, whatever the fragment. Used before inserting when uniqueness spans fragments,
+    /// for ON CONFLICT and for foreign keys.
     ///
     /// # Errors
     /// As `lock`.
@@ -246,14 +315,17 @@ pub trait Branch: Send + Sync {
     /// `UniqueViolation`.
     async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()>;
 
-    /// Stores a small value of the node's own (the catalog, sequence positions), atomically with the rest of the branch.
-    fn put_meta(&self, key: &[u8], value: Option<Vec<u8>>);
-
-    /// Reads such a value.
+    /// Makes the copy's storage fit the table's definition. `before`: the definition until now, by which it was made; `None`: a new
+    /// copy, whose storage may be there already, but empty. Indexes that are new on a table that is not are
+    /// left to [`Branch::build_index`]. Undone with the branch.
     ///
     /// # Errors
-    /// As `get`.
-    fn get_meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    /// `NotSupported`, with the reason: the engine cannot hold such a table; `DatatypeMismatch`: an adopted table is another;
+    /// `DuplicateTable`: where a new copy should be is one with rows.
+    async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()>;
+
+    /// The node's own values, where this participant keeps them.
+    fn meta(&self) -> Option<&dyn Meta>;
 
     /// The number under which the participant knows the owner of the branch's locks.
     fn lock_owner(&self) -> u64;
@@ -276,6 +348,26 @@ pub trait Branch: Send + Sync {
     /// `SerializationFailure` (determinate: rolled back); `StatementCompletionUnknown` (indeterminate); `DiskFull`.
     async fn commit(&self) -> Result<Timestamp>;
 
+    /// First phase of two: what the branch has done is durable and can be committed whatever happens. It ends for this transaction;
+    /// [`Site::finish`] decides what becomes of it.
+    ///
+    /// # Errors
+    /// As `commit`, and then there is nothing to finish, except after `SiteUnavailable`, when there may be. `NotSupported`: the
+    /// participant does not take part in two phases; its own `commit`, made last, can be the decision.
+    async fn prepare(&self, name: &PreparedName) -> Result<()>;
+
     /// Rolls back and gives the locks back.
     fn rollback(&self);
+}
+
+/// Small values of the node's own (the catalog, sequence positions, decisions), kept atomically with the rest of a branch.
+pub trait Meta {
+    /// Stores a value, or removes it.
+    fn put(&self, key: &[u8], value: Option<Vec<u8>>);
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// As [`Branch::get`].
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
 }

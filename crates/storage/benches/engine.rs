@@ -55,6 +55,7 @@ fn table(id: u32, indexed: bool) -> Arc<Table> {
             name: "reads".into(),
             bounds: FragmentBounds::All,
             replicas: vec![SiteId(1)],
+            adopted: Default::default(),
         }],
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,

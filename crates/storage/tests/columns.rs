@@ -32,6 +32,7 @@ fn codec() -> Result<Arc<TableCodec>, atoll_model::Error> {
         name: format!("t_{id}"),
         bounds: FragmentBounds::All,
         replicas: vec![SiteId(1)],
+        adopted: Default::default(),
     };
     let table = Table {
         id: RelationId(9),

@@ -54,6 +54,7 @@ fn table(columns: Vec<Column>, key: &[u16], indexes: Vec<Index>) -> Table {
             name: "t".into(),
             bounds: FragmentBounds::All,
             replicas: vec![SiteId(1)],
+            adopted: Default::default(),
         }],
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,

@@ -4,11 +4,13 @@
 //! Invariant: a site's key space is named by the site's id, which is never reused; renaming a site changes nothing here.
 
 use async_trait::async_trait;
-use atoll_model::{Error, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_model::{
+    Error, ErrorKind, FragmentId, IndexId, RelationId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value,
+};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, ParticipantId, Replica,
-    RowChange, ScanRequest, Site,
+    Branch, BranchOptions, Finished, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, Meta, ParticipantId,
+    PreparedName, Replica, RowChange, ScanRequest, Site,
 };
 use atoll_storage::kv;
 use atoll_storage::rows::{At, Change, ColumnCache, Locked, ScanPlan, TableCodec};
@@ -19,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Name of the key space of the node's own values.
 const META: &str = "meta";
@@ -81,6 +84,7 @@ impl EmbeddedEngine {
             txn,
             wait: kv::LockWait::Timeout(options.lock_timeout),
             meta_failure: Mutex::default(),
+            failed: AtomicBool::new(false),
         })
     }
 
@@ -149,6 +153,15 @@ impl Site for EmbeddedSite {
         self.engine.store.forget_size(&space, fragment.0);
         Ok(())
     }
+
+    async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
+        Ok(vec![])
+    }
+
+    async fn finish(&self, _: &PreparedName, _: bool) -> Result<Finished> {
+        // Nothing is ever prepared here.
+        Ok(Finished::Missing)
+    }
 }
 
 /// A transaction's branch at the embedded sites.
@@ -158,11 +171,21 @@ struct EmbeddedBranch {
     wait: kv::LockWait,
     /// Why a value of the node's own could not be put: the branch must not commit without it.
     meta_failure: Mutex<Option<Error>>,
+    /// A call has failed after it had written a part of its rows.
+    failed: AtomicBool,
 }
 
 impl EmbeddedBranch {
     fn at(&self, replica: &Replica) -> Result<(Arc<Space>, Arc<TableCodec>)> {
         Ok((self.engine.space(replica.site)?, self.engine.codec(&replica.table)?))
+    }
+
+    /// Notes a failure, after which only a rollback helps.
+    fn told(&self, outcome: Result<()>) -> Result<()> {
+        if outcome.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 
     fn with<'a>(&'a self, space: &'a Arc<Space>, replica: &Replica, wait: kv::LockWait) -> At<'a> {
@@ -185,6 +208,11 @@ impl Branch for EmbeddedBranch {
 
     fn begin_statement(&self) {
         self.txn.begin_statement();
+    }
+
+    async fn take_snapshot(&self) -> Result<()> {
+        // It was taken when the branch or the statement began.
+        Ok(())
     }
 
     async fn get(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {
@@ -246,26 +274,22 @@ impl Branch for EmbeddedBranch {
                 RowChange::Delete(row) => Change::Delete(row),
             })
             .collect();
-        codec.apply(self.with(&space, at, self.wait), &changes).await
+        let outcome = codec.apply(self.with(&space, at, self.wait), &changes).await;
+        self.told(outcome)
     }
 
     async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()> {
         let (space, codec) = self.at(at)?;
-        codec.build_index(self.with(&space, at, self.wait), index.0)
+        self.told(codec.build_index(self.with(&space, at, self.wait), index.0))
     }
 
-    fn put_meta(&self, key: &[u8], value: Option<Vec<u8>>) {
-        let outcome = match value {
-            Some(value) => self.txn.put(&self.engine.meta, key, &value),
-            None => self.txn.delete(&self.engine.meta, key),
-        };
-        if let Err(error) = outcome {
-            self.meta_failure.lock().get_or_insert(error);
-        }
+    async fn define(&self, _: &Replica, _: Option<&Table>) -> Result<()> {
+        // A stored row says itself which columns it has, and a fragment's key space needs no creation.
+        Ok(())
     }
 
-    fn get_meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.txn.get(&self.engine.meta, key)?.map(|stored| stored.payload().to_vec()))
+    fn meta(&self) -> Option<&dyn Meta> {
+        Some(self)
     }
 
     fn lock_owner(&self) -> u64 {
@@ -282,6 +306,7 @@ impl Branch for EmbeddedBranch {
 
     fn rollback_to(&self, savepoint: u64) {
         self.txn.rollback_to(savepoint);
+        self.failed.store(false, Ordering::Relaxed);
     }
 
     fn has_writes(&self) -> bool {
@@ -293,10 +318,35 @@ impl Branch for EmbeddedBranch {
             self.txn.rollback();
             return Err(error);
         }
+        if self.failed.load(Ordering::Relaxed) {
+            self.txn.rollback();
+            return Err(Error::new(ErrorKind::InFailedTransaction, "the transaction has failed and is rolled back"));
+        }
         self.txn.commit().await.map(Timestamp)
+    }
+
+    async fn prepare(&self, _: &PreparedName) -> Result<()> {
+        // The decision log is kept here: the coordinator commits this participant last, with the decision in the same write.
+        Err(Error::unsupported("preparing a transaction at embedded sites"))
     }
 
     fn rollback(&self) {
         self.txn.rollback();
+    }
+}
+
+impl Meta for EmbeddedBranch {
+    fn put(&self, key: &[u8], value: Option<Vec<u8>>) {
+        let outcome = match value {
+            Some(value) => self.txn.put(&self.engine.meta, key, &value),
+            None => self.txn.delete(&self.engine.meta, key),
+        };
+        if let Err(error) = outcome {
+            self.meta_failure.lock().get_or_insert(error);
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.txn.get(&self.engine.meta, key)?.map(|stored| stored.payload().to_vec()))
     }
 }

@@ -1,3 +1,4 @@
 //! Sites: one module per engine.
 
 pub mod embedded;
+pub mod postgres;

@@ -84,6 +84,16 @@ impl Catalog {
                     ));
                 }
             }
+            // Whoever opens the site checks the rest.
+            SiteEngine::Postgres => {
+                if !options.contains_key("url") {
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameterValue,
+                        format!("a site of the engine {} needs the option \"url\"", engine.name()),
+                    )
+                    .hint("OPTIONS (url 'postgres://user:password@host/database')"));
+                }
+            }
         }
         let id = SiteId(self.fresh_id()?);
         self.sites.insert(id, Arc::new(Site { id, name: name.into(), engine, options: options.clone() }));

@@ -93,6 +93,8 @@ pub struct Site {
 pub enum SiteEngine {
     /// Atoll's own store.
     Embedded,
+    /// A PostgreSQL database.
+    Postgres,
 }
 
 impl SiteEngine {
@@ -100,6 +102,7 @@ impl SiteEngine {
     pub fn name(self) -> &'static str {
         match self {
             SiteEngine::Embedded => "embedded",
+            SiteEngine::Postgres => "postgres",
         }
     }
 }

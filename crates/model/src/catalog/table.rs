@@ -2,6 +2,7 @@
 
 use crate::{ColumnId, FragmentBounds, FragmentId, Fragmentation, IndexId, RelationId, SiteId, SqlType, Value};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Name of the hidden key column of a table without a primary key.
 pub const ROW_ID_COLUMN: &str = "atoll_row_id";
@@ -133,6 +134,9 @@ pub struct Fragment {
     pub bounds: FragmentBounds,
     /// The sites of its copies, at least one, without repetition.
     pub replicas: Vec<SiteId>,
+    /// Copies that were there before Atoll, by site: the name of the site's own table, `schema.table`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<SiteId, String>,
 }
 
 /// How the copies of a fragment agree. A closed set: a new protocol must stop the compiler at every decision.

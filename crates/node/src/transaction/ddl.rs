@@ -65,7 +65,7 @@ impl Ddl {
             }
         }
         for id in self.base.sequences.keys().filter(|id| !self.current.sequences.contains_key(id)) {
-            branch.put_meta(&persist::sequence(*id), None);
+            persist::remove(branch, &persist::sequence(*id))?;
         }
         Ok(dropped)
     }
@@ -121,6 +121,7 @@ impl Txn {
             self.node.sites.ensure(site)?;
         }
         let next = Arc::new(next);
+        self.define_copies(&ddl.current, &next).await?;
         self.fill_indexes(&ddl.current, &next).await?;
         self.check_default_fragment(&ddl.current, &next, &command).await?;
         for (id, sequence) in &next.sequences {
@@ -198,6 +199,25 @@ impl Txn {
         )
         .hint("Run the transaction again.")
         .table(&table.name))
+    }
+
+    /// Lets the sites make room for new copies, and follow what has changed in the definitions of the others.
+    async fn define_copies(&self, before: &Definitions, next: &Arc<Catalog>) -> Result<()> {
+        for (id, table) in &next.tables {
+            let old = before.tables.get(id);
+            if old.is_some_and(|old| Arc::ptr_eq(old, table)) {
+                continue;
+            }
+            for (at, fragment) in table.fragments.iter().enumerate() {
+                for site in &fragment.replicas {
+                    let known = old
+                        .filter(|old| old.fragments.iter().any(|f| f.id == fragment.id && f.replicas.contains(site)));
+                    let replica = Self::replica(table, at, *site)?;
+                    self.branch_at(*site).await?.define(&replica, known.map(|old| &**old)).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Builds the entries of indexes that are new on tables that are not.

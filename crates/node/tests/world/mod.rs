@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 use atoll_adapters::site::embedded::EmbeddedEngine;
+use atoll_adapters::site::postgres::PostgresSite;
 use atoll_model::{
     CatalogCommand, FragmentBounds, NewColumn, NewForeignKey, NewFragment, NewFragmentation, NewIndex, NewSequence,
     NewTable, ReadBalance, ReferentialAction, Replication, Result, Row, Site as Definition, SiteEngine, SqlType, Table,
@@ -25,6 +26,7 @@ impl SiteFactory for Factory {
     fn open(&self, site: &Definition) -> Result<Arc<dyn Site>> {
         match site.engine {
             SiteEngine::Embedded => self.0.site(site.id),
+            SiteEngine::Postgres => Ok(PostgresSite::open(site, ParticipantId(site.id.0))?),
         }
     }
 }

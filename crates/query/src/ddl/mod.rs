@@ -110,19 +110,23 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
             }
             let engine = match engine.as_str() {
                 "embedded" => SiteEngine::Embedded,
-                "postgres" | "postgresql" | "mysql" | "mariadb" => {
+                "postgres" | "postgresql" => SiteEngine::Postgres,
+                "mysql" | "mariadb" => {
                     return Err(Error::unsupported(format!("sites of the engine {engine} are not implemented yet"))
-                        .hint("ENGINE embedded is."));
+                        .hint("ENGINE embedded and ENGINE postgres are."));
                 }
                 _ => {
                     return Err(Error::new(
                         ErrorKind::InvalidParameterValue,
                         format!("unrecognized site engine \"{engine}\""),
                     )
-                    .hint("Valid engines: embedded."));
+                    .hint("Valid engines: embedded, postgres."));
                 }
             };
-            if let Some(option) = options.keys().next() {
+            // The options of other engines are checked by whoever opens the site.
+            if engine == SiteEngine::Embedded
+                && let Some(option) = options.keys().next()
+            {
                 return Err(Error::new(
                     ErrorKind::InvalidParameterValue,
                     format!("unrecognized site option \"{option}\""),

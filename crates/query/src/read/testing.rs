@@ -91,6 +91,7 @@ impl Memory {
             name: name.clone(),
             bounds: bounds.clone(),
             replicas: sites.iter().map(|s| SiteId(*s)).collect(),
+            adopted: Default::default(),
         });
         let table = Table {
             id,

@@ -50,6 +50,7 @@ impl Catalog {
                     name: table.name.clone(),
                     bounds: FragmentBounds::All,
                     replicas: sites,
+                    adopted: Default::default(),
                 };
                 table.fragments.push(fragment);
                 Ok(())
@@ -106,6 +107,7 @@ impl Catalog {
                 name: format!("{}_{remainder}", table.name),
                 bounds: FragmentBounds::Hash { modulus, remainder },
                 replicas: in_turn(sites, remainder as usize, replicas),
+                adopted: Default::default(),
             });
         }
         Ok(())
@@ -184,8 +186,13 @@ impl Catalog {
             let sites = new.sites.iter().map(|s| self.site_named(s)).collect::<Result<Vec<_>>>()?;
             self.sites_of(&Allocation { sites, replicas: 1 })?
         };
-        let fragment =
-            Fragment { id: FragmentId(self.fresh_id()?), name: new.name.clone(), bounds: new.bounds.clone(), replicas };
+        let fragment = Fragment {
+            id: FragmentId(self.fresh_id()?),
+            name: new.name.clone(),
+            bounds: new.bounds.clone(),
+            replicas,
+            adopted: Default::default(),
+        };
         self.names.insert(new.name.clone(), NamedObject::Fragment(table.id));
         table.fragments.push(fragment.clone());
         let id = table.id;
@@ -275,7 +282,7 @@ fn derived_fragment(child: &str, parent: &str, id: FragmentId, of: &Fragment, di
         None => format!("{child}_{at}"),
     };
     let bounds = if direct { of.bounds.clone() } else { FragmentBounds::Derived(of.id) };
-    Fragment { id, name, bounds, replicas: of.replicas.clone() }
+    Fragment { id, name, bounds, replicas: of.replicas.clone(), adopted: Default::default() }
 }
 
 /// The sites of the copies of fragment `at`: round robin, copies at neighbours.

@@ -180,6 +180,11 @@ impl Catalog {
         let mut renewed: BTreeMap<FragmentId, FragmentId> = BTreeMap::new();
         for id in &emptied {
             let Some(table) = self.tables.get(id) else { continue };
+            if table.fragments.iter().any(|f| !f.adopted.is_empty()) {
+                return Err(Error::unsupported(format!("TRUNCATE of table \"{}\"", table.name))
+                    .detail("It has adopted tables of other databases.")
+                    .hint("DELETE its rows."));
+            }
             let mut table = (**table).clone();
             for fragment in &mut table.fragments {
                 let fresh = FragmentId(self.fresh_id()?);

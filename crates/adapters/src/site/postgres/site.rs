@@ -1,0 +1,214 @@
+//! The site: its connections, what is known of its tables, and the prepared transactions that it keeps.
+//!
+//! Invariant: opening a site connects to nothing, so a site that is down hinders nobody who does not need it.
+
+use super::branch::PostgresBranch;
+use super::connection::Link;
+use super::error::SiteName;
+use super::layout::{Layout, quote, table_name};
+use super::options::PostgresOptions;
+use super::pool::Pool;
+use async_trait::async_trait;
+use atoll_model::{ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_ports::site::{
+    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site,
+};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio_postgres::types::Type;
+
+/// How old statistics may be.
+const STATISTICS_AGE: Duration = Duration::from_secs(30);
+
+/// How long a purge waits for readers, in milliseconds, before it leaves it for another time.
+const PURGE_PATIENCE: u32 = 500;
+
+/// Connections for what must not wait for transactions, and for what transactions wait for.
+const CONTROL_CONNECTIONS: usize = 2;
+
+/// A PostgreSQL database as a site.
+pub struct PostgresSite {
+    id: SiteId,
+    participant: ParticipantId,
+    shared: Arc<Shared>,
+}
+
+/// What a site's branches share.
+pub(super) struct Shared {
+    pub(super) name: SiteName,
+    pub(super) pool: Arc<Pool>,
+    pub(super) control: Arc<Pool>,
+    options: PostgresOptions,
+    clock: AtomicU64,
+    /// By fragment, of the newest definition seen; one for each copy at the site.
+    layouts: RwLock<HashMap<FragmentId, Arc<Layout>>>,
+    statistics: Mutex<HashMap<FragmentId, Known>>,
+}
+
+/// Statistics, and when they were asked for.
+#[derive(Clone, Copy)]
+struct Known {
+    statistics: FragmentStatistics,
+    asked: Instant,
+}
+
+impl PostgresSite {
+    /// The site of this definition, which is a participant of its own. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for options that cannot be.
+    pub fn open(site: &Definition, participant: ParticipantId) -> Result<Arc<Self>> {
+        let options = PostgresOptions::of(site)?;
+        let name = SiteName(site.name.clone());
+        let shared = Arc::new(Shared {
+            pool: Pool::new(options.clone(), name.clone(), options.pool_size),
+            control: Pool::new(options.clone(), name.clone(), CONTROL_CONNECTIONS),
+            name,
+            options,
+            clock: AtomicU64::default(),
+            layouts: RwLock::default(),
+            statistics: Mutex::default(),
+        });
+        Ok(Arc::new(PostgresSite { id: site.id, participant, shared }))
+    }
+}
+
+impl fmt::Debug for PostgresSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresSite")
+            .field("name", &self.shared.name.0)
+            .field("options", &self.shared.options)
+            .finish()
+    }
+}
+
+impl Shared {
+    /// A time that no earlier call has got: the server has no timestamps of commits to give.
+    pub(super) fn clock(&self) -> Timestamp {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        let last = self.clock.fetch_max(now, Ordering::Relaxed);
+        if last < now { Timestamp(now) } else { Timestamp(self.clock.fetch_add(1, Ordering::Relaxed) + 1) }
+    }
+
+    /// The layout of a copy.
+    pub(super) fn layout(&self, at: &Replica) -> Result<Arc<Layout>> {
+        if let Some(layout) = self.layouts.read().get(&at.fragment)
+            && Arc::ptr_eq(&layout.table, &at.table)
+        {
+            return Ok(layout.clone());
+        }
+        let layout = Arc::new(Layout::new(at, &self.options.schema)?);
+        self.layouts.write().insert(at.fragment, layout.clone());
+        Ok(layout)
+    }
+
+    /// A transaction for the site's own business.
+    async fn control(&self, begin: &str) -> Result<Link> {
+        Ok(Link::begin(self.control.get().await?, self.name.clone(), begin))
+    }
+
+    /// Runs one command outside of transactions.
+    async fn command(&self, command: &str) -> Result<()> {
+        let link = self.control("").await?;
+        link.ended();
+        link.execute(command).await.map_err(|e| link.failed(&e))
+    }
+
+    async fn ask_statistics(&self, fragment: FragmentId) -> Result<()> {
+        let relation = match self.layouts.read().get(&fragment) {
+            Some(layout) => layout.relation.clone(),
+            None => format!("{}.{}", quote(&self.options.schema), quote(&table_name(fragment))),
+        };
+        // What ANALYZE has found, or what the statistics collector has counted since.
+        let sql = "SELECT GREATEST(c.reltuples::bigint, COALESCE(s.n_live_tup, 0), 0), pg_relation_size(c.oid) \
+                   FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid WHERE c.oid = to_regclass($1)";
+        let link = self.control("BEGIN READ ONLY").await?;
+        let rows = link.query(sql, &[(&relation, Type::TEXT)]).await?;
+        let read = |at: usize| {
+            let number: i64 = rows.first().and_then(|row| row.try_get(at).ok()).unwrap_or_default();
+            u64::try_from(number).unwrap_or_default()
+        };
+        let (rows, bytes) = (read(0), read(1));
+        if let Some(known) = self.statistics.lock().get_mut(&fragment) {
+            known.statistics = FragmentStatistics { rows, bytes, modifications: 0 };
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Site for PostgresSite {
+    fn id(&self) -> SiteId {
+        self.id
+    }
+
+    fn engine(&self) -> SiteEngine {
+        SiteEngine::Postgres
+    }
+
+    fn participant(&self) -> ParticipantId {
+        self.participant
+    }
+
+    async fn begin(&self, options: BranchOptions) -> Result<Arc<dyn Branch>> {
+        // The connection is taken with the first statement, when it is known what for.
+        Ok(Arc::new(PostgresBranch::new(self.shared.clone(), options)))
+    }
+
+    fn statistics(&self, fragment: FragmentId) -> FragmentStatistics {
+        let now = Instant::now();
+        let mut all = self.shared.statistics.lock();
+        let known = all.entry(fragment).or_insert(Known {
+            statistics: FragmentStatistics::default(),
+            asked: now.checked_sub(STATISTICS_AGE).unwrap_or(now),
+        });
+        if now.duration_since(known.asked) >= STATISTICS_AGE
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            known.asked = now;
+            let shared = self.shared.clone();
+            runtime.spawn(async move {
+                if let Err(error) = shared.ask_statistics(fragment).await {
+                    tracing::debug!(site = shared.name.0, %error, "no statistics");
+                }
+            });
+        }
+        // Others write to the site, too: no two answers promise the same content.
+        FragmentStatistics { modifications: self.shared.clock().0, ..known.statistics }
+    }
+
+    async fn purge(&self, fragment: FragmentId) -> Result<()> {
+        let table = format!("{}.{}", quote(&self.shared.options.schema), quote(&table_name(fragment)));
+        // Adopted tables have other names, and stay. Who still reads this one is not waited for: others would queue up behind.
+        let link = self.shared.control(&format!("BEGIN; SET LOCAL lock_timeout = {PURGE_PATIENCE}")).await?;
+        let dropping = link.execute(&format!("DROP TABLE IF EXISTS {table}; COMMIT")).await;
+        dropping.map_err(|e| link.failed(&e))?;
+        link.ended();
+        self.shared.layouts.write().remove(&fragment);
+        self.shared.statistics.lock().remove(&fragment);
+        Ok(())
+    }
+
+    async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
+        let link = self.shared.control("BEGIN READ ONLY").await?;
+        let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, $1) \
+                   ORDER BY gid";
+        let rows = link.query(sql, &[(&PreparedName::PREFIX, Type::TEXT)]).await?;
+        // Of what is not a name, nobody here is the author.
+        Ok(rows.iter().filter_map(|row| PreparedName::new(row.try_get::<_, String>(0).ok()?).ok()).collect())
+    }
+
+    async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished> {
+        let verb = if commit { "COMMIT" } else { "ROLLBACK" };
+        match self.shared.command(&format!("{verb} PREPARED '{name}'")).await {
+            Ok(()) => Ok(Finished::Now),
+            Err(error) if error.kind() == ErrorKind::UndefinedObject => Ok(Finished::Missing),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Writing rows at a PostgreSQL site: few statements for many rows.
+//!
+//! The server checks a unique index after each row, Atoll after each call: two rows may exchange their values. So updates that change unique
+//! values, when there are several, are a deletion of all the old rows and an insertion of the new ones. Deletions come first, then updates, then
+//! insertions, as the port has it. Few new rows are one INSERT, many a binary COPY.
+//!
+//! Invariant: every statement touches exactly as many rows as it was given; if it does not, the transaction has lost its locks, and fails.
+
+use super::branch::Inner;
+use super::connection::Link;
+use super::layout::Layout;
+use super::lock;
+use super::predicate::key_equals;
+use super::types;
+use super::values::{self, Param, Params, param_type, params_type};
+use atoll_model::{Error, ErrorKind, Result, Row, Value};
+use atoll_ports::site::RowChange;
+use bytes::{BufMut as _, BytesMut};
+use futures::SinkExt as _;
+
+/// Rows and bytes of a statement at most.
+const ROWS: usize = 2000;
+const BYTES: usize = 4 << 20;
+
+/// New rows from which COPY pays.
+const MANY: usize = 200;
+
+/// Bytes of a message of COPY.
+const COPY_MESSAGE: usize = 1 << 16;
+
+/// What a binary COPY begins with: a signature, no flags, no extension.
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// Applies changes.
+pub(super) async fn apply(inner: &Inner, layout: &Layout, changes: Vec<RowChange>) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    inner.writes(&layout.table)?;
+    let link = inner.writer().await?;
+    let Sorted { deletes, updates, inserts } = sort(layout, &changes)?;
+
+    let unique = unique_positions(layout)?;
+    let moved = updates.iter().filter(|(old, new)| differs(&unique, old, new)).map(|(_, new)| *new);
+    let coming: Vec<&Row> = inserts.iter().copied().chain(moved).collect();
+    if !coming.is_empty() {
+        lock::claim(inner, &link, layout, &coming).await?;
+    }
+    let outcome = async {
+        for rows in chunks(&deletes, |row| size(row)) {
+            delete(&link, layout, rows).await?;
+        }
+        for rows in chunks(&updates, |(_, new)| size(new)) {
+            update(&link, layout, rows).await?;
+        }
+        match inserts.as_slice() {
+            few if few.len() < MANY => {
+                for rows in chunks(few, |row| size(row)) {
+                    insert(&link, layout, rows).await?;
+                }
+            }
+            many => copy(&link, layout, many).await?,
+        }
+        Ok(())
+    };
+    inner.told_of(layout, outcome.await)
+}
+
+struct Sorted<'a> {
+    deletes: Vec<&'a Row>,
+    updates: Vec<(&'a Row, &'a Row)>,
+    inserts: Vec<&'a Row>,
+}
+
+fn sort<'a>(layout: &Layout, changes: &'a [RowChange]) -> Result<Sorted<'a>> {
+    let mut sorted = Sorted { deletes: vec![], updates: vec![], inserts: vec![] };
+    for change in changes {
+        match change {
+            RowChange::Insert(row) => sorted.inserts.push(row),
+            RowChange::Update { old, new } => sorted.updates.push((old, new)),
+            RowChange::Delete(row) => sorted.deletes.push(row),
+        }
+    }
+    let unique = unique_positions(layout)?;
+    let exchanging = sorted.updates.iter().filter(|(old, new)| differs(&unique, old, new)).count() > 1;
+    if exchanging {
+        let (moved, kept): (Vec<_>, Vec<_>) =
+            sorted.updates.into_iter().partition(|(old, new)| differs(&unique, old, new));
+        sorted.updates = kept;
+        for (old, new) in moved {
+            sorted.deletes.push(old);
+            sorted.inserts.push(new);
+        }
+    }
+    Ok(sorted)
+}
+
+/// Positions of all columns that are part of a unique order or of the key.
+fn unique_positions(layout: &Layout) -> Result<Vec<usize>> {
+    let orders = layout.unique_orders()?;
+    let mut positions: Vec<usize> = orders.into_iter().flat_map(|(_, order)| order).chain(layout.key.clone()).collect();
+    positions.sort_unstable();
+    positions.dedup();
+    Ok(positions)
+}
+
+fn differs(positions: &[usize], old: &Row, new: &Row) -> bool {
+    positions.iter().any(|at| !old[*at].matches(&new[*at]))
+}
+
+fn size(row: &Row) -> usize {
+    row.iter().map(Value::size).sum()
+}
+
+/// Runs of rows that are not too many and not too large together.
+fn chunks<T>(rows: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut chunks, mut rest) = (vec![], rows);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let full = rest.iter().position(|row| {
+            bytes += size(row);
+            bytes > BYTES
+        });
+        let count = full.unwrap_or(rest.len()).clamp(1, ROWS);
+        let (chunk, others) = rest.split_at(count.min(rest.len()));
+        chunks.push(chunk);
+        rest = others;
+    }
+    chunks
+}
+
+async fn delete(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
+    let touched = match rows {
+        [row] => {
+            let sql = format!("DELETE FROM {} WHERE {}", layout.relation, key_equals(layout, &layout.key, 1));
+            one(link, &sql, layout, layout.key.iter().map(|at| (*at, &row[*at]))).await?
+        }
+        _ => {
+            let list = List::new(layout, &layout.key, 0);
+            let sql = format!("DELETE FROM {} t USING {} WHERE {}", layout.relation, list.from, list.equal);
+            many(link, &sql, layout, layout.key.iter().map(|at| (*at, rows.iter().map(|row| &row[*at]).collect())))
+                .await?
+        }
+    };
+    expect(layout, touched, rows.len())
+}
+
+async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<()> {
+    // What nobody changes is not sent: large values stay where they are.
+    let mut set: Vec<usize> =
+        (0..layout.table.columns.len()).filter(|at| rows.iter().any(|(old, new)| old[*at] != new[*at])).collect();
+    if set.is_empty() {
+        // An update that changes nothing is one nevertheless, for those who wait for it.
+        set.extend(layout.key.first());
+    }
+    let touched = match rows {
+        [(old, new)] => {
+            let assigned = set.iter().enumerate().map(|(n, at)| format!("{} = ${}", layout.column(*at), n + 1));
+            let sql = format!(
+                "UPDATE {} SET {} WHERE {}",
+                layout.relation,
+                assigned.collect::<Vec<_>>().join(", "),
+                key_equals(layout, &layout.key, set.len() + 1)
+            );
+            let values = set.iter().map(|at| (*at, &new[*at])).chain(layout.key.iter().map(|at| (*at, &old[*at])));
+            one(link, &sql, layout, values).await?
+        }
+        _ => {
+            let list = List::new(layout, &layout.key, set.len());
+            let assigned = set
+                .iter()
+                .enumerate()
+                .map(|(n, at)| format!("{} = u.v{n}{}", layout.column(*at), types::from_list(layout.ty(*at))));
+            let sql = format!(
+                "UPDATE {} t SET {} FROM {} WHERE {}",
+                layout.relation,
+                assigned.collect::<Vec<_>>().join(", "),
+                list.from,
+                list.equal
+            );
+            let keys = layout.key.iter().map(|at| (*at, rows.iter().map(|(old, _)| &old[*at]).collect()));
+            let values = set.iter().map(|at| (*at, rows.iter().map(|(_, new)| &new[*at]).collect()));
+            many(link, &sql, layout, keys.chain(values)).await?
+        }
+    };
+    expect(layout, touched, rows.len())
+}
+
+async fn insert(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
+    let all = 0..layout.table.columns.len();
+    let touched = match rows {
+        [row] => {
+            let values: Vec<String> = (1..=all.len()).map(|n| format!("${n}")).collect();
+            let sql = format!("INSERT INTO {} ({}) VALUES ({})", layout.relation, layout.columns, values.join(", "));
+            one(link, &sql, layout, all.map(|at| (at, &row[at]))).await?
+        }
+        _ => {
+            let list = List::new(layout, &[], all.len());
+            let values: Vec<String> =
+                all.clone().map(|at| format!("u.v{at}{}", types::from_list(layout.ty(at)))).collect();
+            let sql = format!(
+                "INSERT INTO {} ({}) SELECT {} FROM {}",
+                layout.relation,
+                layout.columns,
+                values.join(", "),
+                list.from
+            );
+            many(link, &sql, layout, all.map(|at| (at, rows.iter().map(|row| &row[at]).collect()))).await?
+        }
+    };
+    expect(layout, touched, rows.len())
+}
+
+/// Inserts many rows. They are encoded as they are sent, a message at a time.
+async fn copy(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
+    let sql = format!("COPY {} ({}) FROM STDIN BINARY", layout.relation, layout.columns);
+    let copying = async {
+        let sink = link.copy_in(&sql).await?;
+        let mut sink = std::pin::pin!(sink);
+        let mut message = BytesMut::with_capacity(COPY_MESSAGE * 2);
+        message.put_slice(COPY_HEADER);
+        for row in rows {
+            encode_row(layout, row, &mut message)?;
+            if message.len() >= COPY_MESSAGE {
+                sink.feed(message.split().freeze()).await.map_err(|e| link.failed(&e))?;
+            }
+        }
+        // The end of all rows.
+        message.put_i16(-1);
+        sink.feed(message.freeze()).await.map_err(|e| link.failed(&e))?;
+        sink.as_mut().finish().await.map_err(|e| link.failed(&e))
+    };
+    let touched = link.watched(copying).await?;
+    expect(layout, touched, rows.len())
+}
+
+fn encode_row(layout: &Layout, row: &Row, message: &mut BytesMut) -> Result<()> {
+    let too_large = || Error::new(ErrorKind::ProgramLimit, "a row is too large for a site");
+    message.put_i16(i16::try_from(row.len()).map_err(|_| too_large())?);
+    for (at, value) in row.iter().enumerate() {
+        if value.is_null() {
+            message.put_i32(-1);
+            continue;
+        }
+        let start = message.len();
+        message.put_i32(0);
+        values::encode(layout.ty(at), value, message)?;
+        let length = i32::try_from(message.len() - start - 4).map_err(|_| too_large())?;
+        message[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(())
+}
+
+/// Lists of values as a table `u`: of keys (`k0` …), then of other values (`v0` …).
+struct List {
+    from: String,
+    /// The rows of `t` that have its keys.
+    equal: String,
+}
+
+impl List {
+    fn new(layout: &Layout, key: &[usize], values: usize) -> Self {
+        let lists: Vec<String> = (1..=key.len() + values).map(|n| format!("${n}")).collect();
+        let names: Vec<String> =
+            (0..key.len()).map(|n| format!("k{n}")).chain((0..values).map(|n| format!("v{n}"))).collect();
+        let equal = key
+            .iter()
+            .enumerate()
+            .map(|(n, at)| format!("t.{} = u.k{n}{}", layout.column(*at), types::from_list(layout.ty(*at))));
+        List {
+            from: format!("unnest({}) AS u({})", lists.join(", "), names.join(", ")),
+            equal: equal.collect::<Vec<_>>().join(" AND "),
+        }
+    }
+}
+
+async fn one<'a>(
+    link: &Link,
+    sql: &str,
+    layout: &Layout,
+    values: impl Iterator<Item = (usize, &'a Value)>,
+) -> Result<u64> {
+    let params: Vec<Param<'_>> = values.map(|(at, value)| Param(layout.ty(at), value)).collect();
+    let params: Vec<_> = params.iter().map(|p| (p as _, param_type(p.0))).collect();
+    link.change(sql, &params).await
+}
+
+async fn many<'a>(
+    link: &Link,
+    sql: &str,
+    layout: &Layout,
+    values: impl Iterator<Item = (usize, Vec<&'a Value>)>,
+) -> Result<u64> {
+    let params: Vec<Params<'_>> = values.map(|(at, values)| Params(layout.ty(at), values)).collect();
+    let params: Vec<_> = params.iter().map(|p| (p as _, params_type(p.0))).collect();
+    link.change(sql, &params).await
+}
+
+fn expect(layout: &Layout, touched: u64, rows: usize) -> Result<()> {
+    if touched == rows as u64 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::SerializationFailure,
+        format!("{rows} rows of table \"{}\" should have been written, {touched} were there", layout.table.name),
+    )
+    .hint("Run the transaction again.")
+    .table(&layout.table.name))
+}
