@@ -1,8 +1,9 @@
 //! A private PostgreSQL server on a free port of the loopback, stopped when it is dropped.
 
+use atoll_e2e::server::{free_port, postgres_programs, server_account};
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -45,9 +46,9 @@ impl Server {
         let mut server = Server {
             process: None,
             directory,
-            programs: programs()?,
+            programs: postgres_programs().ok_or_else(|| failed("no PostgreSQL", "scripts/test installs it"))?,
             account,
-            address: free_address()?,
+            address: (Ipv4Addr::LOCALHOST, free_port()?).into(),
             databases: AtomicU32::new(0),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
         };
@@ -171,43 +172,4 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end("-INT");
     }
-}
-
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
-}
-
-/// Where PostgreSQL's programs are.
-fn programs() -> io::Result<PathBuf> {
-    if let Some(directory) = std::env::var_os("ATOLL_TEST_PG_BIN") {
-        return Ok(directory.into());
-    }
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("bin"))
-        .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()))
-        .filter(|directory| directory.join("initdb").exists())
-        .collect();
-    found.sort();
-    found
-        .pop()
-        .ok_or_else(|| io::Error::other("no PostgreSQL found; scripts/test installs it, or set ATOLL_TEST_PG_BIN"))
-}
-
-/// PostgreSQL refuses to run as root; then it runs as `postgres`, or as `nobody`.
-fn server_account() -> io::Result<Option<(u32, u32)>> {
-    use std::os::unix::fs::MetadataExt;
-    if std::fs::metadata("/proc/self")?.uid() != 0 {
-        return Ok(None);
-    }
-    let accounts = std::fs::read_to_string("/etc/passwd")?;
-    let find = |name: &str| {
-        accounts.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            (fields.len() > 3 && fields[0] == name).then(|| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))?
-        })
-    };
-    Ok(Some(find("postgres").or_else(|| find("nobody")).unwrap_or((65534, 65534))))
 }
