@@ -3,3 +3,4 @@
 //! Invariant: nothing here decides anything that the port's contract leaves open; an adapter translates.
 
 pub mod site;
+pub mod tls;

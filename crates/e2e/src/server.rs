@@ -277,8 +277,11 @@ pub fn postgres_programs() -> Option<PathBuf> {
     found.pop()
 }
 
-/// PostgreSQL refuses to run as root; then it runs as `postgres`, or as `nobody`.
-fn server_account() -> io::Result<Option<(u32, u32)>> {
+/// The user and group to run PostgreSQL as, where it has to be another: it refuses root, and then is `postgres`, or `nobody`.
+///
+/// # Errors
+/// When the accounts cannot be read.
+pub fn server_account() -> io::Result<Option<(u32, u32)>> {
     use std::os::unix::fs::MetadataExt;
     if std::fs::metadata("/proc/self")?.uid() != 0 {
         return Ok(None);

@@ -4,6 +4,7 @@
 //! storage, any other query goes through DataFusion (bind, localize, reduce, execute), and a statement that changes rows evaluates
 //! row images through the same and writes them in a transaction. Everything else is a change of the catalog.
 
+mod carried;
 mod ddl;
 mod dml;
 mod keyed;

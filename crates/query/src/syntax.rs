@@ -97,7 +97,22 @@ impl Fallible<'_> {
     }
 }
 
-/// Hands every step of a walk on to a visitor that is not known when this is compiled.
+/// Applies a macro to all steps of a walk, whose nodes are `&` or `&mut`.
+macro_rules! every_step {
+    ($of_each:ident, $($reference:tt)+) => {
+        $of_each! {
+            pre_visit_query: $($reference)+ Query, post_visit_query: $($reference)+ Query,
+            pre_visit_select: $($reference)+ Select, post_visit_select: $($reference)+ Select,
+            pre_visit_relation: $($reference)+ ObjectName, post_visit_relation: $($reference)+ ObjectName,
+            pre_visit_table_factor: $($reference)+ TableFactor, post_visit_table_factor: $($reference)+ TableFactor,
+            pre_visit_expr: $($reference)+ Expr, post_visit_expr: $($reference)+ Expr,
+            pre_visit_statement: $($reference)+ Statement, post_visit_statement: $($reference)+ Statement,
+            pre_visit_value: $($reference)+ ValueWithSpan, post_visit_value: $($reference)+ ValueWithSpan,
+        }
+    };
+}
+
+/// Hands steps on to a visitor that is not known when this is compiled.
 macro_rules! forward {
     ($($step:ident: $node:ty),+ $(,)?) => {
         $(fn $step(&mut self, node: $node) -> ControlFlow<()> {
@@ -110,32 +125,17 @@ struct Looking<'a>(&'a mut dyn Visitor<Break = ()>);
 
 impl Visitor for Looking<'_> {
     type Break = ();
-    forward! {
-        pre_visit_query: &Query, post_visit_query: &Query,
-        pre_visit_select: &Select, post_visit_select: &Select,
-        pre_visit_relation: &ObjectName, post_visit_relation: &ObjectName,
-        pre_visit_table_factor: &TableFactor, post_visit_table_factor: &TableFactor,
-        pre_visit_expr: &Expr, post_visit_expr: &Expr,
-        pre_visit_statement: &Statement, post_visit_statement: &Statement,
-        pre_visit_value: &ValueWithSpan, post_visit_value: &ValueWithSpan,
-    }
+    every_step!(forward, &);
 }
 
 struct Changing<'a>(&'a mut dyn VisitorMut<Break = ()>);
 
 impl VisitorMut for Changing<'_> {
     type Break = ();
-    forward! {
-        pre_visit_query: &mut Query, post_visit_query: &mut Query,
-        pre_visit_select: &mut Select, post_visit_select: &mut Select,
-        pre_visit_relation: &mut ObjectName, post_visit_relation: &mut ObjectName,
-        pre_visit_table_factor: &mut TableFactor, post_visit_table_factor: &mut TableFactor,
-        pre_visit_expr: &mut Expr, post_visit_expr: &mut Expr,
-        pre_visit_statement: &mut Statement, post_visit_statement: &mut Statement,
-        pre_visit_value: &mut ValueWithSpan, post_visit_value: &mut ValueWithSpan,
-    }
+    every_step!(forward, &mut);
 }
 
+/// As `forward`, for a visitor that breaks off with an error.
 macro_rules! keep_errors {
     ($($step:ident: $node:ty),+ $(,)?) => {
         $(fn $step(&mut self, node: $node) -> ControlFlow<()> {
@@ -147,13 +147,5 @@ macro_rules! keep_errors {
 
 impl VisitorMut for Fallible<'_> {
     type Break = ();
-    keep_errors! {
-        pre_visit_query: &mut Query, post_visit_query: &mut Query,
-        pre_visit_select: &mut Select, post_visit_select: &mut Select,
-        pre_visit_relation: &mut ObjectName, post_visit_relation: &mut ObjectName,
-        pre_visit_table_factor: &mut TableFactor, post_visit_table_factor: &mut TableFactor,
-        pre_visit_expr: &mut Expr, post_visit_expr: &mut Expr,
-        pre_visit_statement: &mut Statement, post_visit_statement: &mut Statement,
-        pre_visit_value: &mut ValueWithSpan, post_visit_value: &mut ValueWithSpan,
-    }
+    every_step!(keep_errors, &mut);
 }

@@ -1,8 +1,9 @@
 //! A private PostgreSQL server on a free port of the loopback, stopped when it is dropped.
 
+use atoll_e2e::server::{free_port, postgres_programs, server_account};
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -45,9 +46,9 @@ impl Server {
         let mut server = Server {
             process: None,
             directory,
-            programs: programs()?,
+            programs: postgres_programs().ok_or_else(|| failed("no PostgreSQL", "scripts/test installs it"))?,
             account,
-            address: free_address()?,
+            address: (Ipv4Addr::LOCALHOST, free_port()?).into(),
             databases: AtomicU32::new(0),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
         };
@@ -171,56 +172,4 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end("-INT");
     }
-}
-
-/// An address that was free a moment ago. Below the range from which the system gives ports to clients, which would take it in
-/// between; never twice in one process, and other test processes begin elsewhere.
-fn free_address() -> io::Result<SocketAddr> {
-    const FIRST: u32 = 12_000;
-    const COUNT: u32 = 20_000;
-    static TRIED: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(127);
-    for _ in 0..COUNT {
-        let at = begin.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        let port = u16::try_from(FIRST + at).map_err(io::Error::other)?;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return listener.local_addr();
-        }
-    }
-    Err(io::Error::other("no port is free"))
-}
-
-/// Where PostgreSQL's programs are.
-fn programs() -> io::Result<PathBuf> {
-    if let Some(directory) = std::env::var_os("ATOLL_TEST_PG_BIN") {
-        return Ok(directory.into());
-    }
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("bin"))
-        .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()))
-        .filter(|directory| directory.join("initdb").exists())
-        .collect();
-    found.sort();
-    found
-        .pop()
-        .ok_or_else(|| io::Error::other("no PostgreSQL found; scripts/test installs it, or set ATOLL_TEST_PG_BIN"))
-}
-
-/// PostgreSQL refuses to run as root; then it runs as `postgres`, or as `nobody`.
-fn server_account() -> io::Result<Option<(u32, u32)>> {
-    use std::os::unix::fs::MetadataExt;
-    if std::fs::metadata("/proc/self")?.uid() != 0 {
-        return Ok(None);
-    }
-    let accounts = std::fs::read_to_string("/etc/passwd")?;
-    let find = |name: &str| {
-        accounts.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            (fields.len() > 3 && fields[0] == name).then(|| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))?
-        })
-    };
-    Ok(Some(find("postgres").or_else(|| find("nobody")).unwrap_or((65534, 65534))))
 }

@@ -1,5 +1,6 @@
 //! Connection strings, connecting, authentication, cancelling.
 
+use atoll_adapters::tls;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::{Client, ClientError, ServerError, Stream, tls};
+use super::{Client, ClientError, ServerError, Stream};
 
 /// How long a host may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

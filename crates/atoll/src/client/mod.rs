@@ -7,7 +7,6 @@
 
 mod connect;
 mod error;
-mod tls;
 
 use std::collections::BTreeMap;
 use std::io;

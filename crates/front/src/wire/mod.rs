@@ -12,6 +12,7 @@ mod extended;
 mod frontend;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod intake;
 mod results;
 mod scram;
 mod server;

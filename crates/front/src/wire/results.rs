@@ -6,6 +6,7 @@ use super::backend;
 use super::channel::canceled;
 use super::connection::Connection;
 use super::frontend::{Formats, Message, violation};
+use super::intake::Intake;
 use super::stop::Stop;
 use crate::cells::{Cell, Column, columns_of};
 use crate::copy::{Decoder, encode};
@@ -160,19 +161,35 @@ impl Connection {
     }
 
     async fn copy_in_rows(&mut self, copy: CopyIn) -> Result<u64, Stop> {
-        let CopyIn { options, table, columns, schema, mut sink } = copy;
+        let CopyIn { options, table, columns, schema, sink } = copy;
         let width = columns.len();
         let mut decoder = Decoder::new(options, table, columns, schema)?;
         backend::copy_response(&mut self.channel.out, b'G', width);
         self.channel.all_due();
         self.channel.send_due().await?;
+        let mut intake = Intake::new(sink);
+        let read = self.copy_data(&mut decoder, &mut intake).await;
+        // The batch on its way came first, so its error does too; and nobody may write when the transaction ends.
+        match self.channel.drive(&self.canceller, intake.settle()).await {
+            Ok(settled) => settled?,
+            Err(stop) => {
+                self.canceller.cancel();
+                let _ = intake.settle().await;
+                return Err(stop);
+            }
+        }
+        read?;
+        Ok(self.channel.drive(&self.canceller, intake.into_sink()?.finish()).await??)
+    }
+
+    /// Reads until the client says that it was all, while the engine takes the batch before.
+    async fn copy_data(&mut self, decoder: &mut Decoder, intake: &mut Intake) -> Result<(), Stop> {
         loop {
             let frame = self.channel.next_copy_frame(&self.canceller).await?;
             match frame.decode()? {
                 Message::CopyData(mut data) => {
                     while let Some(batch) = decoder.decode(&mut data)? {
-                        let pushed = self.channel.drive(&self.canceller, sink.push(batch)).await?;
-                        pushed.map_err(|error| Stop::Failed { error, context: Some(decoder.context()) })?;
+                        self.channel.drive(&self.canceller, intake.push(batch, decoder.context())).await??;
                     }
                 }
                 Message::CopyDone => break,
@@ -189,9 +206,8 @@ impl Connection {
             }
         }
         if let Some(batch) = decoder.finish()? {
-            let pushed = self.channel.drive(&self.canceller, sink.push(batch)).await?;
-            pushed.map_err(|error| Stop::Failed { error, context: Some(decoder.context()) })?;
+            self.channel.drive(&self.canceller, intake.push(batch, decoder.context())).await??;
         }
-        Ok(self.channel.drive(&self.canceller, sink.finish()).await??)
+        Ok(())
     }
 }

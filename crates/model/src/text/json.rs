@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
         Ok(unit)
     }
 
-    /// The character of a `\uXXXX`, joined with the low surrogate after it where it is a high one.
+    /// The character of a `\u` escape whose four digits make `unit`: with the low surrogate of the next escape where it is a high one.
     fn unicode(&mut self, unit: u32) -> Result<char> {
         let code = match unit {
             0xd800..=0xdbff if self.text[self.at..].starts_with("\\u") => {

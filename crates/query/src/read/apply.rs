@@ -16,7 +16,7 @@ use atoll_ports::cluster::Transaction;
 use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion, TreeNodeRewriter};
 use datafusion::common::utils::SingleRowListArrayBuilder;
@@ -32,7 +32,6 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
 use futures::TryStreamExt;
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -289,27 +288,7 @@ impl fmt::Debug for RunningQuery {
     }
 }
 
-impl ExtensionOptions for RunningQuery {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-    fn cloned(&self) -> Box<dyn ExtensionOptions> {
-        Box::new(self.clone())
-    }
-    fn set(&mut self, key: &str, _: &str) -> Result<()> {
-        datafusion::common::config_err!("{key} is not an option")
-    }
-    fn entries(&self) -> Vec<ConfigEntry> {
-        vec![]
-    }
-}
-
-impl ConfigExtension for RunningQuery {
-    const PREFIX: &'static str = "atoll_query";
-}
+crate::carried::carried!(RunningQuery, "atoll_query");
 
 /// Whether a plan runs subqueries this way.
 pub(crate) fn occurs(plan: &LogicalPlan) -> bool {

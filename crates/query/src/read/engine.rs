@@ -169,8 +169,16 @@ impl Engine {
     ///
     /// # Errors
     /// `NotSupported` for what DataFusion cannot run.
-    pub(super) async fn physical(&self, state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        state.query_planner().create_physical_plan(plan, state).await.map_err(map_error)
+    pub(super) async fn physical(&self, state: &SessionState, localized: &Localized) -> Result<Arc<dyn ExecutionPlan>> {
+        let planner = state.query_planner();
+        let planned = planner.create_physical_plan(&localized.plan, state).await;
+        match (planned, &localized.whole) {
+            // Orders over a union have limits in DataFusion: of two sort keys that are equal in every branch, it loses one and then
+            // finds its own plan unsorted.
+            (Err(_), Some(whole)) => planner.create_physical_plan(whole, state).await,
+            (planned, _) => planned,
+        }
+        .map_err(map_error)
     }
 
     /// Starts a physical plan.
@@ -207,7 +215,7 @@ impl Engine {
         let state = self.with_subqueries(state, plan, &txn, &interrupt);
         let localized = self.localize(plan.clone(), &txn)?;
         crate::metrics::statement_over(localized.reductions.iter().map(|r| r.kept.len()).sum());
-        let mut physical = self.physical(&state, &localized.plan).await?;
+        let mut physical = self.physical(&state, &localized).await?;
         if let Some(interrupt) = &interrupt {
             physical = interrupt::interruptible(physical, interrupt).map_err(map_error)?;
         }

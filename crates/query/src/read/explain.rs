@@ -117,7 +117,7 @@ impl Engine {
         let optimized = self.optimize(state, plan)?;
         let state = &self.with_subqueries(state, &optimized, &txn, &None);
         let localized = self.localize(optimized, &txn)?;
-        let physical = self.physical(state, &localized.plan).await?;
+        let physical = self.physical(state, &localized).await?;
         let planning = started.elapsed();
         let mut execution = None;
         if options.analyze {

@@ -10,98 +10,184 @@
 use super::localize::table_of;
 use super::table::AtollTable;
 use atoll_model::{ColumnId, FragmentBounds, Fragmentation, Table};
-use datafusion::common::TableReference;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Column, TableReference};
 use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan, TableScan};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+/// What the plan around a scan says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    /// The scanned table's name.
+    pub(crate) table: TableReference,
+    /// How the statement calls it.
+    pub(crate) name: String,
+    /// What a join leaves of it.
+    pub(crate) through_join: Option<ThroughJoin>,
+}
 
 /// Fragments that a join leaves of a scan.
 #[derive(Clone, Debug)]
 pub(crate) struct ThroughJoin {
     /// Positions.
     pub(crate) kept: Vec<usize>,
-    /// The partner's name.
+    /// How the statement calls the partner.
     pub(crate) with: String,
 }
 
-/// The scan that a column comes from, below nodes that only drop rows or columns (so that a row of the scan is a row here).
-fn origin<'a>(plan: &'a LogicalPlan, relation: &TableReference) -> Option<&'a TableScan> {
+/// A column of a scan.
+pub(super) struct Origin<'a> {
+    scan: &'a TableScan,
+    pub(super) table: &'a AtollTable,
+    pub(super) column: String,
+}
+
+/// The scan that a column comes from, below nodes that only drop rows, or add columns to them: without a row of the scan, none of the
+/// rows that have its value here is missed by anything but the join above.
+pub(super) fn origin<'a>(plan: &'a LogicalPlan, column: &Column) -> Option<Origin<'a>> {
     match plan {
-        LogicalPlan::TableScan(scan) if scan.table_name == *relation => Some(scan),
-        LogicalPlan::Filter(f) => origin(&f.input, relation),
-        LogicalPlan::Projection(p) => origin(&p.input, relation),
-        LogicalPlan::Join(j) if j.join_type == JoinType::Inner => {
-            origin(&j.left, relation).or_else(|| origin(&j.right, relation))
+        LogicalPlan::TableScan(scan) => {
+            let named = column.relation.as_ref().is_none_or(|r| *r == scan.table_name);
+            let table = table_of(scan).filter(|_| named && scan.projected_schema.has_column(column))?;
+            Some(Origin { scan, table, column: column.name.clone() })
+        }
+        LogicalPlan::Filter(f) => origin(&f.input, column),
+        LogicalPlan::SubqueryAlias(alias) => {
+            let at = alias.schema.index_of_column(column).ok()?;
+            origin(&alias.input, &Column::from(alias.input.schema().qualified_field(at)))
+        }
+        LogicalPlan::Projection(p) => match p.expr.get(p.schema.index_of_column(column).ok()?)? {
+            Expr::Column(inner) => origin(&p.input, inner),
+            Expr::Alias(alias) => origin(&p.input, alias.expr.try_as_col()?),
+            _ => None,
+        },
+        LogicalPlan::Join(j) => {
+            let sides = match j.join_type {
+                JoinType::Inner => [Some(&j.left), Some(&j.right)],
+                JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [Some(&j.left), None],
+                JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+                    [Some(&j.right), None]
+                }
+                JoinType::Full => return None,
+            };
+            let side = sides.into_iter().flatten().find(|side| side.schema().has_column(column))?;
+            origin(side, column)
         }
         _ => None,
     }
 }
 
-/// What joins leave of scans, by the scans' names. A name that stands for several scans is left out.
-pub(crate) fn reductions(plan: &LogicalPlan) -> HashMap<TableReference, ThroughJoin> {
-    let mut joins: Vec<&Join> = vec![];
-    let mut names: HashMap<&TableReference, usize> = HashMap::new();
-    // Infallible: the closure never fails.
-    let _ = plan.apply(|node| {
+/// What is around the scans of Atoll's tables, in the order in which a walk with subqueries meets those.
+pub(crate) fn surroundings(plan: &LogicalPlan) -> Vec<Surroundings> {
+    let mut scans: Vec<(*const TableScan, TableReference)> = vec![];
+    let mut found = Found::default();
+    // No walk here fails: the closures never do.
+    let _ = plan.apply_with_subqueries(|node| {
         match node {
-            LogicalPlan::Join(join) => joins.push(join),
-            LogicalPlan::TableScan(scan) => *names.entry(&scan.table_name).or_default() += 1,
+            LogicalPlan::SubqueryAlias(alias) => {
+                if let Some(scan) = renamed(&alias.input) {
+                    found.names.insert(scan, alias.alias.to_string());
+                }
+            }
+            LogicalPlan::TableScan(scan) if table_of(scan).is_some() => {
+                let place = std::ptr::from_ref(scan);
+                if scans.iter().any(|(other, _)| *other == place) {
+                    found.shared.insert(place);
+                }
+                scans.push((place, scan.table_name.clone()));
+            }
             _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    let mut found: HashMap<TableReference, ThroughJoin> = HashMap::new();
-    if joins.is_empty() {
-        return found;
-    }
     // Twice: what one join drops may let another drop more.
     for _ in 0..2 {
-        for join in &joins {
-            let (left_shrinks, right_shrinks) = match join.join_type {
-                JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi => (true, true),
-                JoinType::Left | JoinType::LeftAnti | JoinType::LeftMark => (false, true),
-                JoinType::Right | JoinType::RightAnti | JoinType::RightMark => (true, false),
-                JoinType::Full => (false, false),
-            };
-            for (l, r) in &join.on {
-                let (Expr::Column(lc), Expr::Column(rc)) = (l, r) else { continue };
-                let (Some(lr), Some(rr)) = (&lc.relation, &rc.relation) else { continue };
-                if names.get(lr) != Some(&1) || names.get(rr) != Some(&1) {
-                    continue;
-                }
-                let (Some(ls), Some(rs)) = (origin(&join.left, lr), origin(&join.right, rr)) else { continue };
-                let (Some(lt), Some(rt)) = (table_of(ls), table_of(rs)) else { continue };
-                let kept = |scan: &TableScan, table: &AtollTable, found: &HashMap<TableReference, ThroughJoin>| {
-                    let mut kept = table.reduce(&scan.filters);
-                    if let Some(f) = found.get(&scan.table_name) {
-                        kept.retain(|k| f.kept.contains(k));
-                    }
-                    kept
-                };
-                let (lk, rk) = (kept(ls, lt, &found), kept(rs, rt, &found));
-                let Some(pairs) = partners(&lt.table, &lc.name, &rt.table, &rc.name) else { continue };
-                if right_shrinks {
-                    let left: Vec<usize> =
-                        rk.iter().copied().filter(|at| pairs.iter().any(|(a, b)| b == at && lk.contains(a))).collect();
-                    if left.len() < rk.len() {
-                        found.insert(rr.clone(), ThroughJoin { kept: left, with: lr.to_string() });
-                    }
-                }
-                if left_shrinks {
-                    let left: Vec<usize> =
-                        lk.iter().copied().filter(|at| pairs.iter().any(|(a, b)| a == at && rk.contains(b))).collect();
-                    if left.len() < lk.len() {
-                        found.insert(lr.clone(), ThroughJoin { kept: left, with: rr.to_string() });
-                    }
-                }
+        let _ = plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::Join(join) = node {
+                reduce(join, &mut found);
             }
+            Ok(TreeNodeRecursion::Continue)
+        });
+    }
+    let around = |(place, table): (*const TableScan, TableReference)| Surroundings {
+        name: found.names.get(&place).cloned().unwrap_or_else(|| table.to_string()),
+        through_join: found.through.get(&place).cloned(),
+        table,
+    };
+    scans.into_iter().map(around).collect()
+}
+
+/// The one scan that an alias renames.
+fn renamed(plan: &LogicalPlan) -> Option<&TableScan> {
+    match plan {
+        LogicalPlan::TableScan(scan) => Some(scan),
+        LogicalPlan::Filter(f) => renamed(&f.input),
+        LogicalPlan::Projection(p) => renamed(&p.input),
+        _ => None,
+    }
+}
+
+/// What is found, by the scan's place in memory: names can stand for several scans.
+#[derive(Default)]
+struct Found {
+    names: HashMap<*const TableScan, String>,
+    through: HashMap<*const TableScan, ThroughJoin>,
+    /// Scans that are in the plan twice (of a query that is named by WITH, say): what one join does not need, another may.
+    shared: HashSet<*const TableScan>,
+}
+
+impl Found {
+    fn name(&self, scan: &TableScan) -> String {
+        self.names.get(&std::ptr::from_ref(scan)).cloned().unwrap_or_else(|| scan.table_name.to_string())
+    }
+}
+
+fn reduce(join: &Join, found: &mut Found) {
+    let (left_shrinks, right_shrinks) = match join.join_type {
+        JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi => (true, true),
+        JoinType::Left | JoinType::LeftAnti | JoinType::LeftMark => (false, true),
+        JoinType::Right | JoinType::RightAnti | JoinType::RightMark => (true, false),
+        JoinType::Full => (false, false),
+    };
+    for (l, r) in &join.on {
+        let (Expr::Column(l), Expr::Column(r)) = (l, r) else { continue };
+        let (Some(left), Some(right)) = (origin(&join.left, l), origin(&join.right, r)) else { continue };
+        let kept = |of: &Origin<'_>| {
+            let mut kept = of.table.reduce(&of.scan.filters);
+            if let Some(f) = found.through.get(&std::ptr::from_ref(of.scan)) {
+                kept.retain(|k| f.kept.contains(k));
+            }
+            kept
+        };
+        let (lk, rk) = (kept(&left), kept(&right));
+        let Some(pairs) = partners(&left.table.table, &left.column, &right.table.table, &right.column) else {
+            continue;
+        };
+        if right_shrinks {
+            let rest = rk.iter().copied().filter(|at| pairs.iter().any(|(a, b)| b == at && lk.contains(a)));
+            note(found, &right, rest.collect(), rk.len(), &left);
+        }
+        if left_shrinks {
+            let rest = lk.iter().copied().filter(|at| pairs.iter().any(|(a, b)| a == at && rk.contains(b)));
+            note(found, &left, rest.collect(), lk.len(), &right);
         }
     }
-    found
+}
+
+fn note(found: &mut Found, of: &Origin<'_>, kept: Vec<usize>, before: usize, partner: &Origin<'_>) {
+    if kept.len() < before && !found.shared.contains(&std::ptr::from_ref(of.scan)) {
+        let with = found.name(partner.scan);
+        found.through.insert(of.scan, ThroughJoin { kept, with });
+    }
 }
 
 /// The pairs of fragments whose rows can be equal in these columns; `None`: any two can.
-fn partners(left: &Table, left_column: &str, right: &Table, right_column: &str) -> Option<Vec<(usize, usize)>> {
+pub(super) fn partners(
+    left: &Table,
+    left_column: &str,
+    right: &Table,
+    right_column: &str,
+) -> Option<Vec<(usize, usize)>> {
     let column = |t: &Table, name: &str| t.columns.iter().find(|c| c.name == name).map(|c| (c.id, c.ty.clone()));
     let ((lc, lt), (rc, rt)) = (column(left, left_column)?, column(right, right_column)?);
     if lt != rt {

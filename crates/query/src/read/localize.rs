@@ -4,8 +4,8 @@
 //! is complete and disjoint); a fragment is dropped only when no row of it can make the scan's own predicates true (see
 //! [`super::predicate`]), and those predicates are evaluated again above.
 
-use super::join;
 use super::table::{AtollTable, Binding};
+use super::{join, partition_wise};
 use atoll_model::Table;
 use atoll_ports::cluster::{Cluster, Transaction};
 use datafusion::common::Result;
@@ -31,8 +31,10 @@ pub(crate) struct Reduction {
 
 /// A localized plan.
 pub(crate) struct Localized {
-    /// The plan.
+    /// The plan, its joins of co-located tables fragment by fragment.
     pub(crate) plan: LogicalPlan,
+    /// The plan with those joins as a whole, where there are any.
+    pub(crate) whole: Option<LogicalPlan>,
     /// What was reduced.
     pub(crate) reductions: Vec<Reduction>,
 }
@@ -48,22 +50,24 @@ pub(crate) fn table_of(scan: &TableScan) -> Option<&AtollTable> {
 /// None but those of rebuilding a plan.
 pub(crate) fn localize(plan: LogicalPlan, cluster: &Arc<dyn Cluster>, txn: &Arc<dyn Transaction>) -> Result<Localized> {
     let mut reductions = vec![];
-    let through_joins = join::reductions(&plan);
+    // Both walks meet the scans in the same order: a node's subqueries, then its inputs.
+    let mut surroundings = join::surroundings(&plan).into_iter();
     let plan = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
         let Some(table) = table_of(&scan) else { return Ok(Transformed::no(LogicalPlan::TableScan(scan))) };
+        let around = surroundings.next().filter(|around| around.table == scan.table_name);
         let mut because: Vec<String> = scan.filters.iter().map(|f| f.to_string()).collect();
         let mut kept = table.reduce(&scan.filters);
-        if let Some(found) = through_joins.get(&scan.table_name) {
+        if let Some(through) = around.as_ref().and_then(|around| around.through_join.as_ref()) {
             let before = kept.len();
-            kept.retain(|at| found.kept.contains(at));
+            kept.retain(|at| through.kept.contains(at));
             if kept.len() < before {
-                because.push(format!("join with {}", found.with));
+                because.push(format!("join with {}", through.with));
             }
         }
         reductions.push(Reduction {
             table: table.table.clone(),
-            name: scan.table_name.to_string(),
+            name: around.map_or_else(|| scan.table_name.to_string(), |around| around.name),
             kept: kept.clone(),
             of: table.all_fragments().len(),
             because,
@@ -76,5 +80,6 @@ pub(crate) fn localize(plan: LogicalPlan, cluster: &Arc<dyn Cluster>, txn: &Arc<
         scan.source = provider_as_source(Arc::new(bound));
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
-    Ok(Localized { plan: plan.data, reductions })
+    let apart = partition_wise::take_apart(plan.data.clone())?;
+    Ok(Localized { plan: apart.data, whole: apart.transformed.then_some(plan.data), reductions })
 }

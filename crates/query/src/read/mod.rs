@@ -16,6 +16,7 @@ mod interrupt;
 mod join;
 mod localize;
 mod overflow;
+mod partition_wise;
 mod predicate;
 mod pushdown;
 mod scan;

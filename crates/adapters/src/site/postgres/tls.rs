@@ -1,11 +1,8 @@
-//! Encryption of connections to a site, with libpq's meaning of `sslmode`.
-//!
-//! `prefer` (the default) and `require` encrypt and trust any certificate: they keep out those who listen, not those who stand between.
-//! `verify-full` with `sslrootcert` does both.
+//! Encrypted connections for the driver.
 
+use crate::tls::Options;
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,66 +10,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 
 /// Makes encrypted connections.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Takes `sslrootcert` and `sslmode=verify-full` out of a URL, which the driver does not know; gives what is left of it.
+    /// Takes the options that the driver does not know out of a URL; gives what is left of it.
     pub(super) fn take(url: &str) -> Result<(Self, String), String> {
-        let (head, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut root, mut verify, mut rest) = (None, false, vec![]);
-        for parameter in query.split('&').filter(|p| !p.is_empty()) {
-            match parameter.split_once('=') {
-                Some(("sslrootcert", file)) => root = Some(file),
-                Some(("sslmode", "verify-full")) => {
-                    verify = true;
-                    rest.push("sslmode=require");
-                }
-                Some(("sslmode", "verify-ca")) => {
-                    return Err("sslmode=verify-ca is not supported: use verify-full".into());
-                }
-                _ => rest.push(parameter),
-            }
-        }
-        let trusted = match (verify, root) {
-            (true, Some(file)) => Some(roots(Path::new(file))?),
-            (true, None) => return Err("sslmode=verify-full needs sslrootcert=FILE".into()),
-            (false, _) => None,
-        };
-        let separator = if rest.is_empty() { "" } else { "?" };
-        Ok((Self::new(trusted)?, format!("{head}{separator}{}", rest.join("&"))))
+        let (options, rest) = Options::take(url)?;
+        Ok((Tls(Arc::new(options.client_config()?)), rest))
     }
-
-    fn new(roots: Option<RootCertStore>) -> Result<Self, String> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?;
-        let config = match roots {
-            Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
-            None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-                .with_no_client_auth(),
-        };
-        Ok(Tls(Arc::new(config)))
-    }
-}
-
-fn roots(file: &Path) -> Result<RootCertStore, String> {
-    let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| fail(&e))? {
-        store.add(certificate.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
-    }
-    if store.is_empty() { Err(fail(&"no certificate in it")) } else { Ok(store) }
 }
 
 impl<S> MakeTlsConnect<S> for Tls
@@ -134,45 +84,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-/// Trusts every certificate, but checks that the server holds its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

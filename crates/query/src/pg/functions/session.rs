@@ -2,10 +2,8 @@
 
 use super::scalar::{Call, Scalar, integer, text};
 use atoll_model::{Catalog, Error, ErrorKind, FragmentId, Result, Sequence, SqlType, Table, Value};
-use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,27 +53,7 @@ pub trait SessionAccess: Send + Sync + fmt::Debug {
 #[derive(Clone, Debug, Default)]
 pub struct SessionHooks(pub Option<Arc<dyn SessionAccess>>);
 
-impl ExtensionOptions for SessionHooks {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-    fn cloned(&self) -> Box<dyn ExtensionOptions> {
-        Box::new(self.clone())
-    }
-    fn set(&mut self, key: &str, _: &str) -> datafusion::common::Result<()> {
-        datafusion::common::config_err!("{key} is not an option")
-    }
-    fn entries(&self) -> Vec<ConfigEntry> {
-        vec![]
-    }
-}
-
-impl ConfigExtension for SessionHooks {
-    const PREFIX: &'static str = "atoll_session";
-}
+crate::carried::carried!(SessionHooks, "atoll_session");
 
 pub(super) fn hooks<'c>(call: &'c Call<'_>) -> Result<&'c Arc<dyn SessionAccess>> {
     call.options

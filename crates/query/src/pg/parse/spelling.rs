@@ -87,6 +87,8 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) -> Vec<(Location, Overrid
                 let end = tokens[at..].iter().position(|t| matches!(t.token, Token::SemiColon | Token::EOF));
                 let end = end.map_or(tokens.len(), |n| at + n);
                 let first = tokens[at..end].iter().position(|t| rank(&t.token).is_some()).map_or(end, |n| at + n);
+                // The first may be NO CYCLE.
+                let first = if first > at && is(&tokens[first - 1].token, "NO") { first - 1 } else { first };
                 order_options(&mut tokens[first..end]);
             }
         }

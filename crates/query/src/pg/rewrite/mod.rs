@@ -78,6 +78,15 @@ impl VisitorMut for Rewriter {
         or_break(subqueries::select(select))
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        match factor {
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
+                ControlFlow::Break(Error::unsupported("TABLESAMPLE is not supported").hint("Use WHERE random() < 0.1."))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         or_break(shapes::expression(expr))
     }

@@ -1,4 +1,4 @@
-//! Encryption of a connection, with libpq's meaning of `sslmode`.
+//! Encryption of a connection to a server, with libpq's meaning of `sslmode`.
 //!
 //! `prefer` (the default) and `require` encrypt, but trust any certificate: they keep out those who listen, not those who
 //! stand between. `verify-full` with `sslrootcert` does both.
@@ -23,6 +23,9 @@ pub struct Options {
 
 impl Options {
     /// Takes `sslrootcert` and `sslmode=verify-full` out of a URL; what is left is for the driver's parser.
+    ///
+    /// # Errors
+    /// What is not supported, or missing, in words.
     pub fn take(url: &str) -> Result<(Self, String), String> {
         let Some((head, query)) = url.split_once('?').filter(|_| url.contains("://")) else {
             return Ok((Self::default(), url.to_owned()));
@@ -49,6 +52,9 @@ impl Options {
     }
 
     /// What rustls needs to know.
+    ///
+    /// # Errors
+    /// What is wrong with the authority's file, which is named.
     pub fn client_config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
