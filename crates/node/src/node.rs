@@ -11,7 +11,9 @@ use crate::sites::{SiteFactory, Sites};
 use crate::transaction::Txn;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use atoll_model::{CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table};
+use atoll_model::{
+    CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table,
+};
 use atoll_ports::cluster::{Cluster, Transaction, TransactionInfo};
 use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site};
 use atoll_protocol::recovery::Verdict;

@@ -111,9 +111,8 @@ fn a_server_dies_at_any_step() -> TestResult {
                 transfer(&*txn, moves).await?;
                 txn.commit().await
             });
-            let paused = run.block_on(async {
-                tokio::time::timeout(Duration::from_secs(2), cut.reached()).await.is_ok()
-            });
+            let paused =
+                run.block_on(async { tokio::time::timeout(Duration::from_secs(2), cut.reached()).await.is_ok() });
             if paused {
                 rig.servers[0].crash();
                 rig.run().cut.go_on();

@@ -12,9 +12,7 @@ use tokio::sync::Notify;
 /// Calls the machine when it wants to be called, until the coordinator is gone.
 pub(super) async fn run(coordinator: Weak<Coordinator>, wake: Arc<Notify>) {
     loop {
-        let Some((began, at)) =
-            coordinator.upgrade().map(|this| (this.began, this.recovery.lock().wake_at()))
-        else {
+        let Some((began, at)) = coordinator.upgrade().map(|this| (this.began, this.recovery.lock().wake_at())) else {
             return;
         };
         let due = async {

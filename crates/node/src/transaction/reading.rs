@@ -84,7 +84,11 @@ impl Txn {
             // What a branch that is there has seen cannot be seen anew, unless every statement sees something new.
             state.view.opened.is_empty() && (per_statement || state.branches.is_empty())
         };
-        if fresh { self.open_together(participant).await? } else { self.open_later(participant, site).await? }
+        if fresh {
+            self.open_together(participant).await?
+        } else {
+            self.open_later(participant, site).await?
+        }
         self.branch_at(site).await
     }
 

@@ -424,13 +424,7 @@ impl Txn {
         // If this future and the transaction are dropped before the committer gets to it, the committer may have forgotten the
         // commits to validate against; then it refuses (see `History::clear`), which is safe.
         let (reply, answer) = oneshot::channel();
-        self.shared.submit(Request {
-            writes,
-            reads,
-            durable,
-            locks: self.locks.clone(),
-            reply,
-        });
+        self.shared.submit(Request { writes, reads, durable, locks: self.locks.clone(), reply });
         answer.await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::StatementCompletionUnknown,
