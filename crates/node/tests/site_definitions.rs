@@ -117,7 +117,7 @@ fn a_crash_at_any_step_leaves_both_or_neither() -> TestResult {
 fn foreign_keys_hold_between_participants() -> TestResult {
     let rig = Rig::new()?;
     let mut parents = copies(table("parents", "id int key"));
-    parents.sites = vec!["home".into()];
+    parents.sites = vec!["home".into(), "pa".into()];
     rig.ddl(CatalogCommand::CreateTable(Box::new(parents)))?;
     let children = table("children", "id int key, parent int");
     let mut children = copies(references(children, "parent", "parents", NoAction, NoAction));
