@@ -1,4 +1,5 @@
 //! Concurrent transfers between participants, and reads over all of them: no money is made or lost, and no read sees half a transfer.
+#![allow(clippy::print_stderr, reason = "a report for people")]
 
 mod rig;
 mod world;
