@@ -4,7 +4,7 @@
 //! values, when there are several, are a deletion of all the old rows and an insertion of the new ones.
 
 use super::orders;
-use atoll_model::{Result, Row, Table, Value};
+use atoll_model::{Error, ErrorKind, Result, Row, Table, Value};
 use atoll_ports::site::RowChange;
 
 /// Changes by what they are.
@@ -80,4 +80,20 @@ impl Chunks {
         }
         chunks
     }
+}
+
+/// Whether a statement has touched as many rows as it was given.
+///
+/// # Errors
+/// `SerializationFailure`: the transaction has lost its locks.
+pub(super) fn expect(table: &Table, touched: u64, rows: usize) -> Result<()> {
+    if touched == rows as u64 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::SerializationFailure,
+        format!("{rows} rows of table \"{}\" should have been written, {touched} were there", table.name),
+    )
+    .hint("Run the transaction again.")
+    .table(&table.name))
 }

@@ -13,6 +13,43 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use atoll_model::{Error, Result, SqlType, UNCONSTRAINED_SCALE, Value};
 use std::sync::Arc;
 
+/// Rows on their way into a batch.
+pub(super) struct Batch {
+    schema: SchemaRef,
+    pub(super) columns: Vec<ColumnBuilder>,
+    pub(super) rows: usize,
+}
+
+impl Batch {
+    /// An empty one, for columns of these types.
+    pub(super) fn new(schema: SchemaRef, types: &[SqlType]) -> Self {
+        Batch { schema, columns: types.iter().map(ColumnBuilder::new).collect(), rows: 0 }
+    }
+
+    /// Adds a row of values.
+    ///
+    /// # Errors
+    /// `Internal` when one is none of its column's type.
+    pub(super) fn push_values<'a>(&mut self, values: impl Iterator<Item = &'a Value>) -> Result<()> {
+        for (column, value) in self.columns.iter_mut().zip(values) {
+            column.push_value(value)?;
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Rows in it.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The batch.
+    pub(super) fn finish(self) -> Result<RecordBatch> {
+        let columns = self.columns.into_iter().map(ColumnBuilder::finish).collect();
+        of_columns(self.schema, columns, self.rows)
+    }
+}
+
 /// A batch of whole columns, or of no columns and so many rows.
 pub(super) fn of_columns(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))

@@ -11,6 +11,7 @@ mod clock;
 mod columns;
 pub mod embedded;
 mod limits;
+pub mod mysql;
 mod name;
 mod orders;
 mod pool;

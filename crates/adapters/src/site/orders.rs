@@ -48,3 +48,12 @@ pub(super) fn lock_number(table: &Table, index: Option<IndexId>, values: &[Value
     let order = [Value::Int8(i64::from(table.id.0)), Value::Int8(index.map_or(0, |IndexId(id)| i64::from(id)))];
     hash_values(&order.iter().chain(values).collect::<Vec<_>>())
 }
+
+/// Positions of all columns of all orders.
+pub(super) fn all_positions(table: &Table) -> Result<Vec<usize>> {
+    let mut all = table.key_positions();
+    for index in &table.indexes {
+        all.extend(of_columns(table, &index.columns)?);
+    }
+    Ok(all)
+}

@@ -18,8 +18,8 @@ pub(super) trait Dialect {
     /// The column at a position, as it is compared by its order.
     fn ordered(&self, at: usize) -> String;
 
-    /// The parameter of this number, from 1.
-    fn parameter(&self, number: usize) -> String;
+    /// The parameter of this number, from 1, which is compared with the column at a position.
+    fn parameter(&self, at: usize, number: usize) -> String;
 }
 
 /// A condition in the making, with the values that its parameters stand for.
@@ -104,7 +104,7 @@ impl<'a, D: Dialect> Condition<'a, D> {
 
     fn parameter(&mut self, at: usize, value: &Value) -> String {
         self.values.push((self.dialect.table().columns[at].ty.clone(), value.clone()));
-        self.dialect.parameter(self.values.len())
+        self.dialect.parameter(at, self.values.len())
     }
 }
 

@@ -8,6 +8,7 @@ pub mod server;
 
 use crate::world::{by_list, int, list_fragment, short, table, text};
 use atoll_adapters::site::embedded::EmbeddedEngine;
+use atoll_adapters::site::mysql::MysqlSite;
 use atoll_adapters::site::postgres::PostgresSite;
 use atoll_model::{CatalogCommand, ErrorKind, NewTable, Site as Definition, SiteEngine, Value};
 use atoll_node::{Node, SiteFactory, TransactionOptions};
@@ -38,6 +39,7 @@ impl SiteFactory for Factory {
         let open: Arc<dyn Site> = match site.engine {
             SiteEngine::Embedded => self.engine.site(site.id)?,
             SiteEngine::Postgres => PostgresSite::open(site, ParticipantId(site.id.0))?,
+            SiteEngine::Mysql => MysqlSite::open(site, ParticipantId(site.id.0))?,
         };
         Ok(Arc::new(CutSite { site: open, cut: self.cut.clone() }))
     }

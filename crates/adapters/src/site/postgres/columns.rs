@@ -3,24 +3,10 @@
 //! Invariant: a column's Arrow type is [`SqlType::arrow`] of its type.
 
 use super::{numeric, values};
-use crate::site::columns::{ColumnBuilder, of_columns};
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use atoll_model::{Error, Result, SqlType, text};
-
-/// Rows on their way into a batch.
-pub(super) struct Batch {
-    schema: SchemaRef,
-    columns: Vec<ColumnBuilder>,
-    rows: usize,
-}
+use crate::site::columns::{Batch, ColumnBuilder};
+use atoll_model::{Error, Result, text};
 
 impl Batch {
-    /// An empty one, for columns of these types.
-    pub(super) fn new(schema: SchemaRef, types: &[SqlType]) -> Self {
-        Batch { schema, columns: types.iter().map(ColumnBuilder::new).collect(), rows: 0 }
-    }
-
     /// Adds a row of values.
     pub(super) fn push<'a>(&mut self, values: impl Iterator<Item = Result<Option<&'a [u8]>>>) -> Result<()> {
         for (column, value) in self.columns.iter_mut().zip(values) {
@@ -28,17 +14,6 @@ impl Batch {
         }
         self.rows += 1;
         Ok(())
-    }
-
-    /// Rows in it.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The batch.
-    pub(super) fn finish(self) -> Result<RecordBatch> {
-        let columns = self.columns.into_iter().map(ColumnBuilder::finish).collect();
-        of_columns(self.schema, columns, self.rows)
     }
 }
 

@@ -18,7 +18,7 @@ impl Dialect for Layout {
         Layout::ordered(self, at)
     }
 
-    fn parameter(&self, number: usize) -> String {
+    fn parameter(&self, _: usize, number: usize) -> String {
         format!("${number}")
     }
 }

@@ -5,8 +5,7 @@
 //! task of their own, the next one while the last is being used; two portions of about [`PORTION`] bytes are what a scan keeps in memory.
 
 use super::branch::{Inner, decode_row};
-use super::columns::Batch;
-use crate::site::columns;
+use crate::site::columns::{self, Batch};
 use super::connection::Link;
 use super::layout::Layout;
 use super::predicate::{key_equals, parameters, typed};

@@ -11,7 +11,7 @@ use super::lock;
 use super::predicate::key_equals;
 use super::types;
 use super::values::{self, Param, Params, param_type, params_type};
-use crate::site::changes::{Chunks, Sorted, size};
+use crate::site::changes::{Chunks, Sorted, expect, size};
 use atoll_model::{Error, ErrorKind, Result, Row, Value};
 use atoll_ports::site::RowChange;
 use bytes::{BufMut as _, BytesMut};
@@ -75,7 +75,7 @@ async fn delete(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
                 .await?
         }
     };
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<()> {
@@ -116,7 +116,7 @@ async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<(
             many(link, &sql, layout, keys.chain(values)).await?
         }
     };
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 async fn insert(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
@@ -141,7 +141,7 @@ async fn insert(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
             many(link, &sql, layout, all.map(|at| (at, rows.iter().map(|row| &row[at]).collect()))).await?
         }
     };
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 /// Inserts many rows. They are encoded as they are sent, a message at a time.
@@ -164,7 +164,7 @@ async fn copy(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
         sink.as_mut().finish().await.map_err(|e| link.failed(&e))
     };
     let touched = link.watched(copying).await?;
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 fn encode_row(layout: &Layout, row: &Row, message: &mut BytesMut) -> Result<()> {
@@ -227,16 +227,4 @@ async fn many<'a>(
     let params: Vec<Params<'_>> = values.map(|(at, values)| Params(layout.ty(at), values)).collect();
     let params: Vec<_> = params.iter().map(|p| (p as _, params_type(p.0))).collect();
     link.change(sql, &params).await
-}
-
-fn expect(layout: &Layout, touched: u64, rows: usize) -> Result<()> {
-    if touched == rows as u64 {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::SerializationFailure,
-        format!("{rows} rows of table \"{}\" should have been written, {touched} were there", layout.table.name),
-    )
-    .hint("Run the transaction again.")
-    .table(&layout.table.name))
 }
