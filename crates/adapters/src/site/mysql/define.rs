@@ -137,8 +137,8 @@ async fn count_in(inner: &Inner, link: &Link, layout: &Layout, part: &str) -> Re
         layout.fragment.0,
         literal(part)
     );
-    match link.execute(&sql).await {
-        Ok(()) => Ok(true),
+    match link.text(&sql).await {
+        Ok(_) => Ok(true),
         Err(e) if e.kind() == ErrorKind::UniqueViolation => Ok(false),
         Err(e) => Err(e),
     }
