@@ -83,7 +83,8 @@ impl MariaDb {
 
     fn command(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(self.directory.path()).stdin(Stdio::null());
+        // A server that starts removes temporary tables of others that it finds.
+        command.current_dir(self.directory.path()).env("TMPDIR", self.directory.path()).stdin(Stdio::null());
         if let Some((uid, gid)) = self.account {
             command.uid(uid).gid(gid);
         }
