@@ -19,7 +19,10 @@ fn samples(special_floats: bool) -> Vec<(SqlType, [Value; 2])> {
         (SqlType::Int2, [Value::Int2(7), Value::Int2(i16::MIN)]),
         (SqlType::Int4, [Value::Int4(7), Value::Int4(i32::MAX)]),
         (SqlType::Int8, [Value::Int8(-7), Value::Int8(i64::MIN)]),
-        (SqlType::Float4, [Value::Float4(0.1), Value::Float4(if special_floats { f32::NEG_INFINITY } else { f32::MIN })]),
+        (
+            SqlType::Float4,
+            [Value::Float4(0.1), Value::Float4(if special_floats { f32::NEG_INFINITY } else { f32::MIN })],
+        ),
         (SqlType::Float8, [Value::Float8(0.1), Value::Float8(f64::MAX)]),
         (SqlType::Numeric(Some((10, 2))), [Value::Numeric(-12345, 2), Value::Numeric(9_999_999_999, 2)]),
         (SqlType::Numeric(None), [Value::Numeric(15 * 10i128.pow(9), 10), Value::Numeric(10i128.pow(38) - 1, 10)]),
@@ -264,5 +267,28 @@ pub async fn abandoned_scans(world: &World) -> TestResult {
         got += batch?.num_rows();
     }
     assert_eq!(got, MANY as usize);
+    Ok(())
+}
+
+/// What is written after a scan has begun is not in it.
+pub async fn scans_and_later_writes(world: &World) -> TestResult {
+    let at = large(world).await?;
+    for isolation in [Isolation::ReadCommitted, Isolation::RepeatableRead] {
+        for written in [false, true] {
+            let branch = world.begin(isolation).await?;
+            let id = 2 * MANY;
+            if written {
+                branch.apply(&at, vec![insert(id, "before", 0)]).await?;
+                branch.begin_statement();
+            }
+            let mut scan = branch.scan(&at, ScanRequest { columns: vec![0], ..everything(&at) })?;
+            let mut got = scan.next().await.ok_or("rows")??.num_rows();
+            branch.apply(&at, vec![insert(id + 1, "after", 0)]).await?;
+            while let Some(batch) = scan.next().await {
+                got += batch?.num_rows();
+            }
+            assert_eq!(got, MANY as usize + usize::from(written), "{isolation:?}, written: {written}");
+        }
+    }
     Ok(())
 }

@@ -97,9 +97,7 @@ impl World {
         match &self.server {
             Backend::Store => Ok(()),
             Backend::Postgres(server) => server.run(&self.databases[0], "ANALYZE").await,
-            Backend::Maria(server) => {
-                server.run(&self.databases[0], &format!("ANALYZE TABLE f{}", at.fragment)).await
-            }
+            Backend::Maria(server) => server.run(&self.databases[0], &format!("ANALYZE TABLE f{}", at.fragment)).await,
         }
     }
 

@@ -20,9 +20,9 @@ use atoll_ports::site::{BranchOptions, KeyRange, LockMode, LockWait, Participant
 use atoll_protocol::Backoff;
 use atoll_storage::{Store, StoreOptions};
 use cut::{Cut, CutSite};
-use futures::TryStreamExt as _;
-pub use database::Engine;
 use database::Database;
+pub use database::Engine;
+use futures::TryStreamExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;

@@ -276,7 +276,8 @@ impl Inner {
         let seconds = if timeout.is_zero() { FOR_EVER } else { whole.clamp(1, FOR_EVER) };
         // The wait for definitions of tables ends in a year at most.
         let metadata = seconds.min(31_536_000);
-        let waiting = format!("SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {metadata}");
+        let waiting =
+            format!("SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {metadata}");
         if self.options.read_only {
             return (Kind::Reading, format!("{waiting}; {}", self.snapshot_commands()));
         }

@@ -124,6 +124,7 @@ fn shown(layout: &Layout, order: &[usize], values: &Row) -> String {
 /// `Key (a, b)=(1, 2)`
 fn shown_of(layout: &Layout, order: &[usize], values: &[&Value]) -> String {
     let names: Vec<&str> = order.iter().map(|at| layout.table.columns[*at].name.as_str()).collect();
-    let values: Vec<String> = order.iter().zip(values).map(|(at, value)| text::to_text(layout.ty(*at), value)).collect();
+    let values: Vec<String> =
+        order.iter().zip(values).map(|(at, value)| text::to_text(layout.ty(*at), value)).collect();
     format!("Key ({})=({})", names.join(", "), values.join(", "))
 }

@@ -149,10 +149,12 @@ async fn make(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
     let fresh = count_in(inner, link, layout, "").await?;
     let found = columns(link, layout).await?;
     if !found.is_empty() {
-        check_empty(inner, link, layout).await?;
         if !fresh {
+            check_empty(inner, link, layout).await?;
             return check(inner, link, layout).await;
         }
+        // The transaction itself must not use a table that it may have to drop.
+        check_empty(inner, &inner.site.control("").await?, layout).await?;
         if is_as_declared(&found, layout) {
             // Left over from a transaction that was undone, perhaps in part, by this one.
             drop_left_indexes(inner, layout).await?;
@@ -332,8 +334,7 @@ async fn add_index(inner: &Inner, link: &Link, layout: &Layout, index: &Index) -
     let name = inner.site.fresh_index(index.id);
     let spare = Spare { relation: layout.relation.clone(), name: name.clone(), shape };
     inner.leftovers.lock().when_undone.push(spare);
-    let making =
-        format!("CREATE {unique}INDEX {} ON {} ({})", quote(&name), layout.relation, columns.join(", "));
+    let making = format!("CREATE {unique}INDEX {} ON {} ({})", quote(&name), layout.relation, columns.join(", "));
     execute(inner, layout, &making).await?;
     count_in(inner, link, layout, &name).await.map(|_| ())
 }
@@ -439,7 +440,10 @@ async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
         };
         let site = types::of_site(&at_site.declared);
         if !site.is_some_and(|ty| types::carries(&ty, &column.ty, !layout.adopted)) {
-            let shown = &at_site.full;
+            let shown = match at_site.declared.characters.as_str() {
+                "" | "utf8mb4" => at_site.full.clone(),
+                characters => format!("{} ({characters})", at_site.full),
+            };
             return wrong(format!("Its column \"{}\" is of type {shown} instead of {}.", column.name, column.ty));
         }
         if layout.adopted && column.not_null && !at_site.not_null {

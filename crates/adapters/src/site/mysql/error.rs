@@ -30,10 +30,9 @@ impl SiteName {
             mysql_async::Error::Server(server) if kind(server.code) == Some(ErrorKind::TooManyConnections) => {
                 self.mysql_server(&server)
             }
-            mysql_async::Error::Server(server) => self.unavailable(&server.message).detail(format!(
-                "The site answered with error {} (SQLSTATE {}).",
-                server.code, server.state
-            )),
+            mysql_async::Error::Server(server) => self
+                .unavailable(&server.message)
+                .detail(format!("The site answered with error {} (SQLSTATE {}).", server.code, server.state)),
             mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => {
                 self.unavailable("the server does not support TLS")
             }

@@ -105,10 +105,8 @@ async fn lock_chunk(
         LockWait::SkipLocked => format!("{clause} SKIP LOCKED"),
     };
     let rows = rows_of(link, layout, keys, &clause).await?;
-    let mut found: Vec<Found> = keys
-        .iter()
-        .map(|key| Found { locked: true, row: rows.get(&hash(key)).cloned() })
-        .collect();
+    let mut found: Vec<Found> =
+        keys.iter().map(|key| Found { locked: true, row: rows.get(&hash(key)).cloned() }).collect();
     if wait == LockWait::SkipLocked && found.iter().any(|f| f.row.is_none()) {
         // Not there, or locked by another?
         let there = rows_of(link, layout, keys, "").await?;
@@ -125,12 +123,8 @@ async fn rows_of(link: &Link, layout: &Layout, keys: &[Vec<Value>], clause: &str
         [_] => layout.equal(&layout.key),
         _ => layout.one_of(keys.len()),
     };
-    let sql = format!(
-        "SELECT {} FROM {}{} WHERE {condition} {clause}",
-        layout.columns,
-        layout.relation,
-        layout.by_key()
-    );
+    let sql =
+        format!("SELECT {} FROM {}{} WHERE {condition} {clause}", layout.columns, layout.relation, layout.by_key());
     let types: Vec<&SqlType> = layout.key.iter().map(|at| layout.ty(*at)).collect();
     let params = Params::of(keys.iter().flat_map(|key| types.iter().copied().zip(key)))?;
     let mut rows = HashMap::with_capacity(keys.len());
@@ -276,7 +270,11 @@ async fn take(inner: &Inner, link: &Link, wanted: &Wanted, mode: LockMode) -> Re
         if !known {
             take_numbers(inner, link, &BTreeSet::from([wanted.order]), whole).await?;
             let mut claims = inner.claims.lock();
-            if many { claims.whole.insert(wanted.order) } else { claims.shared.insert(wanted.order) };
+            if many {
+                claims.whole.insert(wanted.order)
+            } else {
+                claims.shared.insert(wanted.order)
+            };
         }
         if inner.claims.lock().whole.contains(&wanted.order) {
             return Ok(());

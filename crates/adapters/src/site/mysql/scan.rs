@@ -96,7 +96,8 @@ impl Plan {
 
     /// The columns that are asked for; all of them if rows are to be remembered.
     fn shape(&self, all: bool) -> Shape {
-        let mut fetched = if all { (0..self.layout.table.columns.len()).collect() } else { self.request.columns.clone() };
+        let mut fetched =
+            if all { (0..self.layout.table.columns.len()).collect() } else { self.request.columns.clone() };
         for at in &self.order {
             if !fetched.contains(at) {
                 fetched.push(*at);
@@ -175,7 +176,8 @@ async fn open(inner: Arc<Inner>, plan: Plan) -> Result<BatchStream> {
         Reading::PortionsBeforeWrites => cursor.inner.register(&cursor),
         Reading::Portions => {}
     }
-    Ok(stream::try_unfold(cursor, |cursor| async move { Ok(cursor.next().await?.map(|batch| (batch, cursor))) }).boxed())
+    Ok(stream::try_unfold(cursor, |cursor| async move { Ok(cursor.next().await?.map(|batch| (batch, cursor))) })
+        .boxed())
 }
 
 async fn count(inner: &Inner, link: &Link, plan: Plan) -> Result<BatchStream> {
@@ -295,9 +297,8 @@ impl Progress {
     fn absorb(&mut self, portion: Portion) {
         self.left = self.left.map(|left| left.saturating_sub(portion.rows));
         self.done = portion.rows < self.asked || self.left == Some(0);
-        if portion.rows > 0 {
-            let size = (portion.bytes / portion.rows).max(1);
-            self.asked = (PORTION / size).clamp(1, LAST_PORTION).min(self.left.unwrap_or(usize::MAX));
+        if let Some(size) = portion.bytes.checked_div(portion.rows) {
+            self.asked = (PORTION / size.max(1)).clamp(1, LAST_PORTION).min(self.left.unwrap_or(usize::MAX));
         }
         self.last = portion.last.or(self.last.take());
         self.ready.extend(portion.batches);

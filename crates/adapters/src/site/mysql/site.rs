@@ -113,10 +113,7 @@ fn run_number() -> String {
 
 impl fmt::Debug for MysqlSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlSite")
-            .field("name", &self.shared.name.0)
-            .field("options", &self.shared.options)
-            .finish()
+        f.debug_struct("MysqlSite").field("name", &self.shared.name.0).field("options", &self.shared.options).finish()
     }
 }
 

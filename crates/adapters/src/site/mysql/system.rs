@@ -80,7 +80,8 @@ impl System {
         let numbers = format!(
             "SELECT a.d + 16 * b.d + 256 * c.d + 4096 * e.d FROM ({digits}) a, ({digits}) b, ({digits}) c, ({digits}) e"
         );
-        let orders = format!("SELECT {VALUES} + a.d + 16 * b.d + 256 * c.d FROM ({digits}) a, ({digits}) b, ({digits}) c");
+        let orders =
+            format!("SELECT {VALUES} + a.d + 16 * b.d + 256 * c.d FROM ({digits}) a, ({digits}) b, ({digits}) c");
         for command in [
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (name VARCHAR(200) CHARACTER SET ascii COLLATE ascii_bin PRIMARY KEY, \

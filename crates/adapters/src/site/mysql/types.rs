@@ -23,7 +23,10 @@ const MAX_SCALE: i8 = 30;
 
 /// Whether the type's length varies, so that an index cannot hold all values.
 fn varies(ty: &SqlType) -> bool {
-    matches!(ty, SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea | SqlType::Json | SqlType::Jsonb)
+    matches!(
+        ty,
+        SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Bytea | SqlType::Json | SqlType::Jsonb
+    )
 }
 
 /// How many characters (of `bytea`: bytes) each varying column of an index with these columns can have.
@@ -44,7 +47,8 @@ fn confinement(table: &Table, at: usize) -> Result<Option<usize>> {
 /// The type with which the column at a position is declared at the site, collation included.
 pub(super) fn declared(table: &Table, at: usize, flavor: Flavor) -> Result<String> {
     let column = &table.columns[at];
-    let confined = if varies(&column.ty) || matches!(column.ty, SqlType::Array(_)) { confinement(table, at)? } else { None };
+    let confined =
+        if varies(&column.ty) || matches!(column.ty, SqlType::Array(_)) { confinement(table, at)? } else { None };
     let collated = |ty: String| format!("{ty} CHARACTER SET utf8mb4 COLLATE {}", flavor.collation());
     Ok(match (&column.ty, confined) {
         (SqlType::Bool, _) => "TINYINT(1)".into(),
@@ -74,7 +78,10 @@ pub(super) fn declared(table: &Table, at: usize, flavor: Flavor) -> Result<Strin
             return refused(column, "Arrays of arrays are not stored.");
         }
         (SqlType::Array(_), Some(_)) => {
-            return refused(column, "An array is a text there, which is ordered otherwise, so it cannot be part of a key.");
+            return refused(
+                column,
+                "An array is a text there, which is ordered otherwise, so it cannot be part of a key.",
+            );
         }
         (_, None) => collated("LONGTEXT".into()),
         (_, Some(limit)) => collated(format!("VARCHAR({limit})")),
@@ -118,10 +125,9 @@ pub(super) fn of_site(column: &Declared) -> Option<SqlType> {
         "bigint" => SqlType::Int8,
         "float" => SqlType::Float4,
         "double" => SqlType::Float8,
-        "decimal" if column.precision <= 38 => SqlType::Numeric(Some((
-            u8::try_from(column.precision).ok()?,
-            i8::try_from(column.scale).ok()?,
-        ))),
+        "decimal" if column.precision <= 38 => {
+            SqlType::Numeric(Some((u8::try_from(column.precision).ok()?, i8::try_from(column.scale).ok()?)))
+        }
         "varchar" if texts => SqlType::Varchar(Some(limited()?)),
         "char" if texts => SqlType::Char(limited()?),
         "tinytext" | "text" | "mediumtext" | "longtext" if texts => SqlType::Text,
@@ -154,14 +160,7 @@ mod tests {
     use super::*;
 
     fn declared_as(base: &str, full: &str, length: u64) -> Declared {
-        Declared {
-            base: base.into(),
-            full: full.into(),
-            length,
-            precision: 10,
-            scale: 2,
-            characters: "utf8mb4".into(),
-        }
+        Declared { base: base.into(), full: full.into(), length, precision: 10, scale: 2, characters: "utf8mb4".into() }
     }
 
     #[test]

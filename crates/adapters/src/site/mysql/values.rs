@@ -153,8 +153,7 @@ fn days(year: u16, month: u8, day: u8) -> Result<i64> {
 }
 
 fn characters(bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes)
-        .map_err(|_| Error::new(ErrorKind::InvalidEncoding, "a site sent text that is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidEncoding, "a site sent text that is not UTF-8"))
 }
 
 fn out_of_range(what: String) -> Error {

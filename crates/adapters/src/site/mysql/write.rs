@@ -87,7 +87,11 @@ fn remember(inner: &Inner, layout: &Layout, changes: &[RowChange]) {
 }
 
 /// Values of the columns at these positions.
-fn values<'a>(layout: &'a Layout, positions: &'a [usize], row: &'a Row) -> impl Iterator<Item = (&'a SqlType, &'a Value)> {
+fn values<'a>(
+    layout: &'a Layout,
+    positions: &'a [usize],
+    row: &'a Row,
+) -> impl Iterator<Item = (&'a SqlType, &'a Value)> {
     positions.iter().map(|at| (layout.ty(*at), &row[*at]))
 }
 
@@ -95,12 +99,7 @@ async fn delete(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
     let sql = match rows {
         [_] => format!("DELETE FROM {} WHERE {}", layout.relation, layout.equal(&layout.key)),
         // In this form the statement takes a hint. Going through the whole table would run into the locks of others.
-        _ => format!(
-            "DELETE t FROM {} AS t{} WHERE {}",
-            layout.relation,
-            layout.by_key(),
-            layout.one_of(rows.len())
-        ),
+        _ => format!("DELETE t FROM {} AS t{} WHERE {}", layout.relation, layout.by_key(), layout.one_of(rows.len())),
     };
     let params = Params::of(rows.iter().flat_map(|row| values(layout, &layout.key, row)))?;
     expect(&layout.table, link.change(&sql, params).await?, rows.len())
@@ -113,8 +112,7 @@ async fn update(link: &Link, layout: &Layout, old: &Row, new: &Row) -> Result<()
         set.extend(layout.key.first());
     }
     let assigned: Vec<String> = set.iter().map(|at| format!("{} = ?", layout.column(*at))).collect();
-    let sql =
-        format!("UPDATE {} SET {} WHERE {}", layout.relation, assigned.join(", "), layout.equal(&layout.key));
+    let sql = format!("UPDATE {} SET {} WHERE {}", layout.relation, assigned.join(", "), layout.equal(&layout.key));
     let params = Params::of(values(layout, &set, new).chain(values(layout, &layout.key, old)))?;
     expect(&layout.table, link.change(&sql, params).await?, 1)
 }

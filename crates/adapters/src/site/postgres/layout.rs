@@ -4,8 +4,8 @@
 //! a new id, and the purge of the old one do not get into each other's way, and no rename has to reach the site. Whose table it is,
 //! its COMMENT says. An adopted copy keeps its name, and nothing ever drops it.
 
-use crate::site::columns;
 use super::types;
+use crate::site::columns;
 use crate::site::orders;
 use arrow_schema::SchemaRef;
 use atoll_model::{Error, FragmentId, IndexId, Result, SqlType, Table};

@@ -16,8 +16,8 @@ use super::connection::Link;
 use super::layout::Layout;
 use super::predicate::{key_equals, typed};
 use super::types;
-use crate::site::orders;
 use super::values::{Param, Params, Raw, params_type};
+use crate::site::orders;
 use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Value};
 use atoll_ports::site::{Isolation, LockMode, LockWait, LockedRow};
 use std::collections::{BTreeSet, HashSet};
@@ -224,7 +224,11 @@ pub(super) async fn find_unique(
         return Ok(None);
     }
     let link = inner.writer().await?;
-    let wanted = Wanted { index, confined: orders::is_confined(&layout.table, index), keys: vec![number_of(layout, index, values)] };
+    let wanted = Wanted {
+        index,
+        confined: orders::is_confined(&layout.table, index),
+        keys: vec![number_of(layout, index, values)],
+    };
     take(inner, &link, layout, &wanted, mode).await?;
 
     let sql = format!("SELECT {} FROM {} t WHERE {}", layout.columns, layout.relation, key_equals(layout, &order, 1));
@@ -265,7 +269,8 @@ pub(super) async fn claim(inner: &Inner, link: &Link, layout: &Layout, rows: &[&
         let keys: BTreeSet<i64> =
             values.filter(|v| !v.iter().any(Value::is_null)).map(|v| number_of(layout, index, &v)).collect();
         // In ascending order, so that two transactions do not take the same ones crosswise.
-        let wanted = Wanted { index, confined: orders::is_confined(&layout.table, index), keys: keys.into_iter().collect() };
+        let wanted =
+            Wanted { index, confined: orders::is_confined(&layout.table, index), keys: keys.into_iter().collect() };
         take(inner, link, layout, &wanted, LockMode::Exclusive).await?;
     }
     Ok(())

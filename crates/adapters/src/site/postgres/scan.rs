@@ -5,12 +5,12 @@
 //! task of their own, the next one while the last is being used; two portions of about [`PORTION`] bytes are what a scan keeps in memory.
 
 use super::branch::{Inner, decode_row};
-use crate::site::columns::{self, Batch};
 use super::connection::Link;
 use super::layout::Layout;
 use super::predicate::{key_equals, parameters, typed};
 use super::types;
 use super::values::{Param, Raw};
+use crate::site::columns::{self, Batch};
 use crate::site::predicate::Condition;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
