@@ -49,11 +49,8 @@ pub(super) fn lock_number(table: &Table, index: Option<IndexId>, values: &[Value
     hash_values(&order.iter().chain(values).collect::<Vec<_>>())
 }
 
-/// Positions of all columns of all orders.
-pub(super) fn all_positions(table: &Table) -> Result<Vec<usize>> {
-    let mut all = table.key_positions();
-    for index in &table.indexes {
-        all.extend(of_columns(table, &index.columns)?);
-    }
-    Ok(all)
+/// Positions of the columns of every order.
+pub(super) fn all(table: &Table) -> Result<Vec<Vec<usize>>> {
+    let indexes = table.indexes.iter().map(|index| of_columns(table, &index.columns));
+    std::iter::once(Ok(table.key_positions())).chain(indexes).collect()
 }

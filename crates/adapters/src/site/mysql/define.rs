@@ -22,6 +22,7 @@ use super::link::Link;
 use super::site::Shared;
 use super::types::{self, Declared};
 use super::values::{number, string};
+use crate::site::orders;
 use atoll_model::{Error, ErrorKind, Index, IndexId, Result, Table, text};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ async fn drop_indexes(site: &Shared, indexes: Vec<Spare>) {
     for Spare { relation, name, .. } in indexes {
         let dropping = async {
             let link = site.control(&format!("SET SESSION lock_wait_timeout = {PATIENCE}")).await?;
-            link.execute(&format!("DROP INDEX IF EXISTS {} ON {relation}", quote(&name))).await
+            link.execute(&format!("DROP INDEX {} ON {relation}", quote(&name))).await
         };
         if let Err(error) = dropping.await {
             tracing::debug!(site = site.name.0, %error, name, "an index that does not count is left");
@@ -191,8 +192,8 @@ fn create(layout: &Layout, link: &Link) -> Result<String> {
 
 /// A new copy has no rows: a table that has some is another one's, of another Atoll with the same ids.
 async fn check_empty(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
-    let rows = link.text(&format!("SELECT EXISTS (SELECT 1 FROM {} LOCK IN SHARE MODE)", layout.relation)).await?;
-    if rows.first().is_some_and(|row| number(row, 0) == 0) {
+    let sql = format!("SELECT 1 FROM {} LIMIT 1 {}", layout.relation, link.flavor.shared());
+    if link.text(&sql).await?.is_empty() {
         return Ok(());
     }
     Err(Error::new(
@@ -270,9 +271,7 @@ pub(super) async fn build_index(inner: &Arc<Inner>, layout: &Layout, index: Inde
     let link = inner.writer().await?;
     inner.writes(&layout.table).await?;
     let built = async {
-        if definition.unique {
-            confine(inner, &link, layout, index).await?;
-        }
+        confine(inner, &link, layout, index).await?;
         add_index(inner, &link, layout, definition).await
     };
     match built.await {
@@ -283,7 +282,7 @@ pub(super) async fn build_index(inner: &Arc<Inner>, layout: &Layout, index: Inde
     }
 }
 
-/// Declares columns of a new unique index with the length that an index can hold.
+/// Declares columns of a new index with the length that an index can hold.
 async fn confine(inner: &Inner, link: &Link, layout: &Layout, index: IndexId) -> Result<()> {
     let found = columns(link, layout).await?;
     let mut actions = vec![];
@@ -304,7 +303,7 @@ async fn confine(inner: &Inner, link: &Link, layout: &Layout, index: IndexId) ->
     altered.map_err(|e| match e.kind() {
         ErrorKind::StringTooLong => Error::new(
             ErrorKind::ProgramLimit,
-            format!("a value of table \"{}\" is too long for a unique index at a MySQL site", layout.table.name),
+            format!("a value of table \"{}\" is too long for an index at a MySQL site", layout.table.name),
         )
         .detail(e.message()),
         _ => e,
@@ -313,19 +312,9 @@ async fn confine(inner: &Inner, link: &Link, layout: &Layout, index: IndexId) ->
 
 /// Makes an index under a name that none has had, and lets it count.
 async fn add_index(inner: &Inner, link: &Link, layout: &Layout, index: &Index) -> Result<()> {
-    let order = layout.order(Some(index.id))?;
-    let share = types::share(&layout.table, &order);
-    let mut columns = vec![];
-    for at in &order {
-        let declared = types::declared(&layout.table, *at, link.flavor)?;
-        let length = declared.split_once("CHAR(").and_then(|(_, rest)| rest.split_once(')')?.0.parse::<usize>().ok());
-        let is_long = declared.starts_with("LONG") || length.is_some_and(|n| n > share);
-        // What has no length of its own, or one that is too long, is indexed by its beginning; `confine` sees to unique ones.
-        let part = if is_long && !index.unique { format!("({share})") } else { String::new() };
-        columns.push(format!("{}{part}", layout.column(*at)));
-    }
+    let columns = layout.list(&layout.order(Some(index.id))?);
     let unique = if index.unique { "UNIQUE " } else { "" };
-    let shape = format!("{unique}i{} ({})", index.id, columns.join(", "));
+    let shape = format!("{unique}i{} ({columns})", index.id);
     // This transaction may have made it, and then undone that.
     let known = inner.leftovers.lock().made(&layout.relation).find(|spare| spare.shape == shape).cloned();
     if let Some(spare) = known {
@@ -334,7 +323,7 @@ async fn add_index(inner: &Inner, link: &Link, layout: &Layout, index: &Index) -
     let name = inner.site.fresh_index(index.id);
     let spare = Spare { relation: layout.relation.clone(), name: name.clone(), shape };
     inner.leftovers.lock().when_undone.push(spare);
-    let making = format!("CREATE {unique}INDEX {} ON {} ({})", quote(&name), layout.relation, columns.join(", "));
+    let making = format!("CREATE {unique}INDEX {} ON {} ({columns})", quote(&name), layout.relation);
     execute(inner, layout, &making).await?;
     count_in(inner, link, layout, &name).await.map(|_| ())
 }
@@ -433,7 +422,7 @@ async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
     if found.is_empty() {
         return wrong("There is no such table.".into());
     }
-    let ordered = crate::site::orders::all_positions(&layout.table)?;
+    let ordered = orders::all(&layout.table)?.concat();
     for (at, column) in layout.table.columns.iter().enumerate() {
         let Some(at_site) = found.get(&layout.site_name(column)) else {
             return wrong(format!("It has no column \"{}\".", column.name));
@@ -484,7 +473,7 @@ async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl F
     }
     unique.values_mut().for_each(|names| names.sort_unstable());
     let key = (None, layout.key.clone());
-    for (_, order) in crate::site::orders::unique(&layout.table)?.into_iter().chain([key]) {
+    for (_, order) in orders::unique(&layout.table)?.into_iter().chain([key]) {
         let mut names: Vec<&str> = order.iter().map(|at| layout.table.columns[*at].name.as_str()).collect();
         names.sort_unstable();
         if !unique.values().any(|u| u.iter().map(String::as_str).eq(names.iter().copied())) {

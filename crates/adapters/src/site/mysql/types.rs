@@ -30,17 +30,17 @@ fn varies(ty: &SqlType) -> bool {
 }
 
 /// How many characters (of `bytea`: bytes) each varying column of an index with these columns can have.
-pub(super) fn share(table: &Table, order: &[usize]) -> usize {
+fn share(table: &Table, order: &[usize]) -> usize {
     let varying: Vec<&SqlType> = order.iter().map(|at| &table.columns[*at].ty).filter(|ty| varies(ty)).collect();
     let fixed = (order.len() - varying.len()) * FIXED;
     let weight: usize = varying.iter().map(|ty| if **ty == SqlType::Bytea { 1 } else { CHARACTER }).sum();
     ENTRY.saturating_sub(fixed) / weight.max(1)
 }
 
-/// The length to which a column is confined by the key and the unique indexes that it is in: in them, values count as a whole.
+/// The length to which a column is confined by the key and the indexes that it is in. Beginnings of values would do for an index that is
+/// not unique, but the server also sorts by no more than a beginning.
 fn confinement(table: &Table, at: usize) -> Result<Option<usize>> {
-    let mut orders: Vec<Vec<usize>> = orders::unique(table)?.into_iter().map(|(_, order)| order).collect();
-    orders.push(table.key_positions());
+    let orders = orders::all(table)?;
     Ok(orders.iter().filter(|order| order.contains(&at)).map(|order| share(table, order)).min())
 }
 
@@ -80,7 +80,7 @@ pub(super) fn declared(table: &Table, at: usize, flavor: Flavor) -> Result<Strin
         (SqlType::Array(_), Some(_)) => {
             return refused(
                 column,
-                "An array is a text there, which is ordered otherwise, so it cannot be part of a key.",
+                "An array is a text there, which is ordered otherwise, so it cannot be part of a key or an index.",
             );
         }
         (_, None) => collated("LONGTEXT".into()),
