@@ -345,7 +345,7 @@ async fn values_that_do_not_fit() -> TestResult {
         (SqlType::Date, "date", "'0000-00-00'", ErrorKind::DatetimeOverflow),
         (SqlType::Timestamp, "datetime(6)", "'2020-00-10 00:00:00'", ErrorKind::DatetimeOverflow),
         (SqlType::Time, "time(6)", "'-01:00:00'", ErrorKind::DatetimeOverflow),
-        (SqlType::Time, "time", "'100:00:00'", ErrorKind::DatetimeOverflow),
+        (SqlType::Time, "time(6)", "'100:00:00'", ErrorKind::DatetimeOverflow),
         (SqlType::Bool, "tinyint(1)", "7", ErrorKind::NumericOutOfRange),
     ]
     .into_iter()
@@ -366,6 +366,15 @@ async fn values_that_do_not_fit() -> TestResult {
         assert_eq!(branch.get(&at, &key(3)).await?, Some(vec![Value::Int4(3), Value::Null]));
     }
     // The other way: what the site cannot hold is refused, not cut.
+    let columns =
+        vec![crate::world::column(1, "id", SqlType::Int4, true), crate::world::column(2, "x", SqlType::Text, false)];
+    let large = replica(&Arc::new(crate::world::table("large", columns, 1, vec![])), 0, site.id());
+    let branch = begin(&site, Isolation::ReadCommitted).await?;
+    branch.define(&large, None).await?;
+    let text = |n: usize| RowChange::Insert(vec![Value::Int4(n as i32), Value::Text("x".repeat(n))]);
+    branch.apply(&large, vec![text(10 << 20)]).await?;
+    assert_eq!(failure(branch.apply(&large, vec![text(20 << 20)]).await), Some(ErrorKind::ProgramLimit));
+    branch.rollback();
     let at = made(&site, 0).await?;
     let branch = begin(&site, Isolation::ReadCommitted).await?;
     let outcome = branch.apply(&at, vec![insert(1, &"x".repeat(800), 1)]).await;
@@ -425,7 +434,9 @@ async fn adopted_tables() -> TestResult {
         }
     };
     let sql = "CREATE TABLE bare (id int PRIMARY KEY, x text); CREATE TABLE plain (id int NOT NULL, x int); \
-               CREATE TABLE more (id int PRIMARY KEY, x int, y int); CREATE TABLE big (id int unsigned PRIMARY KEY, x int)";
+               CREATE TABLE more (id int PRIMARY KEY, x int, y int); CREATE TABLE big (id int unsigned PRIMARY KEY, x int); \
+               CREATE TABLE whole (id int PRIMARY KEY, x datetime); \
+               CREATE TABLE stamped (id int PRIMARY KEY, x timestamp(6) NULL ON UPDATE CURRENT_TIMESTAMP(6))";
     server.run("app", sql).await?;
     let folded = format!("CREATE TABLE folded (id varchar(20) CHARACTER SET utf8mb4 PRIMARY KEY, x text {exact})");
     server.run("app", &folded).await?;
@@ -441,6 +452,11 @@ async fn adopted_tables() -> TestResult {
         (adopted(site.id(), "plain", SqlType::Int4), "It has no unique index on (id)."),
         (adopted(site.id(), "more", SqlType::Int4), "It has a column \"y\" more."),
         (adopted(site.id(), "big", SqlType::Int4), "Its column \"id\" is of type int(10) unsigned instead of integer."),
+        (
+            adopted(site.id(), "whole", SqlType::Timestamp),
+            "Its column \"x\" is of type datetime instead of timestamp without time zone.",
+        ),
+        (adopted(site.id(), "stamped", SqlType::TimestampTz), "Its column \"x\" is changed by the server itself."),
         (
             by_text("folded"),
             "Its column \"id\" is part of a key or an index and compared by utf8mb4_general_ci instead of \

@@ -369,12 +369,14 @@ struct Found {
     declared: Declared,
     not_null: bool,
     collation: String,
+    /// The server itself changes it.
+    is_made_there: bool,
 }
 
 async fn columns(link: &Link, layout: &Layout) -> Result<HashMap<String, Found>> {
     let sql = format!(
         "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, \
-         CHARACTER_SET_NAME, IS_NULLABLE, COLLATION_NAME FROM information_schema.COLUMNS \
+         CHARACTER_SET_NAME, IS_NULLABLE, COLLATION_NAME, DATETIME_PRECISION, EXTRA FROM information_schema.COLUMNS \
          WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         literal(&layout.schema),
         literal(&layout.name)
@@ -386,10 +388,17 @@ async fn columns(link: &Link, layout: &Layout) -> Result<HashMap<String, Found>>
             length: number(row, 3),
             precision: number(row, 4),
             scale: number(row, 5),
+            fraction: number(row, 9),
             characters: string(row, 6),
         };
-        let found =
-            Found { full: string(row, 2), declared, not_null: string(row, 7) == "NO", collation: string(row, 8) };
+        let extra = string(row, 10).to_lowercase();
+        let found = Found {
+            full: string(row, 2),
+            declared,
+            not_null: string(row, 7) == "NO",
+            collation: string(row, 8),
+            is_made_there: extra.contains("generated") || extra.contains("on update"),
+        };
         (string(row, 0), found)
     };
     Ok(link.text(&sql).await?.iter().map(read).collect())
@@ -435,8 +444,16 @@ async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
             };
             return wrong(format!("Its column \"{}\" is of type {shown} instead of {}.", column.name, column.ty));
         }
+        if at_site.is_made_there {
+            return wrong(format!("Its column \"{}\" is changed by the server itself.", column.name));
+        }
         if layout.adopted && column.not_null && !at_site.not_null {
             return wrong(format!("Its column \"{}\" may be NULL.", column.name));
+        }
+        // The server sorts by no more than the beginning of a text without length.
+        let is_bounded = !at_site.declared.base.ends_with("text");
+        if layout.is_collated(at) && ordered.contains(&at) && !is_bounded {
+            return wrong(format!("Its column \"{}\" is part of a key or an index without a length.", column.name));
         }
         let exact = at_site.collation == link.flavor.collation();
         if layout.is_collated(at) && ordered.contains(&at) && !exact {

@@ -167,7 +167,7 @@ impl Link {
         if all_undone && self.kind != Kind::Single {
             *self.spoilt.lock() = Some(told.clone());
         }
-        if told.kind() == ErrorKind::SiteUnavailable {
+        if lost || told.kind() == ErrorKind::SiteUnavailable {
             self.abandoned.store(true, Ordering::Relaxed);
         }
         told

@@ -21,6 +21,9 @@ const SHORT: u32 = 255;
 /// Digits behind the point at most.
 const MAX_SCALE: i8 = 30;
 
+/// Digits of a second in Atoll.
+const MICROSECONDS: u64 = 6;
+
 /// Whether the type's length varies, so that an index cannot hold all values.
 fn varies(ty: &SqlType) -> bool {
     matches!(
@@ -107,6 +110,8 @@ pub(super) struct Declared {
     pub(super) length: u64,
     pub(super) precision: u64,
     pub(super) scale: u64,
+    /// Digits of a second.
+    pub(super) fraction: u64,
     /// `CHARACTER_SET_NAME`, if it has one.
     pub(super) characters: String,
 }
@@ -123,8 +128,9 @@ pub(super) fn of_site(column: &Declared) -> Option<SqlType> {
         "tinyint" | "smallint" => SqlType::Int2,
         "mediumint" | "int" => SqlType::Int4,
         "bigint" => SqlType::Int8,
-        "float" => SqlType::Float4,
-        "double" => SqlType::Float8,
+        // With digits in its declaration, such a number is rounded.
+        "float" if column.full == "float" => SqlType::Float4,
+        "double" if column.full == "double" => SqlType::Float8,
         "decimal" if column.precision <= 38 => {
             SqlType::Numeric(Some((u8::try_from(column.precision).ok()?, i8::try_from(column.scale).ok()?)))
         }
@@ -133,9 +139,10 @@ pub(super) fn of_site(column: &Declared) -> Option<SqlType> {
         "tinytext" | "text" | "mediumtext" | "longtext" if texts => SqlType::Text,
         "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => SqlType::Bytea,
         "date" => SqlType::Date,
-        "time" => SqlType::Time,
-        "datetime" => SqlType::Timestamp,
-        "timestamp" => SqlType::TimestampTz,
+        // With fewer digits, too.
+        "time" if column.fraction == MICROSECONDS => SqlType::Time,
+        "datetime" if column.fraction == MICROSECONDS => SqlType::Timestamp,
+        "timestamp" if column.fraction == MICROSECONDS => SqlType::TimestampTz,
         _ => return None,
     })
 }
@@ -160,7 +167,15 @@ mod tests {
     use super::*;
 
     fn declared_as(base: &str, full: &str, length: u64) -> Declared {
-        Declared { base: base.into(), full: full.into(), length, precision: 10, scale: 2, characters: "utf8mb4".into() }
+        Declared {
+            base: base.into(),
+            full: full.into(),
+            length,
+            precision: 10,
+            scale: 2,
+            fraction: 0,
+            characters: "utf8mb4".into(),
+        }
     }
 
     #[test]
@@ -174,6 +189,9 @@ mod tests {
             ("varchar", "varchar(20)", 20, Some(SqlType::Varchar(Some(20)))),
             ("enum", "enum('a')", 1, None),
             ("year", "year(4)", 0, None),
+            ("double", "double", 0, Some(SqlType::Float8)),
+            ("double", "double(9,2)", 0, None),
+            ("datetime", "datetime", 0, None),
         ] {
             assert_eq!(of_site(&declared_as(base, full, length)), ty, "{full}");
         }
