@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub(super) flavor: Flavor,
     /// A lock time-out ends the whole transaction here, not just the statement.
     pub(super) timeout_ends_all: bool,
+    /// Bytes of a statement at most, with its parameters.
+    pub(super) max_packet: usize,
     /// It is not to be used again.
     pub(super) broken: bool,
 }
@@ -120,9 +122,9 @@ impl pool::Connector for Connector {
     async fn connect(&self) -> Result<Connection> {
         let mut conn = self.open().await?;
         let told = |e| self.site.mysql(e);
-        let asked: Option<(String, bool)> =
-            conn.query_first("SELECT VERSION(), @@innodb_rollback_on_timeout").await.map_err(told)?;
-        let (version, timeout_ends_all) = asked.unwrap_or_default();
+        let asked = "SELECT VERSION(), @@innodb_rollback_on_timeout, @@max_allowed_packet";
+        let asked: Option<(String, bool, usize)> = conn.query_first(asked).await.map_err(told)?;
+        let (version, timeout_ends_all, max_packet) = asked.unwrap_or_default();
         let flavor = if version.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
         if !is_supported(flavor, conn.server_version()) {
             return Err(self
@@ -131,7 +133,7 @@ impl pool::Connector for Connector {
                 .hint("MariaDB 10.6 and MySQL 8.0.29, or later, will do."));
         }
         conn.query_drop(session(flavor)).await.map_err(told)?;
-        Ok(Connection { conn, flavor, timeout_ends_all, broken: false })
+        Ok(Connection { conn, flavor, timeout_ends_all, max_packet, broken: false })
     }
 
     fn is_closed(&self, connection: &Connection) -> bool {

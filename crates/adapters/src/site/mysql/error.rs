@@ -20,10 +20,6 @@ impl SiteName {
     pub(super) fn mysql(&self, error: mysql_async::Error) -> Error {
         match error {
             mysql_async::Error::Server(server) => self.mysql_server(&server),
-            mysql_async::Error::Driver(DriverError::PacketTooLarge) => {
-                Error::new(ErrorKind::ProgramLimit, format!("a row is too large for site \"{}\"", self.0))
-                    .hint("Raise max_allowed_packet of that server.")
-            }
             other => self.unavailable(innermost(&other)),
         }
     }

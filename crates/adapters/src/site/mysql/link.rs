@@ -44,6 +44,8 @@ pub(super) struct Link {
     pub(super) flavor: Flavor,
     pub(super) id: u32,
     timeout_ends_all: bool,
+    /// Bytes of a statement at most, with its parameters.
+    pub(super) max_packet: usize,
     /// Commands that go ahead of the next statement.
     queued: Mutex<String>,
     /// Why nothing can be done with it any more.
@@ -67,6 +69,7 @@ impl Link {
             flavor: lease.flavor,
             id: lease.conn.id(),
             timeout_ends_all: lease.timeout_ends_all,
+            max_packet: lease.max_packet,
             prepared: AtomicBool::new(false),
             open: AtomicBool::new(kind != Kind::Single),
             kind,
@@ -100,6 +103,7 @@ impl Link {
 
     /// Runs a statement that will come again, and gives its rows.
     pub(super) async fn query(&self, sql: &str, params: Params) -> Result<Vec<Row>> {
+        self.check_size(sql, &params)?;
         self.with(async |conn| conn.exec(sql, params.into_driver()).await).await
     }
 
@@ -110,6 +114,7 @@ impl Link {
         params: Params,
         take: &mut (impl FnMut(Row) -> Result<()> + Send),
     ) -> Result<()> {
+        self.check_size(sql, &params)?;
         let mut wrong = None;
         self.with(async |conn| {
             let mut rows = conn.exec_iter(sql, params.into_driver()).await?;
@@ -126,12 +131,23 @@ impl Link {
 
     /// As [`Link::query`], for a statement that returns nothing: the number of rows touched.
     pub(super) async fn change(&self, sql: &str, params: Params) -> Result<u64> {
+        self.check_size(sql, &params)?;
         self.with(async |conn| Ok(conn.exec_iter(sql, params.into_driver()).await?.affected_rows())).await
     }
 
     /// As [`Link::query`], for a statement that cannot be prepared.
     pub(super) async fn text(&self, sql: &str) -> Result<Vec<Row>> {
         self.with(async |conn| conn.query(sql).await).await
+    }
+
+    /// A statement that is too large would cost the connection.
+    fn check_size(&self, sql: &str, params: &Params) -> Result<()> {
+        if sql.len() + params.size() <= self.max_packet {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::ProgramLimit, format!("a row is too large for site \"{}\"", self.site.0))
+            .detail(format!("It takes packets of {} bytes.", self.max_packet))
+            .hint("Raise max_allowed_packet of that server."))
     }
 
     /// Does something with the connection, after what was put off.

@@ -12,6 +12,9 @@ const HOUR: i64 = 3_600_000_000;
 const MINUTE: i64 = 60_000_000;
 const SECOND: i64 = 1_000_000;
 
+/// Bytes of a parameter at most, besides its text.
+const PARAMETER: usize = 16;
+
 /// Parameters of a statement.
 #[derive(Default)]
 pub(super) struct Params(Vec<Wire>);
@@ -25,6 +28,15 @@ impl Params {
     /// Values with their types.
     pub(super) fn of<'a>(values: impl IntoIterator<Item = (&'a SqlType, &'a Value)>) -> Result<Self> {
         values.into_iter().map(|(ty, value)| encode(ty, value)).collect::<Result<_>>().map(Params)
+    }
+
+    /// Bytes that they take on the wire at most.
+    pub(super) fn size(&self) -> usize {
+        let each = self.0.iter().map(|value| match value {
+            Wire::Bytes(bytes) => bytes.len() + PARAMETER,
+            _ => PARAMETER,
+        });
+        each.sum::<usize>() + PARAMETER
     }
 
     /// As the driver takes them.

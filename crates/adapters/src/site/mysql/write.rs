@@ -52,7 +52,9 @@ async fn write(inner: &Inner, link: &Link, layout: &Layout, sorted: Sorted<'_>) 
         }
     }
     let width = layout.table.columns.len().max(1);
-    let limits = Chunks { rows: LIMITS.rows.min(PARAMETERS / width).max(1), ..LIMITS };
+    // Half of what the server takes, as sizes are estimates.
+    let limits =
+        Chunks { rows: LIMITS.rows.min(PARAMETERS / width).max(1), bytes: LIMITS.bytes.min(link.max_packet / 2) };
     let by_key = Chunks { rows: layout.keys_at_once(limits.rows), ..limits };
     for rows in by_key.chunks(&deletes, |row| size(row)) {
         delete(link, layout, rows).await?;
