@@ -252,6 +252,28 @@ pub enum RowChange {
     Delete(Row),
 }
 
+/// What a participant says of a copy's rows and its fragment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Belonging {
+    /// All of them belong to it.
+    All,
+    /// Some do not.
+    AllBut(Misplaced),
+    /// It cannot tell as Atoll does, so that whoever asks has to look at each row.
+    Unknown,
+}
+
+/// Rows of a copy that do not belong to its fragment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misplaced {
+    /// How many.
+    pub rows: u64,
+    /// The key of one of them.
+    pub key: Vec<Value>,
+    /// That row's values of the columns by which the table is fragmented.
+    pub place: Vec<Value>,
+}
+
 /// A transaction's part at one participant. Calls may come from several tasks at once.
 #[async_trait]
 pub trait Branch: Send + Sync {
@@ -323,6 +345,23 @@ pub trait Branch: Send + Sync {
     /// `NotSupported`, with the reason: the engine cannot hold such a table; `DatatypeMismatch`: an adopted table is another;
     /// `DuplicateTable`: where a new copy should be is one with rows.
     async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()>;
+
+    /// Has the participant itself look for rows of a copy that do not belong to its fragment.
+    ///
+    /// # Errors
+    /// As [`Branch::get`].
+    async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
+        let _ = at;
+        Ok(Belonging::Unknown)
+    }
+
+    /// Deletes all rows of an adopted copy, for TRUNCATE: others are given a new id instead, and purged.
+    ///
+    /// # Errors
+    /// `NotSupported` by an engine whose tables cannot be adopted; as [`Branch::apply`].
+    async fn clear(&self, at: &Replica) -> Result<()> {
+        Err(Error::unsupported(format!("TRUNCATE of an adopted copy of table \"{}\"", at.table.name)))
+    }
 
     /// The node's own values, where this participant keeps them.
     fn meta(&self) -> Option<&dyn Meta>;

@@ -5,6 +5,7 @@
 //! What PostgreSQL refuses is refused with PostgreSQL's SQLSTATE and words; what fragmentation adds (foreign keys that would reach
 //! across fragments, tables derived from others) is refused with the reason and what to do instead.
 
+mod adopt;
 mod alter;
 mod create;
 mod dependencies;

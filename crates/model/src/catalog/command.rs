@@ -163,6 +163,9 @@ pub struct NewTable {
     pub replication: Replication,
     /// Which copy is read.
     pub read_balance: ReadBalance,
+    /// Its one fragment is this table, `schema.name`, which is there already at its one site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
 }
 
 /// How a new table's rows are split.
@@ -260,6 +263,9 @@ pub struct NewFragment {
     pub bounds: crate::FragmentBounds,
     /// The sites of its copies; empty: the table's `sites` in turn.
     pub sites: Vec<String>,
+    /// Its copy is this table, `schema.name`, which is there already at its one site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
 }
 
 /// What ALTER TABLE changes.

@@ -4,6 +4,7 @@
 //! decision; the catalog that the transaction sees is never newer than its snapshot, so an index that it sees has all entries that the
 //! snapshot needs.
 
+mod adopt;
 mod branches;
 mod commit;
 mod ddl;

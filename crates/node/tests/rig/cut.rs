@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, Finished, FragmentStatistics, LockMode, LockWait, LockedRow, Meta, ParticipantId,
+    Belonging, Branch, BranchOptions, Finished, FragmentStatistics, LockMode, LockWait, LockedRow, Meta, ParticipantId,
     PreparedName, Replica, RowChange, ScanRequest, Site,
 };
 use parking_lot::Mutex;
@@ -192,6 +192,14 @@ impl Branch for CutBranch {
 
     async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()> {
         self.branch.define(at, before).await
+    }
+
+    async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
+        self.branch.misplaced(at).await
+    }
+
+    async fn clear(&self, at: &Replica) -> Result<()> {
+        self.branch.clear(at).await
     }
 
     fn meta(&self) -> Option<&dyn Meta> {

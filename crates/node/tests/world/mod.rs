@@ -195,6 +195,7 @@ pub fn table(name: &str, columns: &str) -> NewTable {
         replicas: 1,
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        adopted: None,
     };
     let mut key = vec![];
     for column in columns.split(',') {
@@ -272,6 +273,7 @@ pub fn list_fragment(table: &str, name: &str, values: &[&str], site: &str) -> Ca
             name: name.into(),
             bounds: FragmentBounds::List(values.iter().map(|v| text(v)).collect()),
             sites: vec![site.into()],
+            adopted: None,
         },
     }
 }

@@ -107,6 +107,11 @@ impl Shared {
         Ok(layout)
     }
 
+    /// The schema in which Atoll makes its tables.
+    pub(super) fn own_schema(&self) -> &str {
+        &self.options.schema
+    }
+
     /// A transaction for the site's own business.
     async fn control(&self, begin: &str) -> Result<Link> {
         Ok(Link::begin(self.control.get().await?, self.name.clone(), begin))

@@ -170,19 +170,33 @@ fn create_site(p: &mut Parser<'_>) -> Parsed<Statement> {
     let if_not_exists = p.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
     let name = fold(&p.parse_identifier()?);
     let engine = if eat(p, "ENGINE") { fold(&p.parse_identifier()?) } else { "embedded".into() };
-    let mut options = BTreeMap::new();
-    if eat(p, "OPTIONS") {
-        p.expect_token(&Token::LParen)?;
-        loop {
-            let key = fold(&p.parse_identifier()?);
-            options.insert(key, string(p)?);
-            if !p.consume_token(&Token::Comma) {
-                break;
-            }
-        }
-        p.expect_token(&Token::RParen)?;
-    }
+    let options = if eat(p, "OPTIONS") { generic_options(p)? } else { BTreeMap::new() };
     Ok(Statement::CreateSite { name, engine, options, if_not_exists })
+}
+
+/// `(name 'value', …)` after OPTIONS.
+fn generic_options(p: &mut Parser<'_>) -> Parsed<BTreeMap<String, String>> {
+    let mut options = BTreeMap::new();
+    p.expect_token(&Token::LParen)?;
+    loop {
+        let key = fold(&p.parse_identifier()?);
+        options.insert(key, string(p)?);
+        if !p.consume_token(&Token::Comma) {
+            break;
+        }
+    }
+    p.expect_token(&Token::RParen)?;
+    Ok(options)
+}
+
+/// `(table 'schema.name')` after OPTIONS of a table or fragment.
+fn adopted(p: &mut Parser<'_>) -> Parsed<String> {
+    let mut options = generic_options(p)?;
+    match (options.remove("table"), options.into_keys().next()) {
+        (_, Some(other)) => refused(format!("option \"{other}\" of a table is not supported: OPTIONS takes \"table\"")),
+        (Some(table), None) => Ok(table),
+        (None, None) => p.expected("option \"table\"", p.peek_token()),
+    }
 }
 
 fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
@@ -208,6 +222,7 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
         partition_by: None,
         tablespace: None,
         options: vec![],
+        adopted: None,
         query: None,
         column_names: vec![],
         no_data: false,
@@ -232,6 +247,8 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
             table.options.extend(options(p)?);
         } else if eat(p, "TABLESPACE") {
             table.tablespace = Some(fold(&p.parse_identifier()?));
+        } else if eat(p, "OPTIONS") {
+            table.adopted = Some(adopted(p)?);
         } else if p.parse_keyword(Keyword::USING) {
             p.parse_identifier()?;
         } else if eat(p, "INHERITS") {
@@ -386,7 +403,15 @@ fn create_fragment(p: &mut Parser<'_>, fragment: String, if_not_exists: bool) ->
             Bounds::Hash { modulus, remainder }
         }
     };
-    let mut made = CreateFragment { name: fragment, if_not_exists, parent, bounds, tablespace: None, options: vec![] };
+    let mut made = CreateFragment {
+        name: fragment,
+        if_not_exists,
+        parent,
+        bounds,
+        tablespace: None,
+        options: vec![],
+        adopted: None,
+    };
     loop {
         if p.parse_keyword(Keyword::WITH) {
             made.options.extend(options(p)?);
@@ -395,7 +420,7 @@ fn create_fragment(p: &mut Parser<'_>, fragment: String, if_not_exists: bool) ->
         } else if p.parse_keywords(&[Keyword::PARTITION, Keyword::BY]) {
             return refused("a fragment cannot be fragmented further");
         } else if eat(p, "OPTIONS") {
-            return refused("adopting existing tables is not supported yet");
+            made.adopted = Some(adopted(p)?);
         } else {
             return Ok(Statement::CreateFragment(Box::new(made)));
         }

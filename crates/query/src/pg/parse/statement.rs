@@ -99,6 +99,8 @@ pub struct CreateTable {
     pub tablespace: Option<String>,
     /// WITH
     pub options: Vec<(String, String)>,
+    /// `OPTIONS (table 'schema.name')`: the site's table that it is.
+    pub adopted: Option<String>,
     /// AS
     pub query: Option<Box<Query>>,
     /// Column names of CREATE TABLE … (a, b) AS.
@@ -148,6 +150,8 @@ pub struct CreateFragment {
     pub tablespace: Option<String>,
     /// WITH
     pub options: Vec<(String, String)>,
+    /// `OPTIONS (table 'schema.name')`: the site's table that it is.
+    pub adopted: Option<String>,
 }
 
 /// FOR VALUES

@@ -54,6 +54,10 @@ fn fragments() {
     assert!(
         matches!(&f.bounds, Bounds::In(v) if v.len() == 2) && f.tablespace.as_deref() == Some("s") && f.parent == "t"
     );
+    let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES IN ('a') TABLESPACE s OPTIONS (table 'shop.Users')");
+    assert_eq!((f.tablespace.as_deref(), f.adopted.as_deref()), (Some("s"), Some("shop.Users")));
+    let (kind, message, _) = error("CREATE TABLE p PARTITION OF t DEFAULT TABLESPACE s OPTIONS (tabel 'a.b')");
+    assert_eq!((kind, message.contains("\"tabel\"")), (ErrorKind::NotSupported, true));
     let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES FROM (MINVALUE, 1) TO (10, MAXVALUE)");
     assert!(
         matches!(&f.bounds, Bounds::FromTo(a, b) if matches!(a[..], [Bound::Min, Bound::Value(_)]) && matches!(b[1], Bound::Max))
