@@ -15,7 +15,7 @@ use atoll_model::{
     CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table,
 };
 use atoll_ports::cluster::{Cluster, Transaction, TransactionInfo};
-use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site};
+use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site, SiteTable};
 use atoll_protocol::recovery::Verdict;
 use parking_lot::Mutex;
 use std::fmt;
@@ -156,6 +156,11 @@ impl Node {
     /// Makes a committed catalog the one in force.
     pub(crate) fn publish(&self, definitions: Arc<Definitions>, dropped: Vec<Purge>) {
         self.definitions.store(definitions.clone());
+        for site in definitions.sites.values() {
+            if let Err(error) = self.sites.follow(site) {
+                tracing::error!(site = site.name, %error, "an altered site could not be opened; it is reached as before");
+            }
+        }
         let sites = definitions.sites.values();
         let participants = sites.filter_map(|site| Some((self.participant(site.id).ok()?, site.engine)));
         self.coordinator.catalog_changed(participants);
@@ -222,6 +227,10 @@ impl Cluster for Node {
         let copy = table.fragments.iter().find(|f| f.id == fragment).and_then(|f| f.replicas.first());
         let site = copy.and_then(|site| self.sites.get(*site).ok());
         site.map(|open| open.site.statistics(fragment)).unwrap_or_default()
+    }
+
+    async fn site_tables(&self, site: SiteId, schema: &str) -> Result<Vec<SiteTable>> {
+        self.sites.get(site)?.site.tables(schema).await
     }
 
     fn transactions(&self) -> Vec<TransactionInfo> {

@@ -5,11 +5,11 @@
 
 use crate::session::BatchStream;
 use crate::site::{
-    BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, RowChange, ScanRequest,
+    BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, RowChange, ScanRequest, SiteTable,
 };
 use async_trait::async_trait;
 use atoll_model::{
-    Catalog, CatalogCommand, FragmentId, IndexId, RelationId, Result, Row, SiteId, Table, Timestamp, Value,
+    Catalog, CatalogCommand, Error, FragmentId, IndexId, RelationId, Result, Row, SiteId, Table, Timestamp, Value,
 };
 use std::sync::Arc;
 
@@ -46,6 +46,14 @@ pub trait Cluster: Send + Sync {
 
     /// Approximate size of a fragment (of the copy that would be read).
     fn statistics(&self, table: &Table, fragment: FragmentId) -> FragmentStatistics;
+
+    /// The tables of a schema of a site, for adopting them.
+    ///
+    /// # Errors
+    /// Those of [`Site::tables`](crate::site::Site::tables).
+    async fn site_tables(&self, site: SiteId, schema: &str) -> Result<Vec<SiteTable>> {
+        Err(Error::unsupported(format!("tables of schema \"{schema}\" of site {site}")))
+    }
 
     /// Transactions that are open now, for `atoll.transactions`.
     fn transactions(&self) -> Vec<TransactionInfo>;

@@ -18,7 +18,9 @@
 
 use crate::session::BatchStream;
 use async_trait::async_trait;
-use atoll_model::{Error, FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_model::{
+    Error, FragmentId, IndexId, NewSequence, Result, Row, SiteEngine, SiteId, SqlType, Table, Timestamp, Value,
+};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -88,6 +90,17 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// `Io`.
     async fn purge(&self, fragment: FragmentId) -> Result<()>;
 
+    /// The tables of one of the site's own schemas.
+    ///
+    /// # Errors
+    /// `NotSupported` by an engine without any; `InvalidSchema`; `SiteUnavailable`.
+    async fn tables(&self, schema: &str) -> Result<Vec<SiteTable>> {
+        Err(Error::unsupported(format!(
+            "tables of schema \"{schema}\" of a site of the engine {}",
+            self.engine().name()
+        )))
+    }
+
     /// The prepared branches at this site's participant, prepared by whichever coordinator.
     ///
     /// # Errors
@@ -99,6 +112,38 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// # Errors
     /// Whether it was ended is not known after any of them: ask again.
     async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished>;
+}
+
+/// A table of a site's own, as its catalog describes it.
+#[derive(Clone, Debug)]
+pub struct SiteTable {
+    /// Its name within its schema.
+    pub name: String,
+    /// Its columns, in order.
+    pub columns: Vec<SiteColumn>,
+    /// The columns of its primary key.
+    pub key: Option<Vec<String>>,
+    /// The columns of its other unique indexes over whole columns and all rows.
+    pub unique: Vec<Vec<String>>,
+}
+
+/// A column of a [`SiteTable`].
+#[derive(Clone, Debug)]
+pub struct SiteColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type, if Atoll carries its values.
+    pub ty: Option<SqlType>,
+    /// Its type, as the site calls it.
+    pub declared: String,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// Its default, in the site's SQL.
+    pub default: Option<String>,
+    /// The sequence that its values come from, with `start` at the next one; it has no name.
+    pub sequence: Option<NewSequence>,
+    /// Why Atoll cannot write or compare its values.
+    pub problem: Option<&'static str>,
 }
 
 /// What became of the wish to end a prepared branch.

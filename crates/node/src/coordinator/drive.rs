@@ -248,7 +248,9 @@ impl Drive {
 
     fn finish(&mut self, p: ParticipantId, commit: bool) {
         let Some(part) = self.parts.get(&p) else { return };
-        let (site, name) = (part.site.clone(), name(self.machine.gid(p)));
+        // The site may be reached by other options than when the transaction began.
+        let site = self.coordinator.site(p).unwrap_or_else(|| part.site.clone());
+        let name = name(self.machine.gid(p));
         self.ask(async move {
             let finished = match name {
                 Ok(name) => site.finish(&name, commit).await,

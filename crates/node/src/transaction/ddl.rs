@@ -120,6 +120,7 @@ impl Txn {
         for site in next.sites.values() {
             self.node.sites.ensure(site)?;
         }
+        self.try_altered_sites(&ddl.current, &next).await?;
         let next = Arc::new(next);
         self.define_copies(&ddl.current, &next).await?;
         self.take_adopted(&ddl.current, &next, &command).await?;

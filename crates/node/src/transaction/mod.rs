@@ -11,6 +11,7 @@ mod ddl;
 mod foreign;
 mod placement;
 mod reading;
+mod trial;
 mod write;
 
 use crate::definitions::Definitions;

@@ -6,7 +6,7 @@
 //! | `pool`, `connection` | connections, and transactions on them |
 //! | `site`, `branch` | the port: what a site is, and what a transaction does there |
 //! | `layout`, `define`, `types` | tables: their names, DDL, types |
-//! | `adopt` | tables that were there before |
+//! | `adopt`, `survey` | tables that were there before |
 //! | `scan`, `predicate`, `lock`, `write`, `snapshot` | reading, locking, writing |
 //! | `values`, `numeric`, `columns` | values on the wire, as values and as Arrow columns |
 //! | `error` | what the server says, in Atoll's terms |
@@ -30,6 +30,7 @@ mod predicate;
 mod scan;
 mod site;
 mod snapshot;
+mod survey;
 mod tls;
 mod types;
 mod values;

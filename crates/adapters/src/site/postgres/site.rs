@@ -8,10 +8,11 @@ use super::error::SiteName;
 use super::layout::{Layout, quote, table_name};
 use super::options::PostgresOptions;
 use super::pool::Pool;
+use super::survey;
 use async_trait::async_trait;
-use atoll_model::{ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_model::{Error, ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
 use atoll_ports::site::{
-    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site,
+    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site, SiteTable,
 };
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -197,6 +198,26 @@ impl Site for PostgresSite {
         self.shared.layouts.write().remove(&fragment);
         self.shared.statistics.lock().remove(&fragment);
         Ok(())
+    }
+
+    async fn tables(&self, schema: &str) -> Result<Vec<SiteTable>> {
+        let site = &self.shared.name.0;
+        if schema == self.shared.options.schema {
+            return Err(Error::new(
+                ErrorKind::InvalidSchema,
+                format!("schema \"{schema}\" of site \"{site}\" is where Atoll keeps its own copies"),
+            ));
+        }
+        let link = self.shared.control("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let schema_there = "SELECT to_regnamespace($1) IS NOT NULL";
+        let known = link.query(schema_there, &[(&quote(schema), Type::TEXT)]).await?;
+        if !known.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+            return Err(Error::new(
+                ErrorKind::InvalidSchema,
+                format!("schema \"{schema}\" does not exist at site \"{site}\""),
+            ));
+        }
+        survey::tables(&link, &quote(schema)).await
     }
 
     async fn in_doubt(&self) -> Result<Vec<PreparedName>> {

@@ -5,6 +5,8 @@
 use datafusion::sql::sqlparser::ast::{self, ColumnDef, Expr, Query, TableConstraint};
 use std::collections::BTreeMap;
 
+pub use atoll_model::OptionChange;
+
 /// A statement.
 #[derive(Clone, Debug)]
 pub enum Statement {
@@ -20,6 +22,22 @@ pub enum Statement {
         options: BTreeMap<String, String>,
         /// IF NOT EXISTS
         if_not_exists: bool,
+    },
+    /// ALTER SITE
+    AlterSite {
+        /// Its name.
+        name: String,
+        /// What becomes of its options.
+        changes: Vec<OptionChange>,
+    },
+    /// IMPORT FOREIGN SCHEMA: adopts tables of a site.
+    ImportSchema {
+        /// The site's schema.
+        schema: String,
+        /// Which of its tables.
+        tables: Chosen,
+        /// The site.
+        site: String,
     },
     /// DROP SITE
     DropSite {
@@ -76,6 +94,17 @@ pub enum Statement {
         /// RESTART, with a value or from the start.
         restart: Option<Option<i64>>,
     },
+}
+
+/// Tables of a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// All.
+    All,
+    /// LIMIT TO
+    Only(Vec<String>),
+    /// EXCEPT
+    AllBut(Vec<String>),
 }
 
 /// CREATE TABLE
