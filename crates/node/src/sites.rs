@@ -85,6 +85,12 @@ impl Sites {
         self.open.read().values().find(|s| s.site.participant() == participant).map(|s| s.site.clone())
     }
 
+    /// The name of the one site of a participant; of several, of one.
+    pub(crate) fn name_of(&self, participant: ParticipantId) -> Option<String> {
+        let open = self.open.read();
+        open.values().find(|s| s.site.participant() == participant).map(|s| s.definition.name.clone())
+    }
+
     /// The participants of all open sites.
     pub(crate) fn participants(&self) -> BTreeSet<ParticipantId> {
         self.open.read().values().map(|s| s.site.participant()).collect()

@@ -107,11 +107,29 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// `SiteUnavailable`.
     async fn in_doubt(&self) -> Result<Vec<PreparedName>>;
 
+    /// As [`Site::in_doubt`], with what the engine knows of each.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`.
+    async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
+        let names = self.in_doubt().await?;
+        Ok(names.into_iter().map(|name| PreparedBranch { name, since: None }).collect())
+    }
+
     /// Ends a prepared branch, durably. From then on every snapshot shows what it has committed.
     ///
     /// # Errors
     /// Whether it was ended is not known after any of them: ask again.
     async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished>;
+}
+
+/// A branch that is prepared at a site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PreparedBranch {
+    /// Its name.
+    pub name: PreparedName,
+    /// When it was prepared, in microseconds since 1970, where the engine tells.
+    pub since: Option<i64>,
 }
 
 /// A table of a site's own, as its catalog describes it.

@@ -41,6 +41,7 @@ pub(crate) trait Ending: Send {
 /// As [`atoll_ports::cluster::Transaction::commit`].
 pub(crate) async fn commit(
     coordinator: &Arc<Coordinator>,
+    number: u64,
     parts: BTreeMap<ParticipantId, Part>,
     ending: Box<dyn Ending>,
 ) -> Result<Timestamp> {
@@ -52,7 +53,7 @@ pub(crate) async fn commit(
             Participant { id: *id, work: part.work, prepares: !home, records }
         })
         .collect();
-    let id = coordinator.activate();
+    let id = coordinator.activate(number, parts.keys().copied().collect());
     let options = Options { timeout: coordinator.options.timeout, retry: coordinator.options.retry };
     let (machine, effects) = match Commit::begin(coordinator.now(), id, &participants, options) {
         Ok(begun) => begun,
@@ -77,6 +78,8 @@ pub(crate) async fn commit(
         admitted,
         client: Some(client),
         ending: Some(ending),
+        failure: None,
+        forgets: false,
         over: false,
     };
     tokio::spawn(drive.run(effects));
@@ -110,6 +113,10 @@ struct Drive {
     admitted: UnboundedReceiver<()>,
     client: Option<oneshot::Sender<Result<Timestamp>>>,
     ending: Option<Box<dyn Ending>>,
+    /// Why it was rolled back.
+    failure: Option<String>,
+    /// Its end was noted, with its decision.
+    forgets: bool,
     over: bool,
 }
 
@@ -142,9 +149,18 @@ impl Drive {
                 Effect::Enter(participants) => self.coordinator.enter(self.id, participants, self.admit.clone()),
                 Effect::Log { decision, with } => self.log(&decision, with),
                 Effect::AskLog(_) => self.ask_log(),
-                Effect::Commit(p) => self.finish(p, true),
-                Effect::Abort(p) => self.abort(p),
-                Effect::Applied(p) => self.coordinator.read(snapshot::Input::Applied(self.id, p)),
+                Effect::Commit(p) => {
+                    self.coordinator.decided(self.id, p, true);
+                    self.finish(p, true);
+                }
+                Effect::Abort(p) => {
+                    self.coordinator.decided(self.id, p, false);
+                    self.abort(p);
+                }
+                Effect::Applied(p) => {
+                    self.coordinator.applied(self.id, p);
+                    self.coordinator.read(snapshot::Input::Applied(self.id, p));
+                }
                 Effect::Withdraw => self.coordinator.withdraw(self.id),
                 Effect::Answer(answer) => self.answer(answer).await,
                 Effect::FinishedElsewhere(p) => {
@@ -154,7 +170,11 @@ impl Drive {
                     );
                 }
                 Effect::Sweep(p) => self.coordinator.recover(recovery::Input::Sweep(p)),
-                Effect::Forget(decision) => self.coordinator.forgotten.add(decision),
+                Effect::Forget(decision) => {
+                    self.coordinator.note_end(self.id, true, None);
+                    self.forgets = true;
+                    self.coordinator.forgotten.add(decision);
+                }
                 Effect::Done => self.done().await,
             }
         }
@@ -311,7 +331,10 @@ impl Drive {
                 }
                 Ok(self.committed().unwrap_or(Timestamp(0)))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.failure = Some(format!("{}: {}", error.kind().sqlstate(), error.message()));
+                Err(error)
+            }
         };
         let open = answer.as_ref().is_err_and(|e| e.outcome() == Outcome::Indeterminate) && self.committed().is_none();
         if !open {
@@ -332,6 +355,9 @@ impl Drive {
 
     async fn done(&mut self) {
         self.end_here().await;
+        if !self.forgets {
+            self.coordinator.note_end(self.id, self.committed().is_some(), self.failure.take());
+        }
         self.coordinator.active.lock().remove(&self.id);
         self.over = true;
     }

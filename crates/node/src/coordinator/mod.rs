@@ -3,6 +3,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | `drive` | one commit: a task of its own, which goes on when the client's session has gone |
+//! | `running` | the commits that are under way, and what views show of transactions |
+//! | `history` | how the last ones have ended |
 //! | `log` | the decision log, in the node's own values at the embedded participant |
 //! | `recover` | finds and finishes what earlier runs of this node, or lost requests, have left at the sites |
 //! | `reads` | opens the snapshots of reads over several participants |
@@ -13,12 +15,15 @@
 //! background task keeps the node, so a node that is dropped takes its coordinator with it.
 
 mod drive;
+mod history;
 mod ledger;
 mod log;
 mod reads;
 mod recover;
+mod running;
 
 pub(crate) use drive::{Ending, Part, commit};
+pub(crate) use history::{History, now as wall_clock};
 pub(crate) use ledger::Moment;
 pub(crate) use log::read as decisions;
 pub(crate) use reads::torn;
@@ -29,7 +34,8 @@ use atoll_ports::site::Site;
 use atoll_protocol::recovery::Recovery;
 use atoll_protocol::{Backoff, Decision, Incarnation, Time, TransactionId, recovery, snapshot};
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use running::Running;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -80,6 +86,8 @@ pub(crate) struct Past {
     pub(crate) epoch: u32,
     /// What earlier runs have decided and not forgotten.
     pub(crate) decisions: Vec<Decision>,
+    /// How transactions of earlier runs have ended.
+    pub(crate) history: History,
 }
 
 /// The coordinator.
@@ -91,7 +99,7 @@ pub(crate) struct Coordinator {
     sites: Arc<Sites>,
     home: Arc<dyn Site>,
     sequence: AtomicU64,
-    active: Mutex<BTreeSet<TransactionId>>,
+    active: Mutex<BTreeMap<TransactionId, Running>>,
     reads: Mutex<reads::Reads>,
     recovery: Mutex<Recovery>,
     /// Recovery may have to wake up at another time.
@@ -133,7 +141,7 @@ impl Coordinator {
             cluster: past.cluster,
             me,
             began,
-            forgotten: log::Forgotten::begin(home.clone()),
+            forgotten: log::Forgotten::begin(home.clone(), past.history),
             sequence: AtomicU64::new(1),
             active: Mutex::default(),
             reads: Mutex::new(reads::Reads::new(waits, others.iter().copied())),
@@ -177,11 +185,6 @@ impl Coordinator {
         }
     }
 
-    /// Prepared transactions of this cluster, as recovery has last seen them, and what is to become of each.
-    pub(crate) fn in_doubt(&self) -> Vec<(atoll_protocol::Gid, recovery::Verdict)> {
-        self.recovery.lock().in_doubt().collect()
-    }
-
     /// Writes down what is still to be written.
     pub(crate) async fn close(&self) -> Result<()> {
         self.forgotten.flush(&self.home).await
@@ -197,14 +200,6 @@ impl Coordinator {
             Some(time) => tokio::time::sleep_until((self.began + Duration::from_millis(time.0)).into()).await,
             None => std::future::pending().await,
         }
-    }
-
-    /// A new transaction, active from now on.
-    fn activate(&self) -> TransactionId {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let id = TransactionId { cluster: self.cluster, coordinator: self.me, sequence };
-        self.active.lock().insert(id);
-        id
     }
 
     fn site(&self, participant: ParticipantId) -> Option<Arc<dyn Site>> {

@@ -14,6 +14,7 @@ mod reading;
 mod trial;
 mod write;
 
+use crate::coordinator;
 use crate::definitions::Definitions;
 use crate::gates::Held;
 use crate::node::Node;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use atoll_model::{
     Catalog, CatalogCommand, Error, ErrorKind, FragmentId, IndexId, Result, Row, SiteId, Table, Timestamp, Value,
 };
-use atoll_ports::cluster::{FragmentRef, TableLock, Transaction, TransactionInfo};
+use atoll_ports::cluster::{FragmentRef, TableLock, Transaction, TransactionInfo, TransactionState};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, ParticipantId, RowChange, ScanRequest,
@@ -101,10 +102,16 @@ impl Txn {
     }
 
     pub(crate) fn info(&self) -> TransactionInfo {
+        let age = i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let participants = self.branches().iter().map(|(p, _)| self.node.coordinator.name_of(*p)).collect();
         TransactionInfo {
-            id: self.id,
-            isolation: self.options.isolation,
-            age_ms: self.began.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+            id: Some(self.id),
+            name: None,
+            state: TransactionState::Active,
+            participants,
+            pending: vec![],
+            began: Some(coordinator::wall_clock().saturating_sub(age)),
+            isolation: Some(self.options.isolation),
             has_writes: self.has_writes(),
         }
     }

@@ -6,7 +6,7 @@ use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, T
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Belonging, Branch, BranchOptions, Finished, FragmentStatistics, LockMode, LockWait, LockedRow, Meta, ParticipantId,
-    PreparedName, Replica, RowChange, ScanRequest, Site, SiteTable,
+    PreparedBranch, PreparedName, Replica, RowChange, ScanRequest, Site, SiteTable,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -129,6 +129,10 @@ impl Site for CutSite {
 
     async fn tables(&self, schema: &str) -> Result<Vec<SiteTable>> {
         self.site.tables(schema).await
+    }
+
+    async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
+        self.site.prepared().await
     }
 
     async fn in_doubt(&self) -> Result<Vec<PreparedName>> {

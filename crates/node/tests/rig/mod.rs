@@ -211,7 +211,7 @@ impl Rig {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.prepared()? > 0 {
             if Instant::now() > deadline {
-                return Err(format!("left in doubt: {:?}", self.node().in_doubt()).into());
+                return Err(format!("left in doubt: {:?}", self.node().transactions()).into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -12,7 +12,8 @@ use super::survey;
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
 use atoll_ports::site::{
-    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site, SiteTable,
+    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedBranch, PreparedName, Replica, Site,
+    SiteTable,
 };
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -221,12 +222,20 @@ impl Site for PostgresSite {
     }
 
     async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
+        Ok(self.prepared().await?.into_iter().map(|branch| branch.name).collect())
+    }
+
+    async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
         let link = self.shared.control("BEGIN READ ONLY").await?;
-        let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, $1) \
-                   ORDER BY gid";
+        let sql = "SELECT gid, (EXTRACT(EPOCH FROM prepared) * 1000000)::bigint FROM pg_prepared_xacts \
+                   WHERE database = current_database() AND starts_with(gid, $1) ORDER BY gid";
         let rows = link.query(sql, &[(&PreparedName::PREFIX, Type::TEXT)]).await?;
         // Of what is not a name, nobody here is the author.
-        Ok(rows.iter().filter_map(|row| PreparedName::new(row.try_get::<_, String>(0).ok()?).ok()).collect())
+        let named = |row: &tokio_postgres::Row| {
+            let name = PreparedName::new(row.try_get::<_, String>(0).ok()?).ok()?;
+            Some(PreparedBranch { name, since: row.try_get(1).ok() })
+        };
+        Ok(rows.iter().filter_map(named).collect())
     }
 
     async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished> {
