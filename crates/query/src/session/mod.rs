@@ -90,6 +90,7 @@ impl SqlSession {
     fn context(&self, txn: &Arc<dyn Transaction>, bound: &Bound, params: Vec<Value>) -> Result<StatementContext> {
         let catalog = txn.catalog();
         let access = access::Access {
+            user: self.user.clone(),
             process_id: self.process_id,
             began: self.current.began(),
             txn: txn.clone(),
