@@ -5,7 +5,9 @@ mod world;
 
 use atoll_model::{CatalogCommand, Error, ErrorKind, FragmentBounds, NewFragment};
 use atoll_ports::cluster::{Cluster, TransactionState};
+use atoll_ports::site::{BranchOptions, ReadConsistency};
 use rig::*;
+use std::time::Duration;
 use world::{int, list_fragment, short, text};
 
 fn at_site(rig: &Rig, at: usize, sql: &str) -> TestResult {
@@ -27,7 +29,7 @@ fn eventually(what: impl Fn() -> bool) -> TestResult {
         if what() {
             return Ok(());
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
     Err("it did not come to that".into())
 }
@@ -53,7 +55,7 @@ fn the_log_tells_how_transactions_have_ended() -> TestResult {
     rig.control.block_on(rig.servers[1].start_again()).map_err(|e| format!("{e:?}"))?;
     rig.balances()?;
     // The crash came before anything was prepared, so there was nothing to end.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(500));
     let names = |rig: &Rig| rig.node().transactions_log().into_iter().map(|t| t.name).collect::<Vec<_>>();
     let before = names(&rig);
     rig.restart()?;
@@ -211,5 +213,31 @@ fn a_server_without_prepared_transactions() -> TestResult {
     there.sites = vec!["pa".into()];
     let refused = rig.ddl(CatalogCommand::CreateTable(Box::new(there))).err().ok_or("it was made")?;
     assert!(refused.to_string().contains("site \"pa\" takes no prepared transactions"), "{refused}");
+    rig.settle()
+}
+
+/// With `Site`, each site answers at once and for itself; with `Cluster`, a read waits for a commit that is half done.
+#[test]
+fn what_reads_promise_is_chosen() -> TestResult {
+    let rig = Rig::new()?;
+    rig.accounts()?;
+    let run = rig.run();
+    run.cut.pause_before("before finish");
+    let node = rig.node().clone();
+    let committing = run.spawn(async move {
+        let txn = node.begin(patient());
+        transfer(&*txn, &[(1, -1), (2, 1)]).await?;
+        txn.commit().await
+    });
+    run.block_on(run.cut.reached());
+    let read = |read_consistency, wait: u64| {
+        let txn = rig.node().begin(BranchOptions { read_consistency, ..patient() });
+        run.block_on(async { tokio::time::timeout(Duration::from_millis(wait), balances(&*txn)).await })
+    };
+    assert!(read(ReadConsistency::Cluster, 1000).is_err(), "it was not waited for");
+    assert_eq!(read(ReadConsistency::Site, 8000)??, [EACH; 3]);
+    run.cut.go_on();
+    run.block_on(committing)??;
+    assert_eq!(read(ReadConsistency::Cluster, 8000)??, [EACH, EACH - 1, EACH + 1]);
     rig.settle()
 }

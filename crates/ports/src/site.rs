@@ -185,6 +185,16 @@ pub enum Isolation {
     Serializable,
 }
 
+/// How much a read over several sites promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReadConsistency {
+    /// Of a commit over several participants it sees everything or nothing.
+    #[default]
+    Cluster,
+    /// Each site answers for itself, and need not show yet what was committed over several.
+    Site,
+}
+
 /// How a branch behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct BranchOptions {
@@ -196,6 +206,8 @@ pub struct BranchOptions {
     pub lock_timeout: Duration,
     /// Whether commit waits for the disk.
     pub synchronous_commit: bool,
+    /// What the transaction's reads over several participants promise; nothing to a single one.
+    pub read_consistency: ReadConsistency,
 }
 
 impl Default for BranchOptions {
@@ -205,6 +217,7 @@ impl Default for BranchOptions {
             read_only: false,
             lock_timeout: Duration::from_secs(30),
             synchronous_commit: true,
+            read_consistency: ReadConsistency::default(),
         }
     }
 }

@@ -278,11 +278,6 @@ impl Recovery {
         self.sites.get(&participant).is_some_and(|site| site.settled)
     }
 
-    /// Whose transactions are looked after.
-    pub fn options(&self) -> &Options {
-        &self.options
-    }
-
     /// What is to become of a branch of the cluster's, of whose coordinator's transactions these are active.
     pub fn verdict(&self, gid: &Gid, active: impl Fn(TransactionId) -> bool) -> Verdict {
         let transaction = gid.transaction;

@@ -7,7 +7,7 @@
 //! under way is not rolled back before that has ended, as there would be nothing to roll back yet.
 
 use super::recover::name;
-use super::{Coordinator, log};
+use super::{Coordinator, TransactionOptions, log};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, Outcome, ParticipantId, Result, Timestamp};
 use atoll_ports::site::{Branch, BranchOptions, Finished, Site};
@@ -54,7 +54,8 @@ pub(crate) async fn commit(
         })
         .collect();
     let id = coordinator.activate(number, parts.keys().copied().collect());
-    let options = Options { timeout: coordinator.options.timeout, retry: coordinator.options.retry };
+    let TransactionOptions { timeout, retry, .. } = coordinator.options;
+    let options = Options { timeout, retry, names: coordinator.names.clone() };
     let (machine, effects) = match Commit::begin(coordinator.now(), id, &participants, options) {
         Ok(begun) => begun,
         Err(refused) => {

@@ -30,9 +30,9 @@ pub(crate) use reads::torn;
 
 use crate::sites::Sites;
 use atoll_model::{ClusterId, NodeId, ParticipantId, Result, SiteEngine};
-use atoll_ports::site::Site;
+use atoll_ports::site::{BranchOptions, ReadConsistency, Site};
 use atoll_protocol::recovery::Recovery;
-use atoll_protocol::{Backoff, Decision, Incarnation, Time, TransactionId, recovery, snapshot};
+use atoll_protocol::{Backoff, Decision, Incarnation, Names, Time, TransactionId, recovery, snapshot};
 use parking_lot::Mutex;
 use running::Running;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,16 +44,6 @@ use tokio::sync::Notify;
 /// The one node of a database.
 const NODE: NodeId = NodeId(1);
 
-/// How much a read over several sites promises.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ReadConsistency {
-    /// Of a commit over several participants it sees everything or nothing.
-    #[default]
-    Cluster,
-    /// Each site answers for itself.
-    Site,
-}
-
 /// How transactions over several participants are run.
 #[derive(Clone, Copy, Debug)]
 pub struct TransactionOptions {
@@ -63,8 +53,6 @@ pub struct TransactionOptions {
     pub retry: Backoff,
     /// Between looks for prepared transactions at a site where all is well.
     pub sweep: Duration,
-    /// What reads over several sites promise.
-    pub read_consistency: ReadConsistency,
 }
 
 impl Default for TransactionOptions {
@@ -74,7 +62,6 @@ impl Default for TransactionOptions {
             // A site that is back is used again within seconds, so what it has yet to apply should not take longer.
             retry: Backoff { most: Duration::from_secs(2), ..Backoff::default() },
             sweep: Duration::from_secs(60),
-            read_consistency: ReadConsistency::default(),
         }
     }
 }
@@ -93,6 +80,7 @@ pub(crate) struct Past {
 /// The coordinator.
 pub(crate) struct Coordinator {
     options: TransactionOptions,
+    names: Names,
     cluster: ClusterId,
     me: Incarnation,
     began: Instant,
@@ -135,9 +123,12 @@ impl Coordinator {
             tracing::warn!(participant = %p, "decisions name a participant that is no site any more");
             effects.extend(recovery.step(now, recovery::Input::Remove(p)));
         }
-        let waits = snapshot::Options { timeout: options.timeout, ..snapshot::Options::default() };
+        let names = names(sites.clone(), home.participant());
+        let waits =
+            snapshot::Options { timeout: options.timeout, names: names.clone(), ..snapshot::Options::default() };
         let coordinator = Arc::new(Coordinator {
             options,
+            names,
             cluster: past.cluster,
             me,
             began,
@@ -161,9 +152,9 @@ impl Coordinator {
         self.alone.load(Ordering::Relaxed)
     }
 
-    /// Whether reads over several participants have to fit each other.
-    pub(crate) fn guards_reads(&self) -> bool {
-        !self.is_alone() && self.options.read_consistency == ReadConsistency::Cluster
+    /// Whether the reads of a transaction have to fit each other, and show all that was committed.
+    pub(crate) fn guards_reads(&self, options: &BranchOptions) -> bool {
+        !self.is_alone() && options.read_consistency == ReadConsistency::Cluster
     }
 
     /// Whether a participant is the one with the decision log.
@@ -212,6 +203,15 @@ impl Drop for Coordinator {
         // Recovery's task is to see that there is nothing left to look after.
         self.wake.notify_one();
     }
+}
+
+/// What clients are told of participants.
+fn names(sites: Arc<Sites>, home: ParticipantId) -> Names {
+    Names::new(move |participant| match sites.name_of(participant) {
+        _ if participant == home => "the embedded sites".to_owned(),
+        Some(name) => format!("site \"{name}\""),
+        None => format!("site {participant}, which was dropped,"),
+    })
 }
 
 /// Participants that prepare, unlike home.

@@ -147,7 +147,7 @@ impl Transaction for Txn {
 
     async fn begin_statement(&self) -> Result<()> {
         let coordinator = &self.node.coordinator;
-        if !coordinator.is_alone() {
+        if coordinator.guards_reads(&self.options) {
             for (participant, _) in self.branches() {
                 coordinator.clear(participant).await?;
             }
@@ -156,7 +156,7 @@ impl Transaction for Txn {
         let newest = self.node.definitions.load_full();
         let mut state = self.state.lock();
         state.choices.clear();
-        if coordinator.guards_reads() && self.options.isolation == Isolation::ReadCommitted {
+        if coordinator.guards_reads(&self.options) && self.options.isolation == Isolation::ReadCommitted {
             state.view.renew(coordinator.moment());
         }
         if self.options.isolation == Isolation::ReadCommitted {

@@ -68,6 +68,7 @@ impl SqlSession {
             read_only: self.settings.read_only(),
             lock_timeout: self.settings.lock_timeout(),
             synchronous_commit: self.settings.synchronous_commit(),
+            read_consistency: self.settings.read_consistency(),
         }
     }
 
