@@ -120,8 +120,10 @@ impl Txn {
         for site in next.sites.values() {
             self.node.sites.ensure(site)?;
         }
+        self.try_altered_sites(&ddl.current, &next).await?;
         let next = Arc::new(next);
         self.define_copies(&ddl.current, &next).await?;
+        self.take_adopted(&ddl.current, &next, &command).await?;
         self.fill_indexes(&ddl.current, &next).await?;
         self.check_default_fragment(&ddl.current, &next, &command).await?;
         for (id, sequence) in &next.sequences {
@@ -244,7 +246,7 @@ impl Txn {
         let Some(definition) = table.index(index) else { return Ok(()) };
         let positions: Vec<usize> = definition.columns.iter().filter_map(|c| table.position(*c)).collect();
         for at in 0..table.fragments.len() {
-            let mut rows = self.stored_columns(table, at, &positions).await?;
+            let mut rows = self.stored_columns(table, at, None, &positions).await?;
             while let Some(batch) = rows.try_next().await? {
                 for values in batch {
                     if values.iter().any(Value::is_null) {
@@ -269,13 +271,14 @@ impl Txn {
         Ok(())
     }
 
-    /// Columns of all rows of a fragment as they are now, in chunks. The caller has locked the table exclusively.
-    async fn stored_columns(
+    /// Columns of all rows of a fragment as they are now, in an index's order or the key's, in chunks. The caller has locked the table exclusively.
+    pub(super) async fn stored_columns(
         &self,
         table: &Arc<Table>,
         at: usize,
+        index: Option<IndexId>,
         positions: &[usize],
-    ) -> Result<impl futures::Stream<Item = Result<Vec<Vec<Value>>>> + Unpin> {
+    ) -> Result<impl futures::Stream<Item = Result<Vec<Vec<Value>>>> + Unpin + use<>> {
         let replica = Self::first_replica(table, at)?;
         let branch = self.branch_at(replica.site).await?;
         // In `ReadCommitted`, look at what is committed now; the stricter levels refuse DDL on a newer catalog anyway.
@@ -283,7 +286,7 @@ impl Txn {
         let types: Vec<SqlType> = positions.iter().map(|p| table.columns[*p].ty.clone()).collect();
         let request = ScanRequest {
             columns: positions.to_vec(),
-            index: None,
+            index,
             range: KeyRange::ALL,
             reverse: false,
             limit: None,
@@ -309,7 +312,7 @@ impl Txn {
             return Ok(());
         };
         let positions = old.fragmentation_positions();
-        let mut rows = self.stored_columns(old, default, &positions).await?;
+        let mut rows = self.stored_columns(old, default, None, &positions).await?;
         while let Some(batch) = rows.try_next().await? {
             for values in batch {
                 if new.place_key(&values.iter().collect::<Vec<_>>()) != Some(default) {

@@ -1,6 +1,6 @@
 //! A node over embedded sites and private servers of other engines, which can die and start again, and accounts to move money between.
 
-#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test file uses its part of it")]
 
 pub mod cut;
 pub mod database;
@@ -129,6 +129,11 @@ pub struct Rig {
 }
 
 impl Rig {
+    /// Two PostgreSQL servers.
+    pub fn new() -> TestResult<Self> {
+        Self::of([Engine::Postgres; 2])
+    }
+
     /// Two servers, and sites `home` (embedded), `pa` and `pb`.
     pub fn of(engines: [Engine; 2]) -> TestResult<Self> {
         let control = runtime()?;
@@ -250,7 +255,7 @@ impl Rig {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.prepared()? > 0 {
             if Instant::now() > deadline {
-                return Err(format!("left in doubt: {:?}", self.node().in_doubt()).into());
+                return Err(format!("left in doubt: {:?}", self.node().transactions()).into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

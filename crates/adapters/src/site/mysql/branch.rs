@@ -12,32 +12,23 @@
 //! it; a savepoint reaches the server no later than the first statement after it, so rolling back to it is always possible; scans that
 //! have begun do not see what is written after that.
 
+use super::beginning::SNAPSHOT;
 use super::define::{self, Leftovers};
 use super::layout::{Layout, literal};
 use super::link::{Kind, Link};
 use super::seen::Seen;
 use super::site::Shared;
-use super::{lock, scan, write};
+use super::{adopt, lock, scan, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, FragmentId, IndexId, Result, Row, Table, Timestamp, Value};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
+    Belonging, Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
     ScanRequest,
 };
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
-
-/// The longest time that the server waits for a lock, in seconds: for ever.
-const FOR_EVER: u64 = 100_000_000;
-
-/// The longest time that it waits for a table's definition.
-pub(super) const YEAR: u64 = 31_536_000;
-
-/// How a transaction that only reads begins.
-const SNAPSHOT: &str =
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 /// What the transaction at the server is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -276,33 +267,6 @@ impl Inner {
         self.link(kind, &begin).await
     }
 
-    /// How long to wait for a lock, in whole seconds, as the server counts.
-    pub(super) fn patience(&self) -> u64 {
-        let timeout = self.options.lock_timeout;
-        let whole = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
-        // Zero is "for ever" here.
-        if timeout.is_zero() { FOR_EVER } else { whole.clamp(1, FOR_EVER) }
-    }
-
-    /// How the transaction for everything begins.
-    fn beginning(&self) -> (Kind, String) {
-        let seconds = self.patience();
-        // The wait for definitions of tables ends in a year at most.
-        let metadata = seconds.min(YEAR);
-        let waiting =
-            format!("SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {metadata}");
-        if self.options.read_only {
-            return (Kind::Reading, format!("{waiting}; {SNAPSHOT}"));
-        }
-        let xid = self.site.fresh_xid();
-        let level = match self.options.isolation {
-            Isolation::ReadCommitted => "READ COMMITTED",
-            Isolation::RepeatableRead | Isolation::Serializable => "REPEATABLE READ",
-        };
-        let begin = format!("{waiting}; SET TRANSACTION ISOLATION LEVEL {level}; XA START '{xid}'");
-        (Kind::Xa(xid), begin)
-    }
-
     /// From now on to its end the transaction keeps others, itself included, from changing the table's definition.
     pub(super) fn touch(&self, layout: &Layout) {
         self.touched.lock().insert(layout.fragment);
@@ -486,6 +450,14 @@ impl Branch for MysqlBranch {
 
     async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()> {
         define::define(&self.0, &*self.0.site.layout(at)?, before).await
+    }
+
+    async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
+        adopt::misplaced(&self.0, &*self.0.site.layout(at)?).await
+    }
+
+    async fn clear(&self, at: &Replica) -> Result<()> {
+        adopt::clear(&self.0, &*self.0.site.layout(at)?).await
     }
 
     fn meta(&self) -> Option<&dyn Meta> {

@@ -15,14 +15,15 @@
 //! Invariant: whatever a committed definition needs is there before the commit and until the commit that drops it. An adopted table is looked
 //! at and never changed.
 
-use super::branch::{Inner, YEAR};
+use super::adopt::{self, Found};
+use super::beginning::YEAR;
+use super::branch::Inner;
 use super::clash;
 use super::layout::{Layout, literal, quote};
 use super::link::Link;
 use super::site::Shared;
-use super::types::{self, Declared};
-use super::values::{number, string};
-use crate::site::orders;
+use super::types;
+use super::values::string;
 use atoll_model::{Error, ErrorKind, Index, IndexId, Result, Table, text};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -91,16 +92,16 @@ async fn drop_indexes(site: &Shared, indexes: Vec<Spare>) {
 
 /// Makes the copy's table, or lets it follow the definition.
 pub(super) async fn define(inner: &Arc<Inner>, layout: &Layout, before: Option<&Table>) -> Result<()> {
-    inner.forget_reads();
-    let link = inner.writer().await?;
     if layout.adopted {
         if before.is_some_and(|before| !same_shape(before, &layout.table)) {
             return Err(Error::unsupported(format!("a change of table \"{}\"", layout.table.name))
                 .detail(format!("A fragment of it is the adopted table {}.", layout.relation))
                 .hint("Change that table at its site, then drop and adopt it again."));
         }
-        return check(inner, &link, layout).await;
+        return adopt::inspect(inner, layout).await;
     }
+    inner.forget_reads();
+    let link = inner.writer().await?;
     // What cannot be held is refused before anything is done.
     for at in 0..layout.table.columns.len() {
         types::declared(&layout.table, at, link.flavor)?;
@@ -148,11 +149,11 @@ async fn count_in(inner: &Inner, link: &Link, layout: &Layout, part: &str) -> Re
 async fn make(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
     // From here on, no other transaction makes this table.
     let fresh = count_in(inner, link, layout, "").await?;
-    let found = columns(link, layout).await?;
+    let found = adopt::columns(link, layout).await?;
     if !found.is_empty() {
         if !fresh {
             check_empty(inner, link, layout).await?;
-            return check(inner, link, layout).await;
+            return adopt::check(inner, link, layout).await;
         }
         // The transaction itself must not use a table that it may have to drop.
         check_empty(inner, &inner.site.control("").await?, layout).await?;
@@ -215,7 +216,7 @@ async fn alter(inner: &Inner, link: &Link, layout: &Layout, before: &Table) -> R
     }
     let added: Vec<usize> = (0..table.columns.len()).filter(|at| kept(table.columns[*at].id).is_none()).collect();
     if !added.is_empty() {
-        let found = columns(link, layout).await?;
+        let found = adopt::columns(link, layout).await?;
         let mut actions = vec![];
         // Columns that neither definition knows are left over; one of them may have the number of a new one.
         let known = |name: &str| before.columns.iter().any(|c| layout.site_name(c) == name);
@@ -284,7 +285,7 @@ pub(super) async fn build_index(inner: &Arc<Inner>, layout: &Layout, index: Inde
 
 /// Declares columns of a new index with the length that an index can hold.
 async fn confine(inner: &Inner, link: &Link, layout: &Layout, index: IndexId) -> Result<()> {
-    let found = columns(link, layout).await?;
+    let found = adopt::columns(link, layout).await?;
     let mut actions = vec![];
     for at in layout.order(Some(index))? {
         let wanted = types::declared(&layout.table, at, link.flavor)?;
@@ -363,47 +364,6 @@ fn same_shape(a: &Table, b: &Table) -> bool {
     columns(a) == columns(b) && a.key == b.key && b.indexes.iter().all(|i| a.index(i.id).is_some())
 }
 
-/// A column of the site's table.
-struct Found {
-    full: String,
-    declared: Declared,
-    not_null: bool,
-    collation: String,
-    /// The server itself changes it.
-    is_made_there: bool,
-}
-
-async fn columns(link: &Link, layout: &Layout) -> Result<HashMap<String, Found>> {
-    let sql = format!(
-        "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, \
-         CHARACTER_SET_NAME, IS_NULLABLE, COLLATION_NAME, DATETIME_PRECISION, EXTRA FROM information_schema.COLUMNS \
-         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
-        literal(&layout.schema),
-        literal(&layout.name)
-    );
-    let read = |row: &mysql_async::Row| {
-        let declared = Declared {
-            base: string(row, 1).to_lowercase(),
-            full: string(row, 2).to_lowercase(),
-            length: number(row, 3),
-            precision: number(row, 4),
-            scale: number(row, 5),
-            fraction: number(row, 9),
-            characters: string(row, 6),
-        };
-        let extra = string(row, 10).to_lowercase();
-        let found = Found {
-            full: string(row, 2),
-            declared,
-            not_null: string(row, 7) == "NO",
-            collation: string(row, 8),
-            is_made_there: extra.contains("generated") || extra.contains("on update"),
-        };
-        (string(row, 0), found)
-    };
-    Ok(link.text(&sql).await?.iter().map(read).collect())
-}
-
 /// Whether the columns are exactly those that Atoll would declare.
 fn is_as_declared(found: &HashMap<String, Found>, layout: &Layout) -> bool {
     found.len() == layout.table.columns.len()
@@ -414,88 +374,4 @@ fn is_as_declared(found: &HashMap<String, Found>, layout: &Layout) -> bool {
                     && found.not_null == layout.key.contains(&at)
             })
         })
-}
-
-/// Makes sure that the site's table is what the definition says.
-async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
-    let wrong = |why: String| {
-        let table = &layout.table.name;
-        inner.told(Err(Error::new(
-            ErrorKind::DatatypeMismatch,
-            format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
-        )
-        .detail(why)
-        .table(table)))
-    };
-    let found = inner.told(columns(link, layout).await)?;
-    if found.is_empty() {
-        return wrong("There is no such table.".into());
-    }
-    let ordered = orders::all(&layout.table)?.concat();
-    for (at, column) in layout.table.columns.iter().enumerate() {
-        let Some(at_site) = found.get(&layout.site_name(column)) else {
-            return wrong(format!("It has no column \"{}\".", column.name));
-        };
-        let site = types::of_site(&at_site.declared);
-        if !site.is_some_and(|ty| types::carries(&ty, &column.ty, !layout.adopted)) {
-            let shown = match at_site.declared.characters.as_str() {
-                "" | "utf8mb4" => at_site.full.clone(),
-                characters => format!("{} ({characters})", at_site.full),
-            };
-            return wrong(format!("Its column \"{}\" is of type {shown} instead of {}.", column.name, column.ty));
-        }
-        if at_site.is_made_there {
-            return wrong(format!("Its column \"{}\" is changed by the server itself.", column.name));
-        }
-        if layout.adopted && column.not_null && !at_site.not_null {
-            return wrong(format!("Its column \"{}\" may be NULL.", column.name));
-        }
-        // The server sorts by no more than the beginning of a text without length.
-        let is_bounded = !at_site.declared.base.ends_with("text");
-        if layout.is_collated(at) && ordered.contains(&at) && !is_bounded {
-            return wrong(format!("Its column \"{}\" is part of a key or an index without a length.", column.name));
-        }
-        let exact = at_site.collation == link.flavor.collation();
-        if layout.is_collated(at) && ordered.contains(&at) && !exact {
-            return wrong(format!(
-                "Its column \"{}\" is part of a key or an index and compared by {} instead of {}.",
-                column.name,
-                at_site.collation,
-                link.flavor.collation()
-            ));
-        }
-    }
-    let other = found.keys().find(|name| !layout.table.columns.iter().any(|c| layout.site_name(c) == **name));
-    match other {
-        Some(other) if layout.adopted => wrong(format!("It has a column \"{other}\" more.")),
-        _ if layout.adopted => check_unique(inner, link, layout, wrong).await,
-        _ => Ok(()),
-    }
-}
-
-/// The key and the unique indexes of an adopted table must be the server's, too.
-async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl Fn(String) -> Result<()>) -> Result<()> {
-    let sql = format!(
-        "SELECT INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS \
-         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND NON_UNIQUE = 0",
-        literal(&layout.schema),
-        literal(&layout.name)
-    );
-    let rows = inner.told(link.text(&sql).await)?;
-    let mut unique: HashMap<String, Vec<String>> = HashMap::new();
-    for row in &rows {
-        // A prefix is no column.
-        let name = if number(row, 2) == 0 { string(row, 1) } else { String::new() };
-        unique.entry(string(row, 0)).or_default().push(name);
-    }
-    unique.values_mut().for_each(|names| names.sort_unstable());
-    let key = (None, layout.key.clone());
-    for (_, order) in orders::unique(&layout.table)?.into_iter().chain([key]) {
-        let mut names: Vec<&str> = order.iter().map(|at| layout.table.columns[*at].name.as_str()).collect();
-        names.sort_unstable();
-        if !unique.values().any(|u| u.iter().map(String::as_str).eq(names.iter().copied())) {
-            return wrong(format!("It has no unique index on ({}).", names.join(", ")));
-        }
-    }
-    Ok(())
 }

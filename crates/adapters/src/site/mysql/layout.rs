@@ -185,6 +185,11 @@ impl Dialect for Layout {
         self.column(at)
     }
 
+    fn is_comparable(&self, at: usize) -> bool {
+        // A text of an adopted table may have any collation.
+        !self.is_collated(at) && !matches!(self.ty(at), SqlType::Json | SqlType::Jsonb | SqlType::Array(_))
+    }
+
     fn parameter(&self, at: usize, _: usize) -> String {
         self.compared(at)
     }

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `options` | how the server is reached; passwords stay here |
 //! | `connection`, `link` | connections, and transactions on them |
-//! | `site`, `branch`, `seen` | the port: what a site is, what a transaction does there, and what a statement of it has read |
+//! | `site`, `branch`, `beginning`, `seen` | the port: what a site is, what a transaction does there, and what a statement of it has read |
 //! | `system` | Atoll's own tables at the site: the ledger of prepared transactions, value locks, the copies that are there |
-//! | `layout`, `define`, `types` | tables: their names, DDL, types |
+//! | `layout`, `define`, `types`, `adopt` | tables: their names, DDL, types; those that were there before |
 //! | `scan`, `lock`, `write`, `clash` | reading, locking, writing, and which value came twice |
 //! | `values` | values on the wire |
 //! | `error` | what the server says, in Atoll's terms |
@@ -20,6 +20,8 @@
 //! * `Serializable` locks what it reads, and fails if that is not what its snapshot shows.
 //! * A connection serves one answer at a time, so large scans are read in portions, each a statement that begins where the last ended.
 
+mod adopt;
+mod beginning;
 mod branch;
 mod clash;
 mod connection;

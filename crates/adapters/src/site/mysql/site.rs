@@ -20,7 +20,7 @@ use crate::site::statistics::Statistics;
 use async_trait::async_trait;
 use atoll_model::{ErrorKind, FragmentId, IndexId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
 use atoll_ports::site::{
-    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site,
+    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedBranch, PreparedName, Replica, Site,
 };
 use mysql_async::Value as Wire;
 use parking_lot::{Mutex, RwLock};
@@ -75,6 +75,18 @@ struct Parked {
     link: Arc<Link>,
     xid: String,
     leftovers: Leftovers,
+}
+
+/// A row of the ledger.
+struct Entry {
+    name: String,
+    xid: String,
+    /// The connection that has prepared it.
+    session: u64,
+    /// Old enough to be looked at.
+    old: bool,
+    /// When it was made, in microseconds since 1970.
+    since: Option<i64>,
 }
 
 impl MysqlSite {
@@ -184,17 +196,24 @@ impl Shared {
         Ok(link.text("XA RECOVER").await?.iter().map(|row| string(row, 3)).collect())
     }
 
-    /// The ledger: names, XA transactions, connections, and whether the row is old.
-    async fn ledger(&self, link: &Link) -> Result<Vec<(String, String, u64, bool)>> {
+    /// The ledger, in the order of its names.
+    async fn ledger(&self, link: &Link) -> Result<Vec<Entry>> {
         let branches = &self.system.branches;
         let sql = format!(
-            "SELECT name, xid, session, made < UTC_TIMESTAMP() - INTERVAL {LEDGER_AGE} SECOND FROM {branches} ORDER BY name"
+            "SELECT name, xid, session, made < UTC_TIMESTAMP() - INTERVAL {LEDGER_AGE} SECOND, \
+             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', made) FROM {branches} ORDER BY name"
         );
         // Also what is not committed: that is what is looked for.
         link.execute("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED").await?;
         match link.text(&sql).await {
             Ok(rows) => {
-                let read = |row: &_| (string(row, 0), string(row, 1), number(row, 2), number(row, 3) == 1);
+                let read = |row: &_| Entry {
+                    name: string(row, 0),
+                    xid: string(row, 1),
+                    session: number(row, 2),
+                    old: number(row, 3) == 1,
+                    since: i64::try_from(number(row, 4)).ok(),
+                };
                 Ok(rows.iter().map(read).collect())
             }
             // Nothing was ever prepared here.
@@ -223,7 +242,7 @@ impl Shared {
         let link = self.control("").await?;
         for _ in 0..ATTEMPTS {
             let ledger = self.ledger(&link).await?;
-            let Some((_, xid, session, _)) = ledger.into_iter().find(|(n, ..)| n == name.as_str()) else {
+            let Some(Entry { xid, session, .. }) = ledger.into_iter().find(|entry| entry.name == name.as_str()) else {
                 return Ok(Finished::Missing);
             };
             // After the ledger: what has ended since is not listed any more.
@@ -296,12 +315,16 @@ impl Site for MysqlSite {
     }
 
     async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
+        Ok(self.prepared().await?.into_iter().map(|branch| branch.name).collect())
+    }
+
+    async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
         let link = self.shared.control("").await?;
         let parked: Vec<PreparedName> = self.shared.parked.lock().keys().cloned().collect();
         let ledger = self.shared.ledger(&link).await?;
         let prepared = self.shared.prepared(&link).await?;
-        let (there, ended): (Vec<_>, Vec<_>) = ledger.into_iter().partition(|(_, xid, ..)| prepared.contains(xid));
-        let old: Vec<String> = ended.into_iter().filter(|(.., old)| *old).map(|(name, ..)| name).collect();
+        let (there, ended): (Vec<_>, Vec<_>) = ledger.into_iter().partition(|entry| prepared.contains(&entry.xid));
+        let old: Vec<String> = ended.into_iter().filter(|entry| entry.old).map(|entry| entry.name).collect();
         if !old.is_empty()
             && let Err(error) = self.shared.tidy(&link, &old).await
         {
@@ -310,7 +333,9 @@ impl Site for MysqlSite {
         // What another process has ended need not be kept any longer.
         self.shared.parked.lock().retain(|name, at| prepared.contains(&at.xid) || !parked.contains(name));
         // Of what is not a name, nobody here is the author.
-        Ok(there.into_iter().filter_map(|(name, ..)| PreparedName::new(name).ok()).collect())
+        let branch =
+            |entry: Entry| Some(PreparedBranch { name: PreparedName::new(entry.name).ok()?, since: entry.since });
+        Ok(there.into_iter().filter_map(branch).collect())
     }
 
     async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished> {

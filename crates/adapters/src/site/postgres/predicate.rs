@@ -18,6 +18,10 @@ impl Dialect for Layout {
         Layout::ordered(self, at)
     }
 
+    fn is_comparable(&self, at: usize) -> bool {
+        !matches!(self.ty(at), SqlType::Json | SqlType::Jsonb | SqlType::Array(_))
+    }
+
     fn parameter(&self, _: usize, number: usize) -> String {
         format!("${number}")
     }

@@ -118,6 +118,7 @@ fn table(name: &str, columns: &str) -> NewTable {
         replicas: 1,
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        adopted: None,
     };
     let mut key = vec![];
     for column in columns.split(',') {
@@ -183,7 +184,8 @@ fn refers(mut table: NewTable, key: NewForeignKey) -> NewTable {
 
 fn fragment(table: &str, name: &str, bounds: FragmentBounds, sites: &[&str]) -> CatalogCommand {
     let sites = sites.iter().map(|s| s.to_string()).collect();
-    CatalogCommand::CreateFragment { table: table.into(), fragment: NewFragment { name: name.into(), bounds, sites } }
+    let fragment = NewFragment { name: name.into(), bounds, sites, adopted: None };
+    CatalogCommand::CreateFragment { table: table.into(), fragment }
 }
 
 fn list(values: &[&str]) -> FragmentBounds {
