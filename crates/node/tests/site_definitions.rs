@@ -235,7 +235,7 @@ fn tables_of_a_site_are_described() -> TestResult {
         CREATE TABLE shop.customers (id serial PRIMARY KEY, email varchar(80) NOT NULL UNIQUE, \
             since date DEFAULT CURRENT_DATE, place point, code text UNIQUE); \
         CREATE UNIQUE INDEX ON shop.customers (code) WHERE since IS NULL; \
-        INSERT INTO shop.customers (email) VALUES ('a'), ('b'); \
+        INSERT INTO shop.customers (email, code) VALUES ('a', 'a'), ('b', 'b'); \
         CREATE TABLE shop.orders (at timestamptz, n bigint GENERATED ALWAYS AS IDENTITY) PARTITION BY RANGE (at); \
         CREATE TABLE shop.orders_1 PARTITION OF shop.orders DEFAULT; \
         CREATE VIEW shop.shown AS SELECT 1 AS one";
@@ -263,5 +263,44 @@ fn tables_of_a_site_are_described() -> TestResult {
     assert_eq!((column("email")?.ty.clone(), column("email")?.not_null), (Some(SqlType::Varchar(Some(80))), true));
     assert_eq!((column("place")?.ty.clone(), column("place")?.declared.as_str()), (None, "point"));
     assert!(tables[1].key.is_none() && tables[1].columns[1].problem.is_some_and(|why| why.contains("generates")));
+    Ok(())
+}
+
+/// The same of a MariaDB server.
+#[test]
+fn tables_of_mariadb_are_described() -> TestResult {
+    let rig = Rig::of([Engine::Maria, Engine::Postgres])?;
+    let sql = "CREATE DATABASE shop CHARACTER SET utf8mb4; \
+        CREATE TABLE shop.customers (id int AUTO_INCREMENT PRIMARY KEY, email varchar(80) NOT NULL UNIQUE, \
+            here tinyint(1) NOT NULL DEFAULT 1, place point, code varchar(20) DEFAULT 'it''s', \
+            twice int AS (id * 2), UNIQUE (code(3))); \
+        INSERT INTO shop.customers (email, code) VALUES ('a', 'a'), ('b', 'b'); \
+        CREATE TABLE shop.old (a int) ENGINE=MyISAM; \
+        CREATE VIEW shop.shown AS SELECT 1 AS one";
+    rig.control.block_on(rig.databases[0].run(sql))?;
+    let node = rig.node();
+    let site = node.catalog().site("pa").map(|s| s.id).ok_or("no site")?;
+    let (tables, missing, own) = rig.run().block_on(async {
+        (
+            node.site_tables(site, "shop").await,
+            node.site_tables(site, "none").await,
+            node.site_tables(site, "mysql").await,
+        )
+    });
+    for refused in [missing, own] {
+        assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::InvalidSchema));
+    }
+    let tables = tables?;
+    assert_eq!(tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["customers"]);
+    let customers = &tables[0];
+    assert_eq!(customers.key, Some(vec!["id".to_owned()]));
+    assert_eq!(customers.unique, [["email"]]);
+    let column = |name: &str| customers.columns.iter().find(|c| c.name == name).ok_or(format!("no column {name}"));
+    assert_eq!(column("id")?.sequence.as_ref().map(|s| (s.start, s.max)), Some((3, i64::from(i32::MAX))));
+    assert_eq!((&column("email")?.ty, column("email")?.not_null), (&Some(SqlType::Varchar(Some(80))), true));
+    assert_eq!((&column("here")?.ty, column("here")?.default.as_deref()), (&Some(SqlType::Bool), Some("true")));
+    assert_eq!((column("code")?.default.as_deref(), column("email")?.default.as_deref()), (Some("'it''s'"), None));
+    assert_eq!((&column("place")?.ty, column("place")?.problem), (&None, None));
+    assert!(column("twice")?.problem.is_some());
     Ok(())
 }

@@ -5,6 +5,7 @@
 use super::branch::Inner;
 use super::layout::{Layout, literal};
 use super::link::Link;
+use super::survey::{COLUMNS, declared, is_made_there};
 use super::types::{self, Declared};
 use super::values::{Params, decode, number, string};
 use crate::site::orders;
@@ -27,29 +28,17 @@ pub(super) struct Found {
 /// The columns of the table, by name; none if it is not there.
 pub(super) async fn columns(link: &Link, layout: &Layout) -> Result<HashMap<String, Found>> {
     let sql = format!(
-        "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, \
-         CHARACTER_SET_NAME, IS_NULLABLE, COLLATION_NAME, DATETIME_PRECISION, EXTRA FROM information_schema.COLUMNS \
-         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+        "SELECT {COLUMNS} FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         literal(&layout.schema),
         literal(&layout.name)
     );
     let read = |row: &mysql_async::Row| {
-        let declared = Declared {
-            base: string(row, 1).to_lowercase(),
-            full: string(row, 2).to_lowercase(),
-            length: number(row, 3),
-            precision: number(row, 4),
-            scale: number(row, 5),
-            fraction: number(row, 9),
-            characters: string(row, 6),
-        };
-        let extra = string(row, 10).to_lowercase();
         let found = Found {
             full: string(row, 2),
-            declared,
+            declared: declared(row),
             not_null: string(row, 7) == "NO",
             collation: string(row, 8),
-            is_made_there: extra.contains("generated") || extra.contains("on update"),
+            is_made_there: is_made_there(&string(row, 10)),
         };
         (string(row, 0), found)
     };
@@ -140,6 +129,12 @@ async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl F
     Ok(())
 }
 
+/// Whether a table of this name is one of Atoll's own, in the database where it makes them.
+pub(super) fn is_own(name: &str) -> bool {
+    let copy = name.strip_prefix('f').is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+    copy || name.starts_with("atoll_")
+}
+
 /// Makes sure that a table may be adopted, and that it is what the definition says.
 pub(super) async fn inspect(inner: &Arc<Inner>, layout: &Layout) -> Result<()> {
     let (link, _) = inner.reader(layout).await?;
@@ -150,8 +145,7 @@ pub(super) async fn inspect(inner: &Arc<Inner>, layout: &Layout) -> Result<()> {
     );
     let rows = inner.told(link.text(&sql).await)?;
     let plain = rows.first().is_none_or(|row| string(row, 0) == "BASE TABLE" && string(row, 1) == "InnoDB");
-    let own = layout.name.strip_prefix('f').is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
-    let own = layout.schema == inner.site.options.schema && (own || layout.name.starts_with("atoll_"));
+    let own = layout.schema == inner.site.options.schema && is_own(&layout.name);
     if own || !plain {
         let why = if plain { "Its name is one of Atoll's own tables." } else { "It is no table of the engine InnoDB." };
         let (relation, site) = (&layout.relation, &inner.site.name.0);

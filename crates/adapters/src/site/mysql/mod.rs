@@ -6,7 +6,7 @@
 //! | `connection`, `link` | connections, and transactions on them |
 //! | `site`, `branch`, `beginning`, `seen` | the port: what a site is, what a transaction does there, and what a statement of it has read |
 //! | `system` | Atoll's own tables at the site: the ledger of prepared transactions, value locks, the copies that are there |
-//! | `layout`, `define`, `types`, `adopt` | tables: their names, DDL, types; those that were there before |
+//! | `layout`, `define`, `types`, `adopt`, `survey` | tables: their names, DDL, types; those that were there before |
 //! | `scan`, `lock`, `write`, `clash` | reading, locking, writing, and which value came twice |
 //! | `values` | values on the wire |
 //! | `error` | what the server says, in Atoll's terms |
@@ -34,6 +34,7 @@ mod options;
 mod scan;
 mod seen;
 mod site;
+mod survey;
 mod system;
 mod types;
 mod values;

@@ -14,13 +14,15 @@ use super::link::{Kind, Link};
 use super::options::MysqlOptions;
 use super::system::System;
 use super::values::{Params, number, string};
+use super::{adopt, survey};
 use crate::site::clock::Clock;
 use crate::site::name::SiteName;
 use crate::site::statistics::Statistics;
 use async_trait::async_trait;
-use atoll_model::{ErrorKind, FragmentId, IndexId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_model::{Error, ErrorKind, FragmentId, IndexId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
 use atoll_ports::site::{
     Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedBranch, PreparedName, Replica, Site,
+    SiteTable,
 };
 use mysql_async::Value as Wire;
 use parking_lot::{Mutex, RwLock};
@@ -312,6 +314,21 @@ impl Site for MysqlSite {
         self.shared.layouts.write().remove(&fragment);
         self.shared.statistics.forget(fragment);
         Ok(())
+    }
+
+    async fn tables(&self, schema: &str) -> Result<Vec<SiteTable>> {
+        let system = ["information_schema", "mysql", "performance_schema", "sys"];
+        if system.iter().any(|name| name.eq_ignore_ascii_case(schema)) {
+            return Err(Error::new(ErrorKind::InvalidSchema, format!("database \"{schema}\" is the server's own")));
+        }
+        let link = self.shared.control("").await?;
+        let missing = || {
+            let site = &self.shared.name.0;
+            Error::new(ErrorKind::InvalidSchema, format!("database \"{schema}\" does not exist at site \"{site}\""))
+        };
+        let tables = survey::tables(&link, schema).await?.ok_or_else(missing)?;
+        let others = |table: &SiteTable| schema != self.shared.options.schema || !adopt::is_own(&table.name);
+        Ok(tables.into_iter().filter(others).collect())
     }
 
     async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
