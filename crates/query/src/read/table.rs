@@ -9,7 +9,7 @@ use super::error::external;
 use super::predicate;
 use super::scan::{FragmentScanExec, ScanPart};
 use async_trait::async_trait;
-use atoll_model::{Error, Table};
+use atoll_model::{Error, FragmentBounds, FragmentId, Table};
 use atoll_ports::cluster::{Cluster, FragmentRef, Transaction};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -135,6 +135,36 @@ impl TableProvider for AtollTable {
             })
             .collect();
         let batch_size = state.config_options().execution.batch_size.get();
-        Ok(Arc::new(FragmentScanExec::new(txn.clone(), parts, columns, schema, access, limit, batch_size)))
+        let distinct = columns.iter().map(|at| self.distinct(*at, txn, cluster, fragments)).collect();
+        let scan = FragmentScanExec::new(txn.clone(), parts, columns, schema, access, limit, batch_size);
+        Ok(Arc::new(scan.with_distinct(distinct)))
+    }
+}
+
+impl AtollTable {
+    /// How many values a column has at most, as its foreign key tells: those of the parent's rows. It lets the planner see that a join
+    /// over it keeps all rows. `None`: nothing is known.
+    fn distinct(
+        &self,
+        column: usize,
+        txn: &Arc<dyn Transaction>,
+        cluster: &Arc<dyn Cluster>,
+        fragments: &[usize],
+    ) -> Option<u64> {
+        let id = self.table.columns[column].id;
+        let key = self.table.foreign_keys.iter().find(|key| key.columns == [id])?;
+        let catalog = txn.catalog();
+        let parent = catalog.tables.get(&key.parent)?;
+        // The parent's fragments with which these are co-located; of another parent, or one with full copies, all.
+        let beside: Vec<FragmentId> = fragments
+            .iter()
+            .filter_map(|at| match self.table.fragments[*at].bounds {
+                FragmentBounds::Derived(beside) => Some(beside),
+                _ => None,
+            })
+            .filter(|beside| parent.fragments.iter().any(|f| f.id == *beside))
+            .collect();
+        let of_parent = parent.fragments.iter().map(|f| f.id).filter(|id| beside.is_empty() || beside.contains(id));
+        Some(of_parent.map(|id| cluster.statistics(parent, id).rows).sum())
     }
 }
