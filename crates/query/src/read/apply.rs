@@ -350,6 +350,7 @@ impl AnalyzerRule for ApplySubqueries {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| {
+            let node = super::lateral::first(node)?.data;
             if let LogicalPlan::Join(join) = node {
                 return super::lateral::replace(join);
             }

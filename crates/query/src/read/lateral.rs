@@ -40,6 +40,35 @@ pub(super) fn replace(join: Join) -> Result<Transformed<LogicalPlan>> {
     dependent(&join, alias, subquery).map(Transformed::yes)
 }
 
+/// A lateral subquery that stands first in FROM sees only queries further out, as any subquery there does.
+///
+/// # Errors
+/// Those of rebuilding a plan.
+pub(super) fn first(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut right = false;
+    let joins = matches!(node, LogicalPlan::Join(_));
+    if matches!(node, LogicalPlan::SubqueryAlias(_)) {
+        // What is called so may be on the right of a join.
+        return Ok(Transformed::no(node));
+    }
+    node.map_children(|child| {
+        let kept = joins && std::mem::replace(&mut right, true);
+        if kept {
+            return Ok(Transformed::no(child));
+        }
+        Ok(match child {
+            LogicalPlan::Subquery(subquery) => Transformed::yes(Arc::unwrap_or_clone(subquery.subquery)),
+            LogicalPlan::SubqueryAlias(alias) => match alias.input.as_ref() {
+                LogicalPlan::Subquery(subquery) => Transformed::yes(LogicalPlan::SubqueryAlias(
+                    SubqueryAlias::try_new(subquery.subquery.clone(), alias.alias)?,
+                )),
+                _ => Transformed::no(LogicalPlan::SubqueryAlias(alias)),
+            },
+            child => Transformed::no(child),
+        })
+    })
+}
+
 fn lateral(right: &LogicalPlan) -> Option<(Option<&TableReference>, &Subquery)> {
     match right {
         LogicalPlan::Subquery(subquery) => Some((None, subquery)),

@@ -325,19 +325,25 @@ fn compare_rows(a: Vec<Expr>, op: &BinaryOperator, b: Vec<Expr>) -> Result<Expr>
 /// `NotSupported` for WITH ORDINALITY.
 pub fn table(factor: &mut TableFactor) -> Result<()> {
     let made = match factor {
-        TableFactor::Table { with_ordinality: true, .. } | TableFactor::UNNEST { with_ordinality: true, .. } => {
-            return Err(Error::unsupported("WITH ORDINALITY").hint("Use row_number() OVER ()."));
-        }
-        TableFactor::UNNEST { array_exprs, alias, .. } => match array_exprs.as_slice() {
-            [array] => rows_of(array, named_as(alias, "unnest"))?,
+        TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } => match array_exprs.as_slice() {
+            [array] => rows_of(array, named_as(alias, "unnest"), *with_ordinality)?,
+            _ if *with_ordinality => return Err(Error::unsupported("WITH ORDINALITY over several arrays")),
             _ => return Ok(()),
         },
+        TableFactor::Table { with_ordinality: true, .. } => {
+            return Err(Error::unsupported("WITH ORDINALITY").hint("Use row_number() OVER ()."));
+        }
         TableFactor::Table { name, args: Some(args), alias, .. } => {
             unqualify(name);
             if !name.to_string().eq_ignore_ascii_case("generate_series") {
                 return Ok(());
             }
             series(&args.args, named_as(alias, "generate_series"))?
+        }
+        TableFactor::Function { name, args, alias, with_ordinality: false, .. }
+            if name.to_string().eq_ignore_ascii_case("generate_series") =>
+        {
+            series(args, named_as(alias, "generate_series"))?
         }
         _ => return Ok(()),
     };
@@ -372,13 +378,20 @@ fn series(args: &[FunctionArg], alias: TableAlias) -> Result<TableFactor> {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Ok(e.clone()),
         other => Err(Error::unsupported(format!("argument {other} of generate_series"))),
     });
-    rows_of(&call("atoll_series", args.collect::<Result<_>>()?), alias)
+    rows_of(&call("atoll_series", args.collect::<Result<_>>()?), alias, false)
 }
 
-/// An array's elements as rows. The array may be a column of a table that stands before it.
-fn rows_of(array: &Expr, alias: TableAlias) -> Result<TableFactor> {
-    let query = parse_query(&format!("SELECT {}", call("unnest", vec![array.clone()])))?;
-    Ok(derived(query, true, alias))
+/// An array's elements as rows, with their numbers where they are asked for. The array may be a column of a table that stands before
+/// it.
+fn rows_of(array: &Expr, mut alias: TableAlias, numbered: bool) -> Result<TableFactor> {
+    let mut sql = format!("SELECT {}", call("unnest", vec![array.clone()]));
+    if numbered {
+        sql += &format!(", unnest(atoll_subscripts({array}, 1))");
+        if alias.columns.len() == 1 {
+            alias.columns.push(TableAliasColumnDef { name: Ident::new("ordinality"), data_type: None });
+        }
+    }
+    Ok(derived(parse_query(&sql)?, true, alias))
 }
 
 fn derived(query: Query, lateral: bool, alias: TableAlias) -> TableFactor {
