@@ -8,6 +8,7 @@ use atoll_model::{
     SiteEngine, SiteId, SqlType, Table, Timestamp, Value,
 };
 use atoll_ports::cluster::{Cluster, FragmentRef, TableLock, Transaction, TransactionInfo};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     BranchOptions, FragmentStatistics, KeyRange, LockMode, LockWait, LockedRow, RowChange, ScanRequest,
@@ -213,6 +214,9 @@ impl Cluster for Memory {
         let rows = self.rows[&fragment].len() as u64;
         FragmentStatistics { rows, bytes: rows * 32, modifications: 1 }
     }
+    fn statement(&self, _: SiteId, _: &SiteQuery) -> Result<String> {
+        Err(Error::unsupported("queries"))
+    }
     fn transactions(&self) -> Vec<TransactionInfo> {
         vec![]
     }
@@ -245,6 +249,9 @@ impl Transaction for Reader {
     }
     async fn get(&self, _: &FragmentRef, _: &[Value]) -> Result<Option<Row>> {
         Err(Error::unsupported("get"))
+    }
+    fn query(&self, _: SiteId, _: SiteQuery) -> Result<BatchStream> {
+        Err(Error::unsupported("queries"))
     }
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)> {
         let table = &fragment.table;

@@ -24,6 +24,7 @@ mod lock;
 mod numeric;
 mod options;
 mod pool;
+mod query;
 mod predicate;
 mod scan;
 mod site;

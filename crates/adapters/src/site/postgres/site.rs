@@ -182,6 +182,10 @@ impl Site for PostgresSite {
         FragmentStatistics { modifications: self.shared.clock().0, ..known.statistics }
     }
 
+    fn statement(&self, query: &SiteQuery) -> Result<String> {
+        Ok(Statement::new(query, |replica| self.0.layout(replica))?.sql)
+    }
+
     async fn purge(&self, fragment: FragmentId) -> Result<()> {
         let table = format!("{}.{}", quote(&self.shared.options.schema), quote(&table_name(fragment)));
         // Adopted tables have other names, and stay. Who still reads this one is not waited for: others would queue up behind.
