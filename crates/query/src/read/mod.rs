@@ -21,6 +21,7 @@ mod partition_wise;
 mod predicate;
 mod pushdown;
 mod scan;
+mod sites;
 mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]

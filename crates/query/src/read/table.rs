@@ -9,7 +9,7 @@ use super::error::external;
 use super::predicate;
 use super::scan::{FragmentScanExec, ScanPart};
 use async_trait::async_trait;
-use atoll_model::{Error, FragmentBounds, FragmentId, Table};
+use atoll_model::{Error, FragmentBounds, FragmentId, SiteId, Table};
 use atoll_ports::cluster::{Cluster, FragmentRef, Transaction};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -29,6 +29,8 @@ pub(crate) struct Binding {
     pub(crate) cluster: Arc<dyn Cluster>,
     /// Positions of the fragments to read.
     pub(crate) fragments: Vec<usize>,
+    /// The site at which the one fragment is read, where that is a database of its own.
+    pub(crate) at: Option<SiteId>,
 }
 
 /// A table, or one of its declared fragments.
@@ -72,6 +74,15 @@ impl AtollTable {
         AtollTable { bound: Some(binding), ..self.clone() }
     }
 
+    /// The fragment that is read alone, at a site that is a database of its own.
+    pub(crate) fn only_copy(&self) -> Option<(usize, SiteId)> {
+        let binding = self.bound.as_ref()?;
+        match binding.fragments.as_slice() {
+            [at] => Some((*at, binding.at?)),
+            _ => None,
+        }
+    }
+
     /// Positions of all fragments that the name stands for.
     pub(crate) fn all_fragments(&self) -> Vec<usize> {
         match self.fragment {
@@ -111,7 +122,7 @@ impl TableProvider for AtollTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(Binding { txn, cluster, fragments }) = &self.bound else {
+        let Some(Binding { txn, cluster, fragments, .. }) = &self.bound else {
             return Err(external(Error::internal(format!("table \"{}\" was not localized", self.table.name))));
         };
         let (columns, schema) = match projection {

@@ -12,13 +12,14 @@
 use super::connection::Link;
 use super::error::{is_lost, of_table};
 use super::layout::Layout;
-use super::site::Shared;
 use super::query::Statement;
+use super::site::Shared;
 use super::snapshot::Snapshot;
 use super::values::Raw;
 use super::{define, lock, scan, values, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Table, Timestamp, Value};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,

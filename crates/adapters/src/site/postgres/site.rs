@@ -8,8 +8,10 @@ use super::error::SiteName;
 use super::layout::{Layout, quote, table_name};
 use super::options::PostgresOptions;
 use super::pool::Pool;
+use super::query::Statement;
 use async_trait::async_trait;
 use atoll_model::{ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{
     Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site,
 };
@@ -183,7 +185,7 @@ impl Site for PostgresSite {
     }
 
     fn statement(&self, query: &SiteQuery) -> Result<String> {
-        Ok(Statement::new(query, |replica| self.0.layout(replica))?.sql)
+        Ok(Statement::new(query, |replica| self.shared.layout(replica))?.sql)
     }
 
     async fn purge(&self, fragment: FragmentId) -> Result<()> {
