@@ -6,6 +6,7 @@
 //!
 //! Invariant: the plan gives the same rows. What a site might answer otherwise stays in the engine, with a reason that EXPLAIN shows.
 
+mod average;
 mod block;
 mod expr;
 mod scan;

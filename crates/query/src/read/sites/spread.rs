@@ -3,15 +3,18 @@
 //!
 //! Invariant: a union's branches have its columns, with its names, so expressions over the union are expressions over each of them.
 
+use super::average::average;
+use super::block::Block;
 use super::expr::{function, unaliased};
 use atoll_ports::query;
-use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::functions_aggregate::expr_fn::{bool_and, bool_or, max, min, sum};
+use datafusion::functions_aggregate::expr_fn::{bool_and, bool_or, count, max, min, sum};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Filter, Limit, LogicalPlan, Projection, Sort, SubqueryAlias, Union, cast, lit,
+    Aggregate, Distinct, Expr, ExprSchemable, Filter, Limit, LogicalPlan, Projection, Sort, SubqueryAlias, Union, cast,
+    lit,
 };
 use std::sync::Arc;
 
@@ -63,7 +66,10 @@ fn node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                 Some(made) => Transformed::yes(made),
                 None => Transformed::no(node),
             },
-            None => Transformed::no(node),
+            None => match in_parts(aggregate)? {
+                Some(made) => Transformed::yes(made),
+                None => Transformed::no(node),
+            },
         },
         LogicalPlan::Distinct(Distinct::All(input)) => match branches(input) {
             Some(inputs) => {
@@ -113,64 +119,109 @@ fn asks(node: &LogicalPlan) -> bool {
     })
 }
 
-/// `None`: a function's parts do not make the whole.
+/// An aggregate as what branches compute of it and how that becomes the whole.
+struct Parts {
+    /// What each branch computes.
+    partial: Vec<Expr>,
+    /// What is made of the branches' results, one for each of `partial`.
+    combine: Vec<fn(Expr) -> Expr>,
+    /// The value, of what was combined.
+    finish: fn(Vec<Expr>) -> Expr,
+}
+
+impl Parts {
+    /// `None`: an aggregate that has none.
+    fn of(expr: &Expr) -> Option<Parts> {
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = unaliased(expr) else { return None };
+        let plain = params.filter.is_none() && params.order_by.is_empty() && params.null_treatment.is_none();
+        if params.distinct || !plain {
+            return None;
+        }
+        let only = |values: Vec<Expr>| values.into_iter().next().unwrap_or_else(|| lit(ScalarValue::Null));
+        // DataFusion's own sum keeps the type of what it adds, which is that of sums already.
+        let (combine, finish): (fn(Expr) -> Expr, fn(Vec<Expr>) -> Expr) = match (func.name(), function(func.name())) {
+            ("avg", _) => {
+                let [argument] = params.args.as_slice() else { return None };
+                return Some(Parts {
+                    partial: vec![sum(argument.clone()), count(argument.clone())],
+                    combine: vec![sum, sum],
+                    finish: |values| match <[Expr; 2]>::try_from(values) {
+                        Ok([sum, count]) => average(sum, count),
+                        Err(_) => lit(ScalarValue::Null),
+                    },
+                });
+            }
+            (_, Some(query::Aggregate::Count)) => {
+                (sum, |values| coalesce(values.into_iter().chain([lit(0i64)]).collect()))
+            }
+            (_, Some(query::Aggregate::Sum)) => (sum, only),
+            (_, Some(query::Aggregate::Min)) => (min, only),
+            (_, Some(query::Aggregate::Max)) => (max, only),
+            (_, Some(query::Aggregate::Every)) => (bool_and, only),
+            (_, Some(query::Aggregate::Any)) => (bool_or, only),
+            (_, None) => return None,
+        };
+        Some(Parts { partial: vec![expr.clone()], combine: vec![combine], finish })
+    }
+}
+
+/// An aggregate over a union: partial ones in its branches, and one over their results. `None`: a function's parts do not make the
+/// whole.
 fn in_two_phases(aggregate: &Aggregate, inputs: &[Arc<LogicalPlan>]) -> Result<Option<LogicalPlan>> {
-    let grouping = aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_)));
-    if grouping || !aggregate.aggr_expr.iter().all(parts_make_the_whole) {
+    let Some(parts) = all_parts(aggregate) else { return Ok(None) };
+    let partial = each(inputs, |input| partial(aggregate, &parts, input))?;
+    let columns = columns(&partial);
+    let (groups, values) = columns.split_at(aggregate.group_expr.len());
+    let combine = parts.iter().flat_map(|p| &p.combine).zip(values).map(|(combine, value)| combine(value.clone()));
+    let combined = Aggregate::try_new(Arc::new(partial), groups.to_vec(), combine.collect())?;
+    finish(aggregate, &parts, LogicalPlan::Aggregate(combined)).map(Some)
+}
+
+/// An aggregate over what is no union, by its parts, where that lets a site compute it. `None`: it does not.
+fn in_parts(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
+    let average = |e: &Expr| matches!(unaliased(e), Expr::AggregateFunction(f) if f.func.name() == "avg");
+    if !aggregate.aggr_expr.iter().any(average) {
         return Ok(None);
     }
-    let partial = each(inputs, |input| {
-        let aggregate = Aggregate::try_new(input, aggregate.group_expr.clone(), aggregate.aggr_expr.clone())?;
-        Ok(LogicalPlan::Aggregate(aggregate))
-    })?;
-    let columns: Vec<Expr> = partial.schema().columns().into_iter().map(Expr::Column).collect();
-    let (groups, parts) = columns.split_at(aggregate.group_expr.len());
-    let wholes: Vec<Expr> =
-        aggregate.aggr_expr.iter().zip(parts).map(|(expr, part)| whole(expr, part.clone())).collect();
-    let combined = Aggregate::try_new(Arc::new(partial), groups.to_vec(), wholes)?;
-    let combined = LogicalPlan::Aggregate(combined);
-    let mut exprs = vec![];
-    for (at, (made, (qualifier, field))) in
-        combined.schema().columns().into_iter().zip(aggregate.schema.iter()).enumerate()
-    {
-        let mut value = Expr::Column(made.clone());
-        if at >= groups.len() {
-            let counts = matches!(named(&aggregate.aggr_expr[at - groups.len()]), Some(query::Aggregate::Count));
-            if counts {
-                value = coalesce(vec![value, lit(0i64)]);
-            }
-            let of = combined.schema().field(at).data_type();
-            if of != field.data_type() {
-                value = cast(value, field.data_type().clone());
-            }
-        }
-        exprs.push(value.alias_qualified(qualifier.cloned(), field.name()));
+    let Some(parts) = all_parts(aggregate) else { return Ok(None) };
+    let made = partial(aggregate, &parts, aggregate.input.clone())?;
+    if Block::of(&made).is_err() {
+        return Ok(None);
     }
-    Ok(Some(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(combined))?)))
+    finish(aggregate, &parts, made).map(Some)
 }
 
-fn named(expr: &Expr) -> Option<query::Aggregate> {
-    match unaliased(expr) {
-        Expr::AggregateFunction(AggregateFunction { func, .. }) => function(func.name()),
-        _ => None,
-    }
+fn all_parts(aggregate: &Aggregate) -> Option<Vec<Parts>> {
+    let sets = aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_)));
+    if sets { None } else { aggregate.aggr_expr.iter().map(Parts::of).collect() }
 }
 
-fn parts_make_the_whole(expr: &Expr) -> bool {
-    let Expr::AggregateFunction(AggregateFunction { func, params }) = unaliased(expr) else { return false };
-    let plain =
-        !params.distinct && params.filter.is_none() && params.order_by.is_empty() && params.null_treatment.is_none();
-    plain && function(func.name()).is_some()
+fn columns(plan: &LogicalPlan) -> Vec<Expr> {
+    plan.schema().columns().into_iter().map(Expr::Column).collect()
 }
 
-/// The aggregate of the branches' results.
-fn whole(expr: &Expr, part: Expr) -> Expr {
-    match named(expr) {
-        // DataFusion's own sum keeps the type of what it adds, which is that of sums already.
-        Some(query::Aggregate::Count | query::Aggregate::Sum) | None => sum(part),
-        Some(query::Aggregate::Min) => min(part),
-        Some(query::Aggregate::Max) => max(part),
-        Some(query::Aggregate::Every) => bool_and(part),
-        Some(query::Aggregate::Any) => bool_or(part),
+fn partial(aggregate: &Aggregate, parts: &[Parts], input: Arc<LogicalPlan>) -> Result<LogicalPlan> {
+    let values = parts.iter().flat_map(|p| &p.partial).enumerate();
+    // `count(x)` may be asked for by itself and for an average.
+    let values = values.map(|(at, value)| unaliased(value).clone().alias(format!("part {at}")));
+    Ok(LogicalPlan::Aggregate(Aggregate::try_new(input, aggregate.group_expr.clone(), values.collect())?))
+}
+
+/// The aggregate's columns, under its names, from those of its parts.
+fn finish(aggregate: &Aggregate, parts: &[Parts], combined: LogicalPlan) -> Result<LogicalPlan> {
+    let columns = columns(&combined);
+    let (groups, mut rest) = columns.split_at(aggregate.group_expr.len());
+    let mut values = groups.to_vec();
+    for part in parts {
+        let (mine, others) = rest.split_at(part.partial.len());
+        values.push((part.finish)(mine.to_vec()));
+        rest = others;
     }
+    let exprs = values.into_iter().zip(aggregate.schema.iter()).map(|(value, (qualifier, field))| {
+        let of = value.get_type(combined.schema())?;
+        let value = if of == *field.data_type() { value } else { cast(value, field.data_type().clone()) };
+        Ok(value.alias_qualified(qualifier.cloned(), field.name()))
+    });
+    let exprs = exprs.collect::<Result<Vec<_>>>()?;
+    Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(combined))?))
 }
