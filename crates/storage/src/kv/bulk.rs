@@ -46,12 +46,12 @@ pub(crate) fn begin<'a>(
     let mut large = Large { parts: Vec::new(), notes: Vec::new() };
     for (timestamp, writes) in round {
         for part in writes.parts().iter().filter(|part| is_large_part(shared, part)) {
-            let (Some((first, _)), Some((last, _))) = (part.map.first_key_value(), part.map.last_key_value()) else {
+            let (Some(first), Some(last)) = (part.map.first_key(), part.map.last_key()) else {
                 continue;
             };
             let key = [NOTE, &timestamp.to_be_bytes(), part.space.name.as_bytes()].concat();
             let first_length = (first.len() as u16).to_le_bytes();
-            batch.insert(&shared.own, key.clone(), [&first_length, first.as_ref(), last.as_ref()].concat());
+            batch.insert(&shared.own, key.clone(), [&first_length, first, last].concat());
             large.notes.push(key);
             large.parts.push((timestamp, part));
         }
@@ -66,7 +66,7 @@ pub(crate) fn ingest(large: &Large<'_>, scratch: &mut Vec<u8>) -> fjall::Result<
         // A part whose writes are all fresh holds no deletes of committed keys; own inserts that were deleted again are not there.
         for (key, payload) in part.map.iter() {
             if let Some(payload) = payload {
-                tables.write(key.clone(), stamped(*timestamp, payload, scratch))?;
+                tables.write(key, stamped(*timestamp, payload, scratch))?;
             }
         }
         tables.finish()?;

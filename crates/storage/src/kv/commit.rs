@@ -303,9 +303,9 @@ impl Committer {
                     match payload {
                         Some(payload) => {
                             let value = stamped(*timestamp, payload, &mut self.scratch);
-                            batch.insert(&part.space.keyspace, key.clone(), value);
+                            batch.insert(&part.space.keyspace, key, value);
                         }
-                        None => batch.remove(&part.space.keyspace, key.clone()),
+                        None => batch.remove(&part.space.keyspace, key),
                     }
                 }
             }
