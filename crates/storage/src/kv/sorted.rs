@@ -59,10 +59,10 @@ fn in_common(a: &[u8], b: &[u8]) -> usize {
 }
 
 impl Page {
-    /// A page with room for a record of this size, and for about so many.
+    /// A page with room for a record of this size, and for some more entries than another has.
     fn with_room(record: usize, slots: usize) -> Page {
         let records = Vec::with_capacity(record.max(PAGE));
-        Page { records, slots: Vec::with_capacity(slots), ..Page::default() }
+        Page { records, slots: Vec::with_capacity(slots + slots / 8), ..Page::default() }
     }
 
     fn key(&self, slot: Slot) -> &[u8] {
