@@ -359,17 +359,19 @@ impl LockOwner {
             for run in of_space.iter().filter(|run| run.owner != self.id) {
                 contended.extend(keys.iter().copied().filter(|key| run.contains(key)));
             }
-            let free = keys.iter().copied().filter(|key| contended.is_empty() || !contended.contains(key));
-            // A load in key order makes one run, however many calls it takes.
-            let follows = |run: &Run| run.owner == self.id && run.keys.last_key() < keys.first().copied();
-            let at = of_space.iter().position(follows).unwrap_or(of_space.len());
-            if at == of_space.len() {
-                of_space.push(Run { owner: self.id, held: self.held.clone(), keys: SortedMap::default() });
+            if contended.len() < keys.len() {
+                // A load in key order makes one run, however many calls it takes.
+                let follows = |run: &Run| run.owner == self.id && run.keys.last_key() < keys.first().copied();
+                let at = of_space.iter().position(follows).unwrap_or(of_space.len());
+                if at == of_space.len() {
+                    of_space.push(Run { owner: self.id, held: self.held.clone(), keys: SortedMap::default() });
+                }
+                let run = &mut of_space[at].keys;
+                let before = run.bytes();
+                let free = keys.iter().filter(|key| contended.is_empty() || !contended.contains(*key));
+                free.for_each(|key| run.set(key, None));
+                self.run_bytes.fetch_add(run.bytes() - before, Ordering::Relaxed);
             }
-            let run = &mut of_space[at].keys;
-            let before = run.bytes();
-            free.for_each(|key| run.set(key, None));
-            self.run_bytes.fetch_add(run.bytes() - before, Ordering::Relaxed);
             contended
         };
         for key in contended {

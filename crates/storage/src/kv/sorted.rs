@@ -9,7 +9,7 @@
 //! bytes unless there is one record only.
 
 use fjall::Slice;
-use std::mem::size_of;
+use std::mem;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
@@ -117,8 +117,9 @@ impl Page {
         }
     }
 
+    /// Bytes of memory that it takes.
     fn bytes(&self) -> usize {
-        self.records.len() + self.slots.len() * size_of::<Slot>()
+        self.records.capacity() + self.slots.capacity() * size_of::<Slot>()
     }
 
     fn fits(&self, record: usize) -> bool {
@@ -179,12 +180,6 @@ struct Listed {
     page: Arc<Page>,
 }
 
-impl Listed {
-    fn new(from: &[u8], page: Page) -> Listed {
-        Listed { from: Slice::new(from), page: Arc::new(page) }
-    }
-}
-
 /// The map.
 #[derive(Clone, Default)]
 pub(crate) struct SortedMap {
@@ -204,7 +199,7 @@ impl SortedMap {
         self.pages.is_empty()
     }
 
-    /// Bytes that the entries take.
+    /// Bytes of memory that the pages take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -252,20 +247,20 @@ impl SortedMap {
         let (at, place) = match self.pages.get(at).map(|listed| &listed.page) {
             None => {
                 // Most transactions are small, so the first page grows.
-                self.pages.push(Listed::new(key, Page::default()));
+                self.list(0, Slice::new(key), Page::default());
                 (0, 0)
             }
             Some(page) if page.fits(record) => (at, place),
             Some(page) if place == page.slots.len() => {
                 let next = Page::with_room(record, page.slots.len());
-                self.pages.insert(at + 1, Listed::new(key, next));
+                self.list(at + 1, Slice::new(key), next);
                 (at + 1, 0)
             }
             Some(page) if page.slots.len() == 1 => {
-                // It lies before the only record, which does not move.
-                let next = Listed { from: Slice::new(page.first_key()), page: page.clone() };
-                self.pages[at].page = Arc::new(Page::with_room(record, 0));
-                self.pages.insert(at + 1, next);
+                // Before the only record, which does not move.
+                let only = Slice::new(page.first_key());
+                let from = mem::replace(&mut self.pages[at].from, only);
+                self.list(at, from, Page::with_room(record, 0));
                 (at, 0)
             }
             Some(_) => {
@@ -302,8 +297,9 @@ impl SortedMap {
     }
 
     fn change<R>(&mut self, at: usize, change: impl FnOnce(&mut Page) -> R) -> R {
+        // A page that is copied here may come out smaller.
+        self.bytes -= self.pages[at].page.bytes();
         let page = Arc::make_mut(&mut self.pages[at].page);
-        self.bytes -= page.bytes();
         let result = change(page);
         self.bytes += page.bytes();
         self.last = at;
@@ -318,20 +314,21 @@ impl SortedMap {
         }
     }
 
+    fn list(&mut self, at: usize, from: Slice, page: Page) {
+        self.bytes += page.bytes();
+        self.pages.insert(at, Listed { from, page: Arc::new(page) });
+    }
+
     /// Makes two pages of one that has two slots or more, or one without garbage where that is half of it.
     fn split(&mut self, at: usize) {
-        let Listed { from, page } = self.pages[at].clone();
+        let Listed { from, page } = self.pages.remove(at);
+        self.bytes -= page.bytes();
         let end = page.slots.len();
         let middle = if page.garbage > page.records.len() / 2 { end } else { end / 2 };
-        self.bytes -= page.bytes();
-        let left = page.part(0..middle);
-        self.bytes += left.bytes();
-        self.pages[at] = Listed { from, page: Arc::new(left) };
+        self.list(at, from, page.part(0..middle));
         if middle < end {
-            let right = page.part(middle..end);
-            self.bytes += right.bytes();
-            let from = page.key(page.slots[middle]);
-            self.pages.insert(at + 1, Listed::new(from, right));
+            let from = Slice::new(page.key(page.slots[middle]));
+            self.list(at + 1, from, page.part(middle..end));
         }
     }
 

@@ -8,7 +8,6 @@ use super::stats::Deltas;
 use super::store::Space;
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::Slice;
-use std::mem::size_of;
 use std::sync::Arc;
 
 /// The longest key that the tree takes.

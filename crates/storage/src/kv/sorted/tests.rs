@@ -88,7 +88,7 @@ fn check(map: &SortedMap) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     /// Runs, single writes and removals; look-ups, ranges from both ends, parts; a clone keeps what it was.
     #[test]
