@@ -20,7 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USERS: i32 = 10_000;
 const ROWS: i32 = 400_000;
 const READINGS: i32 = 1_000_000;
-const CHUNK: i32 = 8192;
+/// Rows in a batch, as COPY has them.
+const CHUNK: i32 = 2048;
 
 async fn load(w: &World, name: &str, count: i32, row: impl Fn(i32) -> Row) -> Result<()> {
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
