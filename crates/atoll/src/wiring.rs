@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use atoll_adapters::site::embedded::EmbeddedEngine;
+use atoll_adapters::site::mysql::MysqlSite;
 use atoll_adapters::site::postgres::PostgresSite;
 use atoll_front::{FrontConfig, FrontHandle, Limits, StatusSource, Tls};
 use atoll_model::{Site as SiteDefinition, SiteEngine};
@@ -74,6 +75,7 @@ impl SiteFactory for Sites {
             SiteEngine::Embedded => self.0.site(site.id),
             // Each database commits for itself; ids of sites begin at 1, so none of them is LOCAL.
             SiteEngine::Postgres => Ok(PostgresSite::open(site, ParticipantId(site.id.0))?),
+            SiteEngine::Mysql => Ok(MysqlSite::open(site, ParticipantId(site.id.0))?),
         }
     }
 }

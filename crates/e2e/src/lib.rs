@@ -8,6 +8,7 @@ pub mod bank;
 pub mod compare;
 pub mod diff;
 pub mod layout;
+pub mod mariadb;
 pub mod rng;
 pub mod server;
 pub mod slt;

@@ -51,7 +51,18 @@ pub trait Crash: Server {
 
 /// A process that is killed when dropped.
 #[derive(Debug)]
-struct Process(Child);
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn of(child: Child) -> Self {
+        Process(child)
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
+        self.0.try_wait()
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -101,7 +112,7 @@ fn await_answer(process: &mut Process, log: &Path, connect: impl Fn() -> Result<
 }
 
 /// The last lines of a log.
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let text = std::fs::read(log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")

@@ -1,4 +1,4 @@
-//! Transactions over an embedded site and two PostgreSQL servers: all or nothing, whatever dies.
+//! Transactions over an embedded site and two servers of other engines: all or nothing, whatever dies.
 
 mod rig;
 mod world;
@@ -9,11 +9,21 @@ use rig::*;
 use std::time::Duration;
 use world::{list_fragment, short};
 
+over_engines!(
+    a_commit_reaches_all_participants_or_none,
+    a_crash_at_any_step_with_the_embedded_site,
+    a_crash_at_any_step_between_servers,
+    a_crash_at_any_step_with_three_participants,
+    a_server_dies_at_any_step,
+    a_decided_commit_is_answered_while_a_site_is_down,
+    names_of_others_are_left_alone,
+    a_site_that_is_new_is_committed_first,
+);
+
 const TOTAL: i32 = 3 * EACH;
 
-#[test]
-fn a_commit_reaches_all_participants_or_none() -> TestResult {
-    let rig = Rig::new()?;
+fn a_commit_reaches_all_participants_or_none(engines: [Engine; 2]) -> TestResult {
+    let rig = Rig::of(engines)?;
     rig.accounts()?;
     let node = rig.node();
     rig.run().block_on(async {
@@ -40,8 +50,8 @@ fn a_commit_reaches_all_participants_or_none() -> TestResult {
 }
 
 /// The steps of a transfer without a crash, and then a crash at each of them.
-fn crash_at_every_step(moves: &'static [(i32, i32)]) -> TestResult {
-    let mut rig = Rig::new()?;
+fn crash_at_every_step(engines: [Engine; 2], moves: &'static [(i32, i32)]) -> TestResult {
+    let mut rig = Rig::of(engines)?;
     rig.accounts()?;
     let mut before = rig.balances()?;
     for step in 0.. {
@@ -80,25 +90,21 @@ fn crash_at_every_step(moves: &'static [(i32, i32)]) -> TestResult {
     Ok(())
 }
 
-#[test]
-fn a_crash_at_any_step_with_the_embedded_site() -> TestResult {
-    crash_at_every_step(&[(0, -10), (1, 10)])
+fn a_crash_at_any_step_with_the_embedded_site(engines: [Engine; 2]) -> TestResult {
+    crash_at_every_step(engines, &[(0, -10), (1, 10)])
 }
 
-#[test]
-fn a_crash_at_any_step_between_servers() -> TestResult {
-    crash_at_every_step(&[(1, -10), (2, 10)])
+fn a_crash_at_any_step_between_servers(engines: [Engine; 2]) -> TestResult {
+    crash_at_every_step(engines, &[(1, -10), (2, 10)])
 }
 
-#[test]
-fn a_crash_at_any_step_with_three_participants() -> TestResult {
-    crash_at_every_step(&[(0, -10), (1, 3), (2, 7)])
+fn a_crash_at_any_step_with_three_participants(engines: [Engine; 2]) -> TestResult {
+    crash_at_every_step(engines, &[(0, -10), (1, 3), (2, 7)])
 }
 
 /// A server dies at each step of a commit, and comes back.
-#[test]
-fn a_server_dies_at_any_step() -> TestResult {
-    let mut rig = Rig::new()?;
+fn a_server_dies_at_any_step(engines: [Engine; 2]) -> TestResult {
+    let mut rig = Rig::of(engines)?;
     rig.accounts()?;
     for moves in [&[(0, -10), (1, 10)][..], &[(1, -10), (2, 10)]] {
         for step in 0..8 {
@@ -114,11 +120,10 @@ fn a_server_dies_at_any_step() -> TestResult {
             let paused =
                 run.block_on(async { tokio::time::timeout(Duration::from_secs(2), cut.reached()).await.is_ok() });
             if paused {
-                rig.servers[0].crash();
+                rig.crash(0);
                 rig.run().cut.go_on();
                 std::thread::sleep(Duration::from_millis(100));
-                let Rig { servers, control, .. } = &mut rig;
-                control.block_on(servers[0].start_again())?;
+                rig.start_again(0)?;
             }
             let outcome = rig.run().block_on(moving)?;
             let steps = rig.run().cut.steps();
@@ -136,9 +141,8 @@ fn a_server_dies_at_any_step() -> TestResult {
 }
 
 /// What is decided is answered as committed after the time-out, though a site is down, and nobody reads around it.
-#[test]
-fn a_decided_commit_is_answered_while_a_site_is_down() -> TestResult {
-    let mut rig = Rig::new()?;
+fn a_decided_commit_is_answered_while_a_site_is_down(engines: [Engine; 2]) -> TestResult {
+    let mut rig = Rig::of(engines)?;
     rig.accounts()?;
     rig.timeout = Duration::from_secs(2);
     rig.restart()?;
@@ -152,33 +156,28 @@ fn a_decided_commit_is_answered_while_a_site_is_down() -> TestResult {
         txn.commit().await
     });
     run.block_on(cut.reached());
-    rig.servers[0].crash();
+    rig.crash(0);
     rig.run().cut.go_on();
     rig.run().block_on(moving)??;
     let read = rig.balances_now().map_err(|e| e.downcast::<atoll_model::Error>().map(|e| e.kind()).ok());
     assert_eq!(read.err(), Some(Some(ErrorKind::SiteUnavailable)));
-    let Rig { servers, control, .. } = &mut rig;
-    control.block_on(servers[0].start_again())?;
+    rig.start_again(0)?;
     rig.settle()?;
     assert_eq!(rig.balances()?, [EACH - 10, EACH + 10, EACH]);
     Ok(())
 }
 
 /// Recovery leaves alone what is not its own.
-#[test]
-fn names_of_others_are_left_alone() -> TestResult {
-    let mut rig = Rig::new()?;
+fn names_of_others_are_left_alone(engines: [Engine; 2]) -> TestResult {
+    let mut rig = Rig::of(engines)?;
     rig.accounts()?;
     let foreign = ["atoll_00000000deadbeef_1-1_7_3", "atoll_by_hand", "mine"];
     for gid in foreign {
-        let sql = format!("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '{gid}'");
-        rig.control.block_on(rig.servers[0].run(&rig.databases[0], &sql)).map_err(|e| e.to_string())?;
+        rig.control.block_on(rig.databases[0].prepare_foreign(gid))?;
     }
     rig.restart()?;
     assert_eq!(rig.balances()?, [EACH; 3], "the site was looked at by now");
-    let left = "SELECT count(*) FROM pg_prepared_xacts";
-    let left = rig.control.block_on(rig.servers[0].number(&rig.databases[0], left)).map_err(|e| e.to_string())?;
-    assert_eq!(left, 3);
+    assert_eq!(rig.control.block_on(rig.databases[0].all_prepared())?, 3);
     Ok(())
 }
 
@@ -202,10 +201,9 @@ fn a_server_without_prepared_transactions_says_what_to_set() -> TestResult {
     Ok(())
 }
 
-#[test]
-fn a_site_that_is_new_is_committed_first() -> TestResult {
-    let rig = Rig::new()?;
-    let url = rig.servers[0].url(&rig.databases[0]);
+fn a_site_that_is_new_is_committed_first(engines: [Engine; 2]) -> TestResult {
+    let rig = Rig::of(engines)?;
+    let url = rig.databases[0].url();
     let node = rig.node();
     let outcome = rig.run().block_on(async {
         let txn = node.begin(short());

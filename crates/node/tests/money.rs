@@ -12,6 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+over_engines!(
+    no_statement_sees_half_a_transfer,
+    no_transaction_sees_half_a_transfer,
+    money_is_conserved_whatever_dies,
+    a_snapshot_that_does_not_go_with_the_others_is_refused,
+);
+
 const TOTAL: i32 = 3 * EACH;
 
 /// What happened in a run.
@@ -115,8 +122,8 @@ fn end(rig: &Rig, counts: &Counts, tasks: Vec<tokio::task::JoinHandle<Result<(),
     Ok(())
 }
 
-fn no_read_is_torn(isolation: Isolation) -> TestResult {
-    let rig = Rig::new()?;
+fn no_read_is_torn(engines: [Engine; 2], isolation: Isolation) -> TestResult {
+    let rig = Rig::of(engines)?;
     rig.accounts()?;
     let counts = Arc::<Counts>::default();
     let tasks = start(rig.run(), &counts, isolation);
@@ -136,20 +143,17 @@ fn no_read_is_torn(isolation: Isolation) -> TestResult {
     Ok(())
 }
 
-#[test]
-fn no_statement_sees_half_a_transfer() -> TestResult {
-    no_read_is_torn(Isolation::ReadCommitted)
+fn no_statement_sees_half_a_transfer(engines: [Engine; 2]) -> TestResult {
+    no_read_is_torn(engines, Isolation::ReadCommitted)
 }
 
-#[test]
-fn no_transaction_sees_half_a_transfer() -> TestResult {
-    no_read_is_torn(Isolation::RepeatableRead)
+fn no_transaction_sees_half_a_transfer(engines: [Engine; 2]) -> TestResult {
+    no_read_is_torn(engines, Isolation::RepeatableRead)
 }
 
 /// Servers die and come back under transfers and reads; so does the node.
-#[test]
-fn money_is_conserved_whatever_dies() -> TestResult {
-    let mut rig = Rig::new()?;
+fn money_is_conserved_whatever_dies(engines: [Engine; 2]) -> TestResult {
+    let mut rig = Rig::of(engines)?;
     rig.accounts()?;
     for round in 0..6 {
         let counts = Arc::<Counts>::default();
@@ -162,11 +166,9 @@ fn money_is_conserved_whatever_dies() -> TestResult {
                 assert_eq!(rig.balances()?.iter().sum::<i32>(), TOTAL);
             }
             at => {
-                let Rig { servers, control, .. } = &mut rig;
-                let server = &mut servers[at as usize];
-                server.crash();
+                rig.crash(at as usize);
                 std::thread::sleep(Duration::from_millis(200));
-                control.block_on(server.start_again())?;
+                rig.start_again(at as usize)?;
                 std::thread::sleep(Duration::from_millis(600));
                 end(&rig, &counts, tasks)?;
             }
@@ -176,9 +178,8 @@ fn money_is_conserved_whatever_dies() -> TestResult {
 }
 
 /// A participant that a transaction reads later than others, when a transfer over both has committed in between.
-#[test]
-fn a_snapshot_that_does_not_go_with_the_others_is_refused() -> TestResult {
-    let rig = Rig::new()?;
+fn a_snapshot_that_does_not_go_with_the_others_is_refused(engines: [Engine; 2]) -> TestResult {
+    let rig = Rig::of(engines)?;
     rig.accounts()?;
     let node = rig.node();
     rig.run().block_on(async {

@@ -1,4 +1,4 @@
-//! DDL of tables with copies at PostgreSQL servers: it is carried out there and in the catalog, or in neither.
+//! DDL of tables with copies at servers of other engines: it is carried out there and in the catalog, or in neither.
 
 mod rig;
 mod world;
@@ -10,10 +10,16 @@ use rig::*;
 use std::time::Duration;
 use world::{copies, derived, index, insert, int, list_fragment, references, short, table, text};
 
+over_engines!(
+    tables_follow_their_definitions,
+    a_crash_at_any_step_leaves_both_or_neither,
+    foreign_keys_hold_between_participants,
+    rows_move_between_engines,
+);
+
 /// Tables that hold copies at a server.
 fn tables(rig: &Rig, at: usize) -> TestResult<i64> {
-    let sql = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('atoll')";
-    Ok(rig.control.block_on(rig.servers[at].number(&rig.databases[at], sql)).map_err(|e| format!("{e:?}"))?)
+    rig.control.block_on(rig.databases[at].tables())
 }
 
 fn add_column(name: &str) -> CatalogCommand {
@@ -28,9 +34,8 @@ fn add_column(name: &str) -> CatalogCommand {
     CatalogCommand::AlterTable { table: "accounts".into(), change: TableChange::AddColumn(column) }
 }
 
-#[test]
-fn tables_follow_their_definitions() -> TestResult {
-    let rig = Rig::new()?;
+fn tables_follow_their_definitions(engines: [Engine; 2]) -> TestResult {
+    let rig = Rig::of(engines)?;
     rig.accounts()?;
     assert_eq!((tables(&rig, 0)?, tables(&rig, 1)?), (1, 1));
     rig.ddl(CatalogCommand::CreateIndex { table: "accounts".into(), index: index(&["n", "region"], true) })?;
@@ -67,9 +72,8 @@ fn tables_follow_their_definitions() -> TestResult {
     Err("tables of dropped fragments are left".into())
 }
 
-#[test]
-fn a_crash_at_any_step_leaves_both_or_neither() -> TestResult {
-    let mut rig = Rig::new()?;
+fn a_crash_at_any_step_leaves_both_or_neither(engines: [Engine; 2]) -> TestResult {
+    let mut rig = Rig::of(engines)?;
     let mut made = 0;
     for step in 0.. {
         let name = format!("t{step}");
@@ -113,9 +117,8 @@ fn a_crash_at_any_step_leaves_both_or_neither() -> TestResult {
 }
 
 /// A foreign key between participants: neither side can slip through while the other commits.
-#[test]
-fn foreign_keys_hold_between_participants() -> TestResult {
-    let rig = Rig::new()?;
+fn foreign_keys_hold_between_participants(engines: [Engine; 2]) -> TestResult {
+    let rig = Rig::of(engines)?;
     let mut parents = copies(table("parents", "id int key"));
     parents.sites = vec!["home".into(), "pa".into()];
     rig.ddl(CatalogCommand::CreateTable(Box::new(parents)))?;
@@ -149,9 +152,8 @@ fn foreign_keys_hold_between_participants() -> TestResult {
 }
 
 /// A derived table lies where its parent lies, at whatever engine, and moves along.
-#[test]
-fn rows_move_between_engines() -> TestResult {
-    let rig = Rig::new()?;
+fn rows_move_between_engines(engines: [Engine; 2]) -> TestResult {
+    let rig = Rig::of(engines)?;
     let users = world::by_list(table("users", "uid text key, region text"), "region");
     let users = atoll_model::NewTable { sites: vec!["home".into()], ..users };
     rig.ddl(CatalogCommand::CreateTable(Box::new(users)))?;

@@ -1,4 +1,20 @@
-//! Sites: one module per engine.
+//! Sites: one module per engine, and what engines have in common.
+//!
+//! | module | what sites of several engines share |
+//! |---|---|
+//! | `limits`, `name`, `pool` | options, messages and connections of servers |
+//! | `orders`, `predicate`, `changes`, `columns` | a table's orders, conditions on them, sorted changes, Arrow columns |
+//! | `clock`, `statistics` | what servers do not tell, or not at once |
 
+mod changes;
+mod clock;
+mod columns;
 pub mod embedded;
+mod limits;
+pub mod mysql;
+mod name;
+mod orders;
+mod pool;
 pub mod postgres;
+mod predicate;
+mod statistics;

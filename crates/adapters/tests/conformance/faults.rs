@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-type Outcomes<T> = Result<T, Box<dyn std::error::Error>>;
+pub type Outcomes<T> = Result<T, Box<dyn std::error::Error>>;
 
-async fn made(site: &Arc<dyn Site>, count: i32) -> atoll_model::Result<Replica> {
+pub async fn made(site: &Arc<dyn Site>, count: i32) -> atoll_model::Result<Replica> {
     made_of(site, count, "x").await
 }
 
 /// As above, of rows that are as long as the address's domain makes them.
-async fn made_of(site: &Arc<dyn Site>, count: i32, domain: &str) -> atoll_model::Result<Replica> {
+pub async fn made_of(site: &Arc<dyn Site>, count: i32, domain: &str) -> atoll_model::Result<Replica> {
     let at = replica(&accounts(), 0, site.id());
     let branch = begin(site, Isolation::ReadCommitted).await?;
     branch.define(&at, None).await?;
@@ -32,12 +32,12 @@ async fn made_of(site: &Arc<dyn Site>, count: i32, domain: &str) -> atoll_model:
     Ok(at)
 }
 
-async fn reads(site: &Arc<dyn Site>, at: &Replica) -> atoll_model::Result<bool> {
+pub async fn reads(site: &Arc<dyn Site>, at: &Replica) -> atoll_model::Result<bool> {
     Ok(begin(site, Isolation::ReadCommitted).await?.get(at, &key(1)).await?.is_some())
 }
 
 /// Waits until the site answers again.
-async fn back(site: &Arc<dyn Site>, at: &Replica) -> TestResult {
+pub async fn back(site: &Arc<dyn Site>, at: &Replica) -> TestResult {
     let deadline = Instant::now() + Duration::from_secs(20);
     while let Err(error) = reads(site, at).await {
         assert_eq!(error.kind(), ErrorKind::SiteUnavailable);
@@ -210,7 +210,7 @@ async fn statements_given_up() -> TestResult {
 }
 
 /// A connection to the server, which ends without a word when it sees some text from the client.
-async fn cutting_proxy(to: SocketAddr, at: &'static str) -> Outcomes<(SocketAddr, Arc<AtomicBool>)> {
+pub async fn cutting_proxy(to: SocketAddr, at: &'static str) -> Outcomes<(SocketAddr, Arc<AtomicBool>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let armed = Arc::new(AtomicBool::new(false));
@@ -312,7 +312,7 @@ async fn prepared_transactions_disabled() -> TestResult {
 }
 
 /// A table of two columns that is there already.
-fn adopted(site: SiteId, name: &str, ty: SqlType) -> Replica {
+pub fn adopted(site: SiteId, name: &str, ty: SqlType) -> Replica {
     let columns = vec![column(1, "id", SqlType::Int4, true), column(2, "x", ty, false)];
     let mut table = table("adopted", columns, 1, vec![]);
     table.fragments[0].adopted.insert(site, name.into());
@@ -498,7 +498,7 @@ async fn broken_connections() -> TestResult {
 }
 
 /// A certificate that has signed nothing.
-const OTHER_AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n\
+pub const OTHER_AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n\
 MIIBjzCCATWgAwIBAgIUcUid4le6FB/+/hwVsDwP74SlTzUwCgYIKoZIzj0EAwIw\n\
 HDEaMBgGA1UEAwwRYW5vdGhlciBhdXRob3JpdHkwIBcNMjYxMTIxMTUzNDMxWhgP\n\
 MjEyNjEwMjgxNTM0MzFaMBwxGjAYBgNVBAMMEWFub3RoZXIgYXV0aG9yaXR5MFkw\n\

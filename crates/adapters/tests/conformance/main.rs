@@ -3,7 +3,9 @@
 
 mod definitions;
 mod faults;
+mod faults_mysql;
 mod locks;
+mod maria;
 mod reads;
 mod server;
 mod transactions;
@@ -33,6 +35,11 @@ macro_rules! suite {
             async fn postgres() -> TestResult {
                 all(World::postgres().await?).await
             }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn mysql() -> TestResult {
+                all(World::mysql().await?).await
+            }
         }
     )*};
 }
@@ -41,9 +48,10 @@ mod conforms {
     use super::{TestResult, World};
 
     suite! {
-        reads: every_type, by_key, ranges, no_columns, large_scans, scans_side_by_side, abandoned_scans;
+        reads: every_type, by_key, ranges, no_columns, large_scans, scans_side_by_side, abandoned_scans,
+            scans_and_later_writes;
         transactions: nothing_is_seen_before_commit, one_snapshot_for_a_statement, one_snapshot_for_a_transaction,
-            own_writes, dropping_rolls_back, read_only, lost_updates, write_skew, deadlocks, savepoints, failed_calls,
+            own_writes, dropping_rolls_back, read_only, lost_updates, write_skew, what_is_read_is_locked, deadlocks, savepoints, failed_calls,
             statistics;
         writes: uniqueness, exchanged_values, many_rows, what_goes_before_what_comes, rows_that_are_gone;
         locks: exclusive_and_shared, changed_rows, skipped_rows, missing_rows, many_keys, unique_values,

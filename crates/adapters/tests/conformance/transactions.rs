@@ -50,7 +50,7 @@ pub async fn one_snapshot_for_a_statement(world: &World) -> TestResult {
     assert_eq!(count(&*branch, &other, everything(&other)).await?, 3);
 
     // It can be taken ahead of the first read.
-    for isolation in LEVELS {
+    for &isolation in world.snapshot_levels() {
         let branch = world.begin(isolation).await?;
         branch.take_snapshot().await?;
         let before = world.rows(&at).await?.len();
@@ -63,7 +63,7 @@ pub async fn one_snapshot_for_a_statement(world: &World) -> TestResult {
 
 pub async fn one_snapshot_for_a_transaction(world: &World) -> TestResult {
     let at = world.accounts(2).await?;
-    for isolation in [Isolation::RepeatableRead, Isolation::Serializable] {
+    for &isolation in &world.snapshot_levels()[1..] {
         let branch = world.begin(isolation).await?;
         let before = count(&*branch, &at, everything(&at)).await?;
         let id = 10 + before as i32;
@@ -139,7 +139,7 @@ pub async fn read_only(world: &World) -> TestResult {
 
 pub async fn lost_updates(world: &World) -> TestResult {
     let at = world.accounts(1).await?;
-    for isolation in [Isolation::RepeatableRead, Isolation::Serializable] {
+    for &isolation in &world.snapshot_levels()[1..] {
         let late = world.begin(isolation).await?;
         assert!(late.get(&at, &key(1)).await?.is_some());
         let early = world.begin(Isolation::ReadCommitted).await?;
@@ -151,22 +151,50 @@ pub async fn lost_updates(world: &World) -> TestResult {
     Ok(())
 }
 
-/// Write skew is refused by `Serializable` alone.
+/// Write skew is refused by `Serializable` alone: when it is committed, or because what was read is locked.
 pub async fn write_skew(world: &World) -> TestResult {
     for (isolation, passes) in [(Isolation::RepeatableRead, true), (Isolation::Serializable, false)] {
         let at = world.accounts(2).await?;
         let (a, b) = (world.begin(isolation).await?, world.begin(isolation).await?);
-        for (branch, mine) in [(&a, 1), (&b, 2)] {
+        for branch in [&a, &b] {
             for id in [1, 2] {
                 branch.get(&at, &key(id)).await?;
             }
-            set(&**branch, &at, mine, -1).await?;
         }
-        a.commit().await?;
-        let second = b.commit().await;
-        assert_eq!(second.is_ok(), passes, "{isolation:?}");
-        assert!(passes || failure(second) == Some(ErrorKind::SerializationFailure));
+        let both = tokio::join!(
+            async {
+                set(&*a, &at, 1, -1).await?;
+                a.commit().await
+            },
+            async {
+                set(&*b, &at, 2, -1).await?;
+                b.commit().await
+            }
+        );
+        let failed: Vec<_> = [both.0, both.1].into_iter().filter_map(failure).collect();
+        assert_eq!(failed.is_empty(), passes, "{isolation:?}: {failed:?}");
+        let locking = [ErrorKind::SerializationFailure, ErrorKind::LockTimeout, ErrorKind::Deadlock];
+        let known = if world.traits.optimistic { &locking[..1] } else { &locking[..] };
+        assert!(failed.iter().all(|kind| known.contains(kind)), "{failed:?}");
     }
+    Ok(())
+}
+
+/// Where `Serializable` locks what it reads, nobody changes it, nor brings what would have been read.
+pub async fn what_is_read_is_locked(world: &World) -> TestResult {
+    if world.traits.optimistic {
+        return Ok(());
+    }
+    let at = world.accounts(3).await?;
+    let reader = world.begin(Isolation::Serializable).await?;
+    assert_eq!(count(&*reader, &at, everything(&at)).await?, 3);
+    let writer = world.begin(Isolation::ReadCommitted).await?;
+    assert_eq!(failure(set(&*writer, &at, 1, 5).await), Some(ErrorKind::LockTimeout));
+    writer.rollback();
+    assert_eq!(failure(world.write(&at, vec![insert(4, "4@x", 1)]).await), Some(ErrorKind::LockTimeout));
+    assert_eq!(count(&*reader, &at, everything(&at)).await?, 3);
+    reader.commit().await?;
+    world.write(&at, vec![insert(4, "4@x", 1)]).await?;
     Ok(())
 }
 
@@ -264,9 +292,7 @@ pub async fn failed_calls(world: &World) -> TestResult {
 pub async fn statistics(world: &World) -> TestResult {
     let at = world.create(&accounts()).await?;
     world.write(&at, (0..500).map(|i| insert(i, &format!("{i}"), 0)).collect()).await?;
-    if let Some(server) = &world.server {
-        server.run(&world.databases[0], "ANALYZE").await?;
-    }
+    world.analyze(&at).await?;
     let deadline = Instant::now() + Duration::from_secs(10);
     // Approximate, and asked for in the background.
     loop {

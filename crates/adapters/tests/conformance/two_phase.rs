@@ -8,7 +8,7 @@ pub async fn prepared_and_finished(world: &World) -> TestResult {
     let at = world.accounts(2).await?;
     let site = world.here();
     let (keep, undo) = (PreparedName::new("atoll_test:1")?, PreparedName::new("atoll_test:2")?);
-    if !world.prepares {
+    if !world.traits.prepares {
         let branch = world.begin(Isolation::ReadCommitted).await?;
         branch.apply(&at, vec![insert(3, "3@x", 1)]).await?;
         assert_eq!(failure(branch.prepare(&keep).await), Some(ErrorKind::NotSupported));
@@ -52,7 +52,7 @@ pub async fn prepared_and_finished(world: &World) -> TestResult {
 
 /// What a prepared branch has locked stays locked until it is finished, also if it has written nothing.
 pub async fn locks_stay(world: &World) -> TestResult {
-    if !world.prepares {
+    if !world.traits.prepares {
         return Ok(());
     }
     let at = world.accounts(2).await?;

@@ -1,7 +1,9 @@
 //! What the suite needs: two sites of an engine, tables with copies there, rows.
 
+use crate::maria::Maria;
 use crate::server::Server;
 use atoll_adapters::site::embedded::EmbeddedEngine;
+use atoll_adapters::site::mysql::MysqlSite;
 use atoll_adapters::site::postgres::PostgresSite;
 use atoll_model::{
     Column, ColumnId, Error, ErrorKind, Fragment, FragmentBounds, FragmentId, Fragmentation, Index, IndexId,
@@ -24,14 +26,34 @@ pub type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 /// How long the suite's branches wait for locks.
 pub const LOCK_TIMEOUT: Duration = Duration::from_millis(150);
 
+/// What the port leaves to engines.
+#[derive(Clone, Copy)]
+pub struct Traits {
+    /// Prepared branches are to be had.
+    pub prepares: bool,
+    /// `Serializable` reads a snapshot and is validated, instead of locking what it reads.
+    pub optimistic: bool,
+    /// What a definition drops has no more say at once; otherwise, from the commit on.
+    pub drops_at_once: bool,
+    /// NaN and infinity can be stored.
+    pub special_floats: bool,
+}
+
+/// What the sites run on.
+enum Backend {
+    Store,
+    Postgres(Server),
+    Maria(Maria),
+}
+
 /// Two empty sites of an engine.
 pub struct World {
     pub sites: [Arc<dyn Site>; 2],
-    /// Prepared branches are to be had.
-    pub prepares: bool,
-    pub server: Option<Server>,
+    /// What the engine is like, where engines differ.
+    pub traits: Traits,
+    server: Backend,
     /// The sites' databases, if they are such.
-    pub databases: Vec<String>,
+    databases: Vec<String>,
     // Removed when the suite is done.
     _dir: Option<TempDir>,
 }
@@ -42,7 +64,8 @@ impl World {
         let store = Store::open(dir.path(), StoreOptions { disk_reserve: 0, ..StoreOptions::default() })?;
         let engine = EmbeddedEngine::new(Arc::new(store), ParticipantId(1), 16 << 20)?;
         let sites = [engine.site(SiteId(1))?, engine.site(SiteId(2))?];
-        Ok(World { sites, prepares: false, server: None, databases: vec![], _dir: Some(dir) })
+        let traits = Traits { prepares: false, optimistic: true, drops_at_once: true, special_floats: true };
+        Ok(World { sites, traits, server: Backend::Store, databases: vec![], _dir: Some(dir) })
     }
 
     pub async fn postgres() -> std::result::Result<Self, Box<dyn std::error::Error>> {
@@ -50,7 +73,32 @@ impl World {
         let databases = vec![server.database().await?, server.database().await?];
         let site = |n: usize| postgres(n as u32 + 1, &server.url(&databases[n]), &[]);
         let sites: [Arc<dyn Site>; 2] = [site(0)?, site(1)?];
-        Ok(World { sites, prepares: true, server: Some(server), databases, _dir: None })
+        let traits = Traits { prepares: true, optimistic: true, drops_at_once: true, special_floats: true };
+        Ok(World { sites, traits, server: Backend::Postgres(server), databases, _dir: None })
+    }
+
+    pub async fn mysql() -> std::result::Result<Self, Box<dyn std::error::Error>> {
+        let server = Maria::start().await?;
+        let databases = vec![server.database().await?, server.database().await?];
+        let site = |n: usize| mysql(n as u32 + 1, &server.url(&databases[n]), &[]);
+        let sites: [Arc<dyn Site>; 2] = [site(0)?, site(1)?];
+        let traits = Traits { prepares: true, optimistic: false, drops_at_once: false, special_floats: false };
+        Ok(World { sites, traits, server: Backend::Maria(server), databases, _dir: None })
+    }
+
+    /// Isolation levels that read a snapshot.
+    pub fn snapshot_levels(&self) -> &'static [Isolation] {
+        let all = &[Isolation::ReadCommitted, Isolation::RepeatableRead, Isolation::Serializable];
+        if self.traits.optimistic { all } else { &all[..2] }
+    }
+
+    /// Lets the server of the first site count rows.
+    pub async fn analyze(&self, at: &Replica) -> TestResult {
+        match &self.server {
+            Backend::Store => Ok(()),
+            Backend::Postgres(server) => server.run(&self.databases[0], "ANALYZE").await,
+            Backend::Maria(server) => server.run(&self.databases[0], &format!("ANALYZE TABLE f{}", at.fragment)).await,
+        }
     }
 
     /// The site that most checks are about.
@@ -94,15 +142,18 @@ impl World {
 
 /// A PostgreSQL site.
 pub fn postgres(id: u32, url: &str, options: &[(&str, &str)]) -> Result<Arc<dyn Site>> {
+    Ok(PostgresSite::open(&definition(SiteEngine::Postgres, id, url, options), ParticipantId(id))?)
+}
+
+/// A MySQL site.
+pub fn mysql(id: u32, url: &str, options: &[(&str, &str)]) -> Result<Arc<dyn Site>> {
+    Ok(MysqlSite::open(&definition(SiteEngine::Mysql, id, url, options), ParticipantId(id))?)
+}
+
+fn definition(engine: SiteEngine, id: u32, url: &str, options: &[(&str, &str)]) -> Definition {
     let url = ("url", url);
     let options = options.iter().chain(std::iter::once(&url)).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    let definition = Definition {
-        id: SiteId(id),
-        name: format!("site{id}"),
-        engine: SiteEngine::Postgres,
-        options: options.collect(),
-    };
-    Ok(PostgresSite::open(&definition, ParticipantId(id))?)
+    Definition { id: SiteId(id), name: format!("site{id}"), engine, options: options.collect() }
 }
 
 pub async fn begin(site: &Arc<dyn Site>, isolation: Isolation) -> Result<Arc<dyn Branch>> {

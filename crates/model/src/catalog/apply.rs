@@ -85,13 +85,13 @@ impl Catalog {
                 }
             }
             // Whoever opens the site checks the rest.
-            SiteEngine::Postgres => {
+            SiteEngine::Postgres | SiteEngine::Mysql => {
                 if !options.contains_key("url") {
                     return Err(Error::new(
                         ErrorKind::InvalidParameterValue,
                         format!("a site of the engine {} needs the option \"url\"", engine.name()),
                     )
-                    .hint("OPTIONS (url 'postgres://user:password@host/database')"));
+                    .hint(format!("OPTIONS (url '{}://user:password@host/database')", engine.name())));
                 }
             }
         }

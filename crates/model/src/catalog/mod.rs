@@ -95,6 +95,8 @@ pub enum SiteEngine {
     Embedded,
     /// A PostgreSQL database.
     Postgres,
+    /// A MySQL or MariaDB database.
+    Mysql,
 }
 
 impl SiteEngine {
@@ -103,6 +105,7 @@ impl SiteEngine {
         match self {
             SiteEngine::Embedded => "embedded",
             SiteEngine::Postgres => "postgres",
+            SiteEngine::Mysql => "mysql",
         }
     }
 }

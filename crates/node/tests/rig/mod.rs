@@ -1,13 +1,17 @@
-//! A node over embedded sites and private PostgreSQL servers, which can die and start again, and accounts to move money between.
+//! A node over embedded sites and private servers of other engines, which can die and start again, and accounts to move money between.
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 pub mod cut;
+pub mod database;
+#[path = "../../../adapters/tests/conformance/maria.rs"]
+pub mod maria;
 #[path = "../../../adapters/tests/conformance/server.rs"]
 pub mod server;
 
 use crate::world::{by_list, int, list_fragment, short, table, text};
 use atoll_adapters::site::embedded::EmbeddedEngine;
+use atoll_adapters::site::mysql::MysqlSite;
 use atoll_adapters::site::postgres::PostgresSite;
 use atoll_model::{CatalogCommand, ErrorKind, NewTable, Site as Definition, SiteEngine, Value};
 use atoll_node::{Node, SiteFactory, TransactionOptions};
@@ -16,12 +20,34 @@ use atoll_ports::site::{BranchOptions, KeyRange, LockMode, LockWait, Participant
 use atoll_protocol::Backoff;
 use atoll_storage::{Store, StoreOptions};
 use cut::{Cut, CutSite};
+use database::Database;
+pub use database::Engine;
 use futures::TryStreamExt as _;
-use server::Server;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+
+/// Runs tests over servers of these engines: each is a function that takes two.
+macro_rules! over_engines {
+    ($($test:ident),* $(,)?) => {
+        over_engines!(postgres: [Postgres, Postgres]; $($test),*);
+        over_engines!(mysql: [Maria, Maria]; $($test),*);
+        over_engines!(mixed: [Maria, Postgres]; $($test),*);
+    };
+    ($engines:ident: [$a:ident, $b:ident]; $($test:ident),*) => {
+        mod $engines {
+            use crate::rig::{Engine, TestResult};
+            $(
+                #[test]
+                fn $test() -> TestResult {
+                    super::$test([Engine::$a, Engine::$b])
+                }
+            )*
+        }
+    };
+}
+pub(crate) use over_engines;
 
 pub type TestResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -38,6 +64,7 @@ impl SiteFactory for Factory {
         let open: Arc<dyn Site> = match site.engine {
             SiteEngine::Embedded => self.engine.site(site.id)?,
             SiteEngine::Postgres => PostgresSite::open(site, ParticipantId(site.id.0))?,
+            SiteEngine::Mysql => MysqlSite::open(site, ParticipantId(site.id.0))?,
         };
         Ok(Arc::new(CutSite { site: open, cut: self.cut.clone() }))
     }
@@ -94,8 +121,7 @@ fn runtime() -> std::io::Result<Runtime> {
 
 /// The database, with what it lies on.
 pub struct Rig {
-    pub servers: Vec<Server>,
-    pub databases: Vec<String>,
+    pub databases: Vec<Database>,
     pub control: Runtime,
     dir: TempDir,
     run: Option<Run>,
@@ -104,28 +130,42 @@ pub struct Rig {
 
 impl Rig {
     /// Two servers, and sites `home` (embedded), `pa` and `pb`.
-    pub fn new() -> TestResult<Self> {
-        Self::with(&["max_prepared_transactions=50"], &["max_prepared_transactions=50"])
+    pub fn of(engines: [Engine; 2]) -> TestResult<Self> {
+        let control = runtime()?;
+        let databases = control.block_on(async {
+            TestResult::Ok(vec![Database::start(engines[0]).await?, Database::start(engines[1]).await?])
+        })?;
+        Self::over(control, databases)
     }
 
+    /// With PostgreSQL servers of these settings.
     pub fn with(a: &[&str], b: &[&str]) -> TestResult<Self> {
         let control = runtime()?;
-        let (servers, databases) = control.block_on(async {
-            let servers = vec![Server::start_with(a).await?, Server::start_with(b).await?];
-            let mut databases = vec![];
-            for server in &servers {
-                databases.push(server.database().await.map_err(|e| format!("{e:?}"))?);
-            }
-            TestResult::Ok((servers, databases))
-        })?;
+        let databases = control
+            .block_on(async { TestResult::Ok(vec![Database::postgres(a).await?, Database::postgres(b).await?]) })?;
+        Self::over(control, databases)
+    }
+
+    fn over(control: Runtime, databases: Vec<Database>) -> TestResult<Self> {
         let (dir, timeout) = (tempfile::tempdir()?, Duration::from_secs(10));
         let run = Run::start(&dir, timeout)?;
-        let rig = Rig { servers, databases, control, dir, run: Some(run), timeout };
+        let rig = Rig { databases, control, dir, run: Some(run), timeout };
         rig.ddl(create_site("home", None))?;
         for (at, name) in ["pa", "pb"].into_iter().enumerate() {
-            rig.ddl(create_site(name, Some(rig.servers[at].url(&rig.databases[at]))))?;
+            rig.ddl(create_site(name, Some(rig.databases[at].url())))?;
         }
         Ok(rig)
+    }
+
+    /// A server dies.
+    pub fn crash(&mut self, at: usize) {
+        self.databases[at].crash();
+    }
+
+    /// It is started again.
+    pub fn start_again(&mut self, at: usize) -> TestResult {
+        let Rig { databases, control, .. } = self;
+        Ok(control.block_on(databases[at].start_again())?)
     }
 
     pub fn run(&self) -> &Run {
@@ -198,9 +238,8 @@ impl Rig {
     pub fn prepared(&self) -> TestResult<i64> {
         self.control.block_on(async {
             let mut all = 0;
-            for (server, database) in self.servers.iter().zip(&self.databases) {
-                let sql = "SELECT count(*) FROM pg_prepared_xacts WHERE starts_with(gid, 'atoll_')";
-                all += server.number(database, sql).await.map_err(|e| format!("{e:?}"))?;
+            for database in &self.databases {
+                all += database.prepared().await?;
             }
             Ok(all)
         })
@@ -228,7 +267,11 @@ impl Drop for Rig {
 }
 
 pub fn create_site(name: &str, url: Option<String>) -> CatalogCommand {
-    let engine = if url.is_some() { SiteEngine::Postgres } else { SiteEngine::Embedded };
+    let engine = match &url {
+        None => SiteEngine::Embedded,
+        Some(url) if Database::is_maria(url) => SiteEngine::Mysql,
+        Some(_) => SiteEngine::Postgres,
+    };
     let options = url.map(|url| ("url".to_owned(), url)).into_iter().collect();
     CatalogCommand::CreateSite { name: name.into(), engine, options }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 use atoll_adapters::site::embedded::EmbeddedEngine;
+use atoll_adapters::site::mysql::MysqlSite;
 use atoll_adapters::site::postgres::PostgresSite;
 use atoll_model::{
     CatalogCommand, FragmentBounds, NewColumn, NewForeignKey, NewFragment, NewFragmentation, NewIndex, NewSequence,
@@ -27,6 +28,7 @@ impl SiteFactory for Factory {
         match site.engine {
             SiteEngine::Embedded => self.0.site(site.id),
             SiteEngine::Postgres => Ok(PostgresSite::open(site, ParticipantId(site.id.0))?),
+            SiteEngine::Mysql => Ok(MysqlSite::open(site, ParticipantId(site.id.0))?),
         }
     }
 }

@@ -111,16 +111,13 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
             let engine = match engine.as_str() {
                 "embedded" => SiteEngine::Embedded,
                 "postgres" | "postgresql" => SiteEngine::Postgres,
-                "mysql" | "mariadb" => {
-                    return Err(Error::unsupported(format!("sites of the engine {engine} are not implemented yet"))
-                        .hint("ENGINE embedded and ENGINE postgres are."));
-                }
+                "mysql" | "mariadb" => SiteEngine::Mysql,
                 _ => {
                     return Err(Error::new(
                         ErrorKind::InvalidParameterValue,
                         format!("unrecognized site engine \"{engine}\""),
                     )
-                    .hint("Valid engines: embedded, postgres."));
+                    .hint("Valid engines: embedded, postgres, mysql."));
                 }
             };
             // The options of other engines are checked by whoever opens the site.

@@ -5,10 +5,10 @@
 //! transaction open: a rollback is sent before, and whoever gets it next is served after that. A connection whose statement was
 //! given up before its answer came is cancelled and closed instead, lest the cancellation hit its next user.
 
-use super::error::SiteName;
 use super::pool::Lease;
 use super::tls::Tls;
 use super::values::Parameter;
+use crate::site::name::SiteName;
 use atoll_model::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::FutureExt as _;

@@ -10,6 +10,7 @@ use super::branch::Inner;
 use super::connection::Link;
 use super::layout::{Layout, literal, quote, table_name};
 use super::types;
+use crate::site::orders;
 use atoll_model::{Column, Error, ErrorKind, Index, IndexId, Result, SqlType, Table, text};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
@@ -244,7 +245,7 @@ async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl F
     let rows = inner.told(link.query(sql, &[(&layout.relation, Type::TEXT)]).await)?;
     let unique: Vec<Vec<String>> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
     let key = (None, layout.key.clone());
-    for (_, order) in layout.unique_orders()?.into_iter().chain([key]) {
+    for (_, order) in orders::unique(&layout.table)?.into_iter().chain([key]) {
         let mut names: Vec<&str> = order.iter().map(|at| layout.table.columns[*at].name.as_str()).collect();
         names.sort_unstable();
         if !unique.iter().any(|u| u.iter().map(String::as_str).eq(names.iter().copied())) {

@@ -3,19 +3,11 @@
 //! Invariant: an error of the server keeps its SQLSTATE where Atoll has a kind for it, and its message; a connection that breaks is
 //! `SiteUnavailable`, and what that means for a commit under way is for the caller to say, who knows what it had sent.
 
+use crate::site::name::SiteName;
 use atoll_model::{Error, ErrorKind, Table};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-/// What to call a site in messages.
-#[derive(Clone, Debug)]
-pub(super) struct SiteName(pub(super) String);
-
 impl SiteName {
-    /// The site cannot be reached, or not any more.
-    pub(super) fn unavailable(&self, why: impl std::fmt::Display) -> Error {
-        Error::new(ErrorKind::SiteUnavailable, format!("site \"{}\" is unavailable: {why}", self.0))
-    }
-
     /// Any error of the driver.
     pub(super) fn error(&self, error: &tokio_postgres::Error) -> Error {
         match error.as_db_error() {

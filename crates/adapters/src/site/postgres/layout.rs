@@ -4,10 +4,11 @@
 //! a new id, and the purge of the old one do not get into each other's way, and no rename has to reach the site. Whose table it is,
 //! its COMMENT says. An adopted copy keeps its name, and nothing ever drops it.
 
-use super::columns;
 use super::types;
+use crate::site::columns;
+use crate::site::orders;
 use arrow_schema::SchemaRef;
-use atoll_model::{ColumnId, Error, ErrorKind, FragmentId, IndexId, Result, SqlType, Table};
+use atoll_model::{Error, FragmentId, IndexId, Result, SqlType, Table};
 use atoll_ports::site::Replica;
 use std::sync::Arc;
 
@@ -86,25 +87,7 @@ impl Layout {
 
     /// Positions of the columns of an order: the key's, or an index's.
     pub(super) fn order(&self, index: Option<IndexId>) -> Result<Vec<usize>> {
-        let Some(id) = index else { return Ok(self.key.clone()) };
-        let found = self.table.index(id).ok_or_else(|| {
-            Error::new(ErrorKind::SerializationFailure, format!("table \"{}\" has no index {id}", self.table.name))
-        })?;
-        self.positions(&found.columns)
-    }
-
-    fn positions(&self, columns: &[ColumnId]) -> Result<Vec<usize>> {
-        let lost = || Error::internal(format!("table \"{}\" has lost a column of an index", self.table.name));
-        columns.iter().map(|id| self.table.position(*id).ok_or_else(lost)).collect()
-    }
-
-    /// Positions of the columns of every order in which values must not come twice, with the order.
-    pub(super) fn unique_orders(&self) -> Result<Vec<(Option<IndexId>, Vec<usize>)>> {
-        // Hidden keys are handed out once and for all.
-        let key = (!self.table.has_hidden_key()).then(|| (None, self.key.clone()));
-        let indexes = self.table.indexes.iter().filter(|i| i.unique);
-        let indexes: Result<Vec<_>> = indexes.map(|i| Ok((Some(i.id), self.positions(&i.columns)?))).collect();
-        Ok(key.into_iter().chain(indexes?).collect())
+        orders::positions(&self.table, index)
     }
 
     /// The name at the site of an index, or of the primary key.

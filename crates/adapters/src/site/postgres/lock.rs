@@ -17,7 +17,8 @@ use super::layout::Layout;
 use super::predicate::{key_equals, typed};
 use super::types;
 use super::values::{Param, Params, Raw, params_type};
-use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Value, hash_values};
+use crate::site::orders;
+use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Value};
 use atoll_ports::site::{Isolation, LockMode, LockWait, LockedRow};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -223,7 +224,11 @@ pub(super) async fn find_unique(
         return Ok(None);
     }
     let link = inner.writer().await?;
-    let wanted = Wanted { index, confined: confined(layout, index), keys: vec![key(layout, index, values)] };
+    let wanted = Wanted {
+        index,
+        confined: orders::is_confined(&layout.table, index),
+        keys: vec![number_of(layout, index, values)],
+    };
     take(inner, &link, layout, &wanted, mode).await?;
 
     let sql = format!("SELECT {} FROM {} t WHERE {}", layout.columns, layout.relation, key_equals(layout, &order, 1));
@@ -259,19 +264,20 @@ struct Wanted {
 
 /// Locks the values that rows are about to bring.
 pub(super) async fn claim(inner: &Inner, link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
-    for (index, order) in layout.unique_orders()? {
+    for (index, order) in orders::unique(&layout.table)? {
         let values = rows.iter().map(|row| order.iter().map(|at| row[*at].clone()).collect::<Vec<_>>());
         let keys: BTreeSet<i64> =
-            values.filter(|v| !v.iter().any(Value::is_null)).map(|v| key(layout, index, &v)).collect();
+            values.filter(|v| !v.iter().any(Value::is_null)).map(|v| number_of(layout, index, &v)).collect();
         // In ascending order, so that two transactions do not take the same ones crosswise.
-        let wanted = Wanted { index, confined: confined(layout, index), keys: keys.into_iter().collect() };
+        let wanted =
+            Wanted { index, confined: orders::is_confined(&layout.table, index), keys: keys.into_iter().collect() };
         take(inner, link, layout, &wanted, LockMode::Exclusive).await?;
     }
     Ok(())
 }
 
 async fn take(inner: &Inner, link: &Link, layout: &Layout, wanted: &Wanted, mode: LockMode) -> Result<()> {
-    let order = key(layout, wanted.index, &[]);
+    let order = number_of(layout, wanted.index, &[]);
     let many = {
         let mut claims = inner.claims.lock();
         claims.values += wanted.keys.len();
@@ -306,17 +312,7 @@ async fn take(inner: &Inner, link: &Link, layout: &Layout, wanted: &Wanted, mode
     Ok(())
 }
 
-/// The number by which a value of an order is locked; that of no values stands for the order as a whole.
-fn key(layout: &Layout, index: Option<IndexId>, values: &[Value]) -> i64 {
-    let order = [Value::Int8(i64::from(layout.table.id.0)), Value::Int8(index.map_or(0, |IndexId(id)| i64::from(id)))];
-    hash_values(&order.iter().chain(values).collect::<Vec<_>>()).cast_signed()
-}
-
-/// Whether the copy's own index decides alone.
-fn confined(layout: &Layout, index: Option<IndexId>) -> bool {
-    let columns = match index.and_then(|id| layout.table.index(id)) {
-        Some(index) => &index.columns,
-        None => &layout.table.key,
-    };
-    layout.table.confines_to_fragment(columns)
+/// The number by which values are locked, as the server takes it.
+fn number_of(layout: &Layout, index: Option<IndexId>, values: &[Value]) -> i64 {
+    orders::lock_number(&layout.table, index, values).cast_signed()
 }

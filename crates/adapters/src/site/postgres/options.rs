@@ -4,7 +4,8 @@
 //! say nothing of the URL's text.
 
 use super::tls::Tls;
-use atoll_model::{Error, ErrorKind, Result, Site};
+use crate::site::limits::{Limits, invalid};
+use atoll_model::{Result, Site};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
 /// The options of a site, in the order in which an error lists them.
-const NAMES: [&str; 7] =
-    ["url", "schema", "pool_size", "pool_timeout", "connect_timeout", "idle_check", "max_lifetime"];
+fn names() -> Vec<&'static str> {
+    ["url", "schema"].into_iter().chain(Limits::NAMES).collect()
+}
 
 /// Bytes of an identifier that PostgreSQL keeps.
 const NAME_LENGTH: usize = 63;
@@ -27,16 +29,8 @@ pub struct PostgresOptions {
     pub(super) tls: Tls,
     /// Where tables are made that are not adopted.
     pub(super) schema: String,
-    /// Connections at most.
-    pub(super) pool_size: usize,
-    /// How long to wait for a connection while all are taken.
-    pub(super) pool_timeout: Duration,
-    /// How long a new connection may take.
-    pub(super) connect_timeout: Duration,
-    /// A connection that was idle for so long is tried before it is used.
-    pub(super) idle_check: Duration,
-    /// A connection older than this is not used again.
-    pub(super) max_lifetime: Duration,
+    /// Limits of the connections.
+    pub(super) limits: Limits,
 }
 
 impl PostgresOptions {
@@ -49,9 +43,9 @@ impl PostgresOptions {
     }
 
     fn parse(options: &BTreeMap<String, String>) -> Result<Self> {
-        if let Some(unknown) = options.keys().find(|name| !NAMES.contains(&name.as_str())) {
+        if let Some(unknown) = options.keys().find(|name| !names().contains(&name.as_str())) {
             return Err(invalid(format!("unrecognized site option \"{unknown}\""))
-                .hint(format!("Options of the engine postgres: {}.", NAMES.join(", "))));
+                .hint(format!("Options of the engine postgres: {}.", names().join(", "))));
         }
         let url = options.get("url").ok_or_else(|| {
             invalid("a site of the engine postgres needs the option \"url\"".into())
@@ -59,23 +53,12 @@ impl PostgresOptions {
         })?;
         let (tls, rest) = Tls::take(url).map_err(|why| invalid(format!("site option \"url\": {why}")))?;
         let config = config(&rest)?;
-        let connect_timeout = match options.get("connect_timeout") {
-            Some(text) => duration("connect_timeout", text)?,
-            None => config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5)),
-        };
-        let time = |name: &str, default: u64| match options.get(name) {
-            Some(text) => duration(name, text),
-            None => Ok(Duration::from_secs(default)),
-        };
+        let limits = Limits::of(options, config.get_connect_timeout().copied())?;
         Ok(PostgresOptions {
             tls,
             schema: schema(options.get("schema"))?,
-            pool_size: pool_size(options.get("pool_size"))?,
-            pool_timeout: time("pool_timeout", 30)?,
-            connect_timeout,
-            idle_check: time("idle_check", 30)?,
-            max_lifetime: time("max_lifetime", 30 * 60)?,
-            config: defaults(config, connect_timeout),
+            limits,
+            config: defaults(config, limits.connect_timeout),
         })
     }
 
@@ -98,13 +81,9 @@ impl fmt::Debug for PostgresOptions {
             .field("address", &self.address())
             .field("user", &self.config.get_user())
             .field("schema", &self.schema)
-            .field("pool_size", &self.pool_size)
+            .field("pool_size", &self.limits.pool_size)
             .finish_non_exhaustive()
     }
-}
-
-fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::InvalidParameterValue, message)
 }
 
 fn config(url: &str) -> Result<Config> {
@@ -152,32 +131,10 @@ fn schema(text: Option<&String>) -> Result<String> {
     Ok(name.to_owned())
 }
 
-fn pool_size(text: Option<&String>) -> Result<usize> {
-    let Some(text) = text else { return Ok(10) };
-    match text.parse() {
-        Ok(size @ 1..=1000) => Ok(size),
-        _ => Err(invalid("site option \"pool_size\" must be between 1 and 1000".into())),
-    }
-}
-
-/// A number with `ms`, `s` or `min`; without, seconds.
-fn duration(name: &str, text: &str) -> Result<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match text[split..].trim() {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "min" => 60_000,
-        _ => 0,
-    };
-    match text[..split].parse::<u32>() {
-        Ok(n) if n > 0 && unit > 0 => Ok(Duration::from_millis(u64::from(n) * unit)),
-        _ => Err(invalid(format!("site option \"{name}\" must be a time such as 500ms, 5s or 10min"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atoll_model::ErrorKind;
 
     fn parse(options: &[(&str, &str)]) -> Result<PostgresOptions> {
         PostgresOptions::parse(&options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
@@ -186,7 +143,7 @@ mod tests {
     #[test]
     fn defaults_and_values() -> Result<()> {
         let options = parse(&[("url", "postgres://app:s3cret@10.0.0.7/ddbs2")])?;
-        assert_eq!((options.pool_size, options.schema.as_str()), (10, "atoll"));
+        assert_eq!((options.limits.pool_size, options.schema.as_str()), (10, "atoll"));
         assert_eq!(options.address(), "10.0.0.7:5432/ddbs2");
         let options = parse(&[
             ("url", "postgres://app@[::1]:77/d?connect_timeout=2"),
@@ -194,8 +151,8 @@ mod tests {
             ("pool_timeout", "250ms"),
             ("schema", "shard"),
         ])?;
-        assert_eq!(options.pool_timeout, Duration::from_millis(250));
-        assert_eq!(options.connect_timeout, Duration::from_secs(2));
+        assert_eq!(options.limits.pool_timeout, Duration::from_millis(250));
+        assert_eq!(options.limits.connect_timeout, Duration::from_secs(2));
         assert_eq!(options.address(), "[::1]:77/d");
         Ok(())
     }

@@ -1,105 +1,26 @@
-//! Ranges of an order as conditions of a statement.
-//!
-//! Invariant: the condition takes exactly the rows whose values lie in the range, NULLs being last. What both bounds begin with is compared
-//! for equality, so the server's index narrows it down.
+//! Conditions of statements for PostgreSQL, and their parameters.
 
 use super::layout::Layout;
 use super::values::{Param, Parameter};
-use atoll_model::{SqlType, Value};
-use atoll_ports::site::KeyRange;
-use std::ops::Bound;
+use crate::site::predicate::Dialect;
+use atoll_model::{SqlType, Table, Value};
 
-/// A condition in the making, with the values that its parameters stand for.
-pub(super) struct Condition<'a> {
-    layout: &'a Layout,
-    values: Vec<(SqlType, Value)>,
-}
-
-impl<'a> Condition<'a> {
-    /// ` WHERE …` for a range of an order, or nothing, and the values of `$1`, `$2` ….
-    pub(super) fn of_range(layout: &'a Layout, order: &[usize], range: &KeyRange) -> (String, Vec<(SqlType, Value)>) {
-        let mut condition = Condition { layout, values: vec![] };
-        let parts = condition.range(order, range);
-        let text = if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) };
-        (text, condition.values)
+impl Dialect for Layout {
+    fn table(&self) -> &Table {
+        &self.table
     }
 
-    fn range(&mut self, order: &[usize], range: &KeyRange) -> Vec<String> {
-        let values = |bound: &'_ Bound<Vec<Value>>| match bound {
-            Bound::Unbounded => vec![],
-            Bound::Included(v) | Bound::Excluded(v) => v.clone(),
-        };
-        let (lower, upper) = (values(&range.lower), values(&range.upper));
-        let equal = lower.iter().zip(&upper).take(order.len()).take_while(|(a, b)| a.matches(b)).count();
-        let mut parts: Vec<String> = (0..equal).map(|at| self.equals(order[at], &lower[at])).collect();
-        if let bound @ (Bound::Included(_) | Bound::Excluded(_)) = &range.lower {
-            let strict = matches!(bound, Bound::Excluded(_));
-            parts.extend(self.beyond(&order[equal..], &lower[equal..], Side { upper: false, strict }));
-        }
-        if let bound @ (Bound::Included(_) | Bound::Excluded(_)) = &range.upper {
-            let strict = matches!(bound, Bound::Excluded(_));
-            parts.extend(self.beyond(&order[equal..], &upper[equal..], Side { upper: true, strict }));
-        }
-        parts
+    fn equated(&self, at: usize) -> String {
+        self.column(at)
     }
 
-    /// The rest of a bound, after what both bounds begin with.
-    fn beyond(&mut self, order: &[usize], values: &[Value], side: Side) -> Option<String> {
-        let (Some(at), Some(value)) = (order.first(), values.first()) else {
-            // The whole prefix is equal: a strict bound leaves nothing of it, the other one all.
-            return side.strict.then(|| "false".to_owned());
-        };
-        if values.len() == 1 || order.len() == 1 {
-            return self.compare(*at, value, side);
-        }
-        let further = self.compare(*at, value, Side { strict: true, ..side }).unwrap_or_else(|| "true".into());
-        let equal = self.equals(*at, value);
-        let rest = self.beyond(&order[1..], &values[1..], side);
-        let rest = rest.map(|r| format!(" AND {r}")).unwrap_or_default();
-        Some(format!("({further} OR ({equal}{rest}))"))
+    fn ordered(&self, at: usize) -> String {
+        Layout::ordered(self, at)
     }
 
-    /// `None`: always true.
-    fn compare(&mut self, at: usize, value: &Value, side: Side) -> Option<String> {
-        let column = self.layout.ordered(at);
-        let nullable = !self.layout.table.columns[at].not_null;
-        Some(match (side.upper, side.strict, value.is_null()) {
-            (false, true, true) => "false".into(),
-            (false, false, true) => format!("{column} IS NULL"),
-            (true, true, true) => format!("{column} IS NOT NULL"),
-            (true, false, true) => return None,
-            (false, strict, false) => {
-                let parameter = self.parameter(at, value);
-                let bound = format!("{column} {} {parameter}", if strict { ">" } else { ">=" });
-                if nullable { format!("({bound} OR {column} IS NULL)") } else { bound }
-            }
-            (true, strict, false) => {
-                let parameter = self.parameter(at, value);
-                format!("{column} {} {parameter}", if strict { "<" } else { "<=" })
-            }
-        })
+    fn parameter(&self, _: usize, number: usize) -> String {
+        format!("${number}")
     }
-
-    fn equals(&mut self, at: usize, value: &Value) -> String {
-        let column = self.layout.column(at);
-        if value.is_null() {
-            return format!("{column} IS NULL");
-        }
-        let parameter = self.parameter(at, value);
-        format!("{column} = {parameter}")
-    }
-
-    fn parameter(&mut self, at: usize, value: &Value) -> String {
-        self.values.push((self.layout.ty(at).clone(), value.clone()));
-        format!("${}", self.values.len())
-    }
-}
-
-/// Which bound, and whether equality is excluded.
-#[derive(Clone, Copy)]
-struct Side {
-    upper: bool,
-    strict: bool,
 }
 
 /// `"a" = $1 AND "b" = $2`, from a parameter on.

@@ -5,12 +5,13 @@
 //! task of their own, the next one while the last is being used; two portions of about [`PORTION`] bytes are what a scan keeps in memory.
 
 use super::branch::{Inner, decode_row};
-use super::columns::{self, Batch};
 use super::connection::Link;
 use super::layout::Layout;
-use super::predicate::{Condition, key_equals, parameters, typed};
+use super::predicate::{key_equals, parameters, typed};
 use super::types;
 use super::values::{Param, Raw};
+use crate::site::columns::{self, Batch};
+use crate::site::predicate::Condition;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
@@ -89,7 +90,7 @@ struct Plan {
 impl Plan {
     fn new(layout: Arc<Layout>, request: &ScanRequest) -> Result<Self> {
         let order = layout.order(request.index)?;
-        let (condition, values) = Condition::of_range(&layout, &order, &request.range);
+        let (condition, values) = Condition::of_range(&*layout, &order, &request.range);
         let limit = request.limit.map(|n| format!(" LIMIT {n}")).unwrap_or_default();
         let sql = if request.columns.is_empty() {
             // Only their number counts.

@@ -4,27 +4,24 @@
 
 use super::branch::PostgresBranch;
 use super::connection::Link;
-use super::error::SiteName;
 use super::layout::{Layout, quote, table_name};
 use super::options::PostgresOptions;
-use super::pool::Pool;
 use super::query::Statement;
+use super::pool::{self, Pool};
+use crate::site::clock::Clock;
+use crate::site::name::SiteName;
+use crate::site::statistics::Statistics;
 use async_trait::async_trait;
 use atoll_model::{ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{
     Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio_postgres::types::Type;
-
-/// How old statistics may be.
-const STATISTICS_AGE: Duration = Duration::from_secs(30);
 
 /// How long a purge waits for readers, in milliseconds, before it leaves it for another time.
 const PURGE_PATIENCE: u32 = 500;
@@ -45,17 +42,10 @@ pub(super) struct Shared {
     pub(super) pool: Arc<Pool>,
     pub(super) control: Arc<Pool>,
     options: PostgresOptions,
-    clock: AtomicU64,
+    clock: Clock,
     /// By fragment, of the newest definition seen; one for each copy at the site.
     layouts: RwLock<HashMap<FragmentId, Arc<Layout>>>,
-    statistics: Mutex<HashMap<FragmentId, Known>>,
-}
-
-/// Statistics, and when they were asked for.
-#[derive(Clone, Copy)]
-struct Known {
-    statistics: FragmentStatistics,
-    asked: Instant,
+    statistics: Statistics,
 }
 
 impl PostgresSite {
@@ -67,13 +57,13 @@ impl PostgresSite {
         let options = PostgresOptions::of(site)?;
         let name = SiteName(site.name.clone());
         let shared = Arc::new(Shared {
-            pool: Pool::new(options.clone(), name.clone(), options.pool_size),
-            control: Pool::new(options.clone(), name.clone(), CONTROL_CONNECTIONS),
+            pool: pool::new(&options, &name, options.limits.pool_size),
+            control: pool::new(&options, &name, CONTROL_CONNECTIONS),
             name,
             options,
-            clock: AtomicU64::default(),
+            clock: Clock::default(),
             layouts: RwLock::default(),
-            statistics: Mutex::default(),
+            statistics: Statistics::default(),
         });
         Ok(Arc::new(PostgresSite { id: site.id, participant, shared }))
     }
@@ -91,10 +81,7 @@ impl fmt::Debug for PostgresSite {
 impl Shared {
     /// A time that no earlier call has got: the server has no timestamps of commits to give.
     pub(super) fn clock(&self) -> Timestamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let now = u64::try_from(now).unwrap_or(u64::MAX);
-        let last = self.clock.fetch_max(now, Ordering::Relaxed);
-        if last < now { Timestamp(now) } else { Timestamp(self.clock.fetch_add(1, Ordering::Relaxed) + 1) }
+        self.clock.now()
     }
 
     /// The layout of a copy.
@@ -136,9 +123,7 @@ impl Shared {
             u64::try_from(number).unwrap_or_default()
         };
         let (rows, bytes) = (read(0), read(1));
-        if let Some(known) = self.statistics.lock().get_mut(&fragment) {
-            known.statistics = FragmentStatistics { rows, bytes, modifications: 0 };
-        }
+        self.statistics.learn(fragment, rows, bytes);
         Ok(())
     }
 }
@@ -163,25 +148,16 @@ impl Site for PostgresSite {
     }
 
     fn statistics(&self, fragment: FragmentId) -> FragmentStatistics {
-        let now = Instant::now();
-        let mut all = self.shared.statistics.lock();
-        let known = all.entry(fragment).or_insert(Known {
-            statistics: FragmentStatistics::default(),
-            asked: now.checked_sub(STATISTICS_AGE).unwrap_or(now),
-        });
-        if now.duration_since(known.asked) >= STATISTICS_AGE
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            known.asked = now;
+        let known = self.shared.statistics.of(fragment, |runtime| {
             let shared = self.shared.clone();
             runtime.spawn(async move {
                 if let Err(error) = shared.ask_statistics(fragment).await {
                     tracing::debug!(site = shared.name.0, %error, "no statistics");
                 }
             });
-        }
+        });
         // Others write to the site, too: no two answers promise the same content.
-        FragmentStatistics { modifications: self.shared.clock().0, ..known.statistics }
+        FragmentStatistics { modifications: self.shared.clock().0, ..known }
     }
 
     fn statement(&self, query: &SiteQuery) -> Result<String> {
@@ -196,7 +172,7 @@ impl Site for PostgresSite {
         dropping.map_err(|e| link.failed(&e))?;
         link.ended();
         self.shared.layouts.write().remove(&fragment);
-        self.shared.statistics.lock().remove(&fragment);
+        self.shared.statistics.forget(fragment);
         Ok(())
     }
 

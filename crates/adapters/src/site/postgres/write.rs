@@ -1,8 +1,6 @@
 //! Writing rows at a PostgreSQL site: few statements for many rows.
 //!
-//! The server checks a unique index after each row, Atoll after each call: two rows may exchange their values. So updates that change unique
-//! values, when there are several, are a deletion of all the old rows and an insertion of the new ones. Deletions come first, then updates, then
-//! insertions, as the port has it. Few new rows are one INSERT, many a binary COPY.
+//! Few new rows are one INSERT, many a binary COPY.
 //!
 //! Invariant: every statement touches exactly as many rows as it was given; if it does not, the transaction has lost its locks, and fails.
 
@@ -13,14 +11,14 @@ use super::lock;
 use super::predicate::key_equals;
 use super::types;
 use super::values::{self, Param, Params, param_type, params_type};
+use crate::site::changes::{Chunks, Sorted, expect, size};
 use atoll_model::{Error, ErrorKind, Result, Row, Value};
 use atoll_ports::site::RowChange;
 use bytes::{BufMut as _, BytesMut};
 use futures::SinkExt as _;
 
-/// Rows and bytes of a statement at most.
-const ROWS: usize = 2000;
-const BYTES: usize = 4 << 20;
+/// What a statement may have at most.
+const LIMITS: Chunks = Chunks { rows: 2000, bytes: 4 << 20 };
 
 /// New rows from which COPY pays.
 const MANY: usize = 200;
@@ -38,24 +36,22 @@ pub(super) async fn apply(inner: &Inner, layout: &Layout, changes: Vec<RowChange
     }
     inner.writes(&layout.table)?;
     let link = inner.writer().await?;
-    let Sorted { deletes, updates, inserts } = sort(layout, &changes)?;
-
-    let unique = unique_positions(layout)?;
-    let moved = updates.iter().filter(|(old, new)| differs(&unique, old, new)).map(|(_, new)| *new);
-    let coming: Vec<&Row> = inserts.iter().copied().chain(moved).collect();
+    let sorted = Sorted::of(&layout.table, &changes)?;
+    let coming = sorted.coming();
+    let Sorted { deletes, updates, inserts, .. } = sorted;
     if !coming.is_empty() {
         lock::claim(inner, &link, layout, &coming).await?;
     }
     let outcome = async {
-        for rows in chunks(&deletes, |row| size(row)) {
+        for rows in LIMITS.chunks(&deletes, |row| size(row)) {
             delete(&link, layout, rows).await?;
         }
-        for rows in chunks(&updates, |(_, new)| size(new)) {
+        for rows in LIMITS.chunks(&updates, |(_, new)| size(new)) {
             update(&link, layout, rows).await?;
         }
         match inserts.as_slice() {
             few if few.len() < MANY => {
-                for rows in chunks(few, |row| size(row)) {
+                for rows in LIMITS.chunks(few, |row| size(row)) {
                     insert(&link, layout, rows).await?;
                 }
             }
@@ -64,69 +60,6 @@ pub(super) async fn apply(inner: &Inner, layout: &Layout, changes: Vec<RowChange
         Ok(())
     };
     inner.told_of(layout, outcome.await)
-}
-
-struct Sorted<'a> {
-    deletes: Vec<&'a Row>,
-    updates: Vec<(&'a Row, &'a Row)>,
-    inserts: Vec<&'a Row>,
-}
-
-fn sort<'a>(layout: &Layout, changes: &'a [RowChange]) -> Result<Sorted<'a>> {
-    let mut sorted = Sorted { deletes: vec![], updates: vec![], inserts: vec![] };
-    for change in changes {
-        match change {
-            RowChange::Insert(row) => sorted.inserts.push(row),
-            RowChange::Update { old, new } => sorted.updates.push((old, new)),
-            RowChange::Delete(row) => sorted.deletes.push(row),
-        }
-    }
-    let unique = unique_positions(layout)?;
-    let exchanging = sorted.updates.iter().filter(|(old, new)| differs(&unique, old, new)).count() > 1;
-    if exchanging {
-        let (moved, kept): (Vec<_>, Vec<_>) =
-            sorted.updates.into_iter().partition(|(old, new)| differs(&unique, old, new));
-        sorted.updates = kept;
-        for (old, new) in moved {
-            sorted.deletes.push(old);
-            sorted.inserts.push(new);
-        }
-    }
-    Ok(sorted)
-}
-
-/// Positions of all columns that are part of a unique order or of the key.
-fn unique_positions(layout: &Layout) -> Result<Vec<usize>> {
-    let orders = layout.unique_orders()?;
-    let mut positions: Vec<usize> = orders.into_iter().flat_map(|(_, order)| order).chain(layout.key.clone()).collect();
-    positions.sort_unstable();
-    positions.dedup();
-    Ok(positions)
-}
-
-fn differs(positions: &[usize], old: &Row, new: &Row) -> bool {
-    positions.iter().any(|at| !old[*at].matches(&new[*at]))
-}
-
-fn size(row: &Row) -> usize {
-    row.iter().map(Value::size).sum()
-}
-
-/// Runs of rows that are not too many and not too large together.
-fn chunks<T>(rows: &[T], size: impl Fn(&T) -> usize) -> Vec<&[T]> {
-    let (mut chunks, mut rest) = (vec![], rows);
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let full = rest.iter().position(|row| {
-            bytes += size(row);
-            bytes > BYTES
-        });
-        let count = full.unwrap_or(rest.len()).clamp(1, ROWS);
-        let (chunk, others) = rest.split_at(count.min(rest.len()));
-        chunks.push(chunk);
-        rest = others;
-    }
-    chunks
 }
 
 async fn delete(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
@@ -142,7 +75,7 @@ async fn delete(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
                 .await?
         }
     };
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<()> {
@@ -183,7 +116,7 @@ async fn update(link: &Link, layout: &Layout, rows: &[(&Row, &Row)]) -> Result<(
             many(link, &sql, layout, keys.chain(values)).await?
         }
     };
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 async fn insert(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
@@ -208,7 +141,7 @@ async fn insert(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
             many(link, &sql, layout, all.map(|at| (at, rows.iter().map(|row| &row[at]).collect()))).await?
         }
     };
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 /// Inserts many rows. They are encoded as they are sent, a message at a time.
@@ -231,7 +164,7 @@ async fn copy(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
         sink.as_mut().finish().await.map_err(|e| link.failed(&e))
     };
     let touched = link.watched(copying).await?;
-    expect(layout, touched, rows.len())
+    expect(&layout.table, touched, rows.len())
 }
 
 fn encode_row(layout: &Layout, row: &Row, message: &mut BytesMut) -> Result<()> {
@@ -294,16 +227,4 @@ async fn many<'a>(
     let params: Vec<Params<'_>> = values.map(|(at, values)| Params(layout.ty(at), values)).collect();
     let params: Vec<_> = params.iter().map(|p| (p as _, params_type(p.0))).collect();
     link.change(sql, &params).await
-}
-
-fn expect(layout: &Layout, touched: u64, rows: usize) -> Result<()> {
-    if touched == rows as u64 {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::SerializationFailure,
-        format!("{rows} rows of table \"{}\" should have been written, {touched} were there", layout.table.name),
-    )
-    .hint("Run the transaction again.")
-    .table(&layout.table.name))
 }
