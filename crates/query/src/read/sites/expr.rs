@@ -50,6 +50,10 @@ fn number(ty: &SqlType) -> bool {
     )
 }
 
+fn integer(ty: &SqlType) -> bool {
+    matches!(ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8)
+}
+
 fn textual(ty: &SqlType) -> bool {
     matches!(ty, SqlType::Text | SqlType::Varchar(_))
 }
@@ -208,7 +212,9 @@ impl Scope<'_> {
         }
         let argument = match (function, argument) {
             // What is summed as numeric need not be one before.
-            (Aggregate::Sum, Some(SiteExpr::Widen(inner, SqlType::Numeric(_)))) if inner.ty() == SqlType::Int8 => {
+            (Aggregate::Sum | Aggregate::Count, Some(SiteExpr::Widen(inner, SqlType::Numeric(_))))
+                if integer(&inner.ty()) =>
+            {
                 Some(inner)
             }
             (_, argument) => argument.map(Box::new),

@@ -9,12 +9,11 @@ use super::expr::{function, unaliased};
 use atoll_ports::query;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::{bool_and, bool_or, count, max, min, sum};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, ExprSchemable, Filter, Limit, LogicalPlan, Projection, Sort, SubqueryAlias, Union, cast,
-    lit,
+    Aggregate, Case, Distinct, Expr, ExprSchemable, Filter, Limit, LogicalPlan, Projection, Sort, SubqueryAlias, Union,
+    cast, lit,
 };
 use std::sync::Arc;
 
@@ -26,43 +25,48 @@ pub(super) fn spread(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(node).map(|t| t.data)
 }
 
-/// The branches of a node that is a union.
-fn branches(plan: &LogicalPlan) -> Option<&[Arc<LogicalPlan>]> {
-    match plan {
-        LogicalPlan::Union(union) => Some(&union.inputs),
-        _ => None,
-    }
+/// The branches of a node that is a union, under the union's names: those of a UNION that was written so may have others.
+fn branches(plan: &LogicalPlan) -> Result<Option<Vec<Arc<LogicalPlan>>>> {
+    let LogicalPlan::Union(union) = plan else { return Ok(None) };
+    let named = |input: &Arc<LogicalPlan>| {
+        let columns = input.schema().columns();
+        if columns == union.schema.columns() {
+            return Ok(input.clone());
+        }
+        let renamed = columns.into_iter().zip(union.schema.iter());
+        let renamed = renamed.map(|(c, (table, field))| Expr::Column(c).alias_qualified(table.cloned(), field.name()));
+        Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(renamed.collect(), input.clone())?)))
+    };
+    union.inputs.iter().map(named).collect::<Result<Vec<_>>>().map(Some)
 }
 
 fn each(inputs: &[Arc<LogicalPlan>], make: impl Fn(Arc<LogicalPlan>) -> Result<LogicalPlan>) -> Result<LogicalPlan> {
     let made = inputs.iter().map(|input| make(input.clone()).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-    // By position: all branches have the same names.
-    let schema = made[0].schema().clone();
-    Ok(LogicalPlan::Union(Union { inputs: made, schema }))
+    Ok(LogicalPlan::Union(Union::try_new(made)?))
 }
 
 fn node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(match &node {
-        LogicalPlan::Filter(filter) => match branches(&filter.input) {
-            Some(inputs) if !asks(&node) => Transformed::yes(each(inputs, |input| {
+        LogicalPlan::Filter(filter) => match branches(&filter.input)? {
+            Some(inputs) if !asks(&node) => Transformed::yes(each(&inputs, |input| {
                 Ok(LogicalPlan::Filter(Filter::try_new(filter.predicate.clone(), input)?))
             })?),
             _ => Transformed::no(node),
         },
-        LogicalPlan::Projection(projection) => match branches(&projection.input) {
-            Some(inputs) if !asks(&node) => Transformed::yes(each(inputs, |input| {
+        LogicalPlan::Projection(projection) => match branches(&projection.input)? {
+            Some(inputs) if !asks(&node) => Transformed::yes(each(&inputs, |input| {
                 Ok(LogicalPlan::Projection(Projection::try_new(projection.expr.clone(), input)?))
             })?),
             _ => Transformed::no(node),
         },
-        LogicalPlan::SubqueryAlias(alias) => match branches(&alias.input) {
-            Some(inputs) => Transformed::yes(each(inputs, |input| {
+        LogicalPlan::SubqueryAlias(alias) => match branches(&alias.input)? {
+            Some(inputs) => Transformed::yes(each(&inputs, |input| {
                 Ok(LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(input, alias.alias.clone())?))
             })?),
             None => Transformed::no(node),
         },
-        LogicalPlan::Aggregate(aggregate) => match branches(&aggregate.input) {
-            Some(inputs) => match in_two_phases(aggregate, inputs)? {
+        LogicalPlan::Aggregate(aggregate) => match branches(&aggregate.input)? {
+            Some(inputs) => match in_two_phases(aggregate, &inputs)? {
                 Some(made) => Transformed::yes(made),
                 None => Transformed::no(node),
             },
@@ -71,28 +75,28 @@ fn node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                 None => Transformed::no(node),
             },
         },
-        LogicalPlan::Distinct(Distinct::All(input)) => match branches(input) {
+        LogicalPlan::Distinct(Distinct::All(input)) => match branches(input)? {
             Some(inputs) => {
                 let distinct = |input| Ok(LogicalPlan::Distinct(Distinct::All(input)));
-                Transformed::yes(LogicalPlan::Distinct(Distinct::All(Arc::new(each(inputs, distinct)?))))
+                Transformed::yes(LogicalPlan::Distinct(Distinct::All(Arc::new(each(&inputs, distinct)?))))
             }
             None => Transformed::no(node),
         },
-        LogicalPlan::Sort(sort) => match (branches(&sort.input), sort.fetch) {
+        LogicalPlan::Sort(sort) => match (branches(&sort.input)?, sort.fetch) {
             (Some(inputs), Some(_)) => {
                 let first = |input| Ok(LogicalPlan::Sort(Sort { input, ..sort.clone() }));
-                let input = Arc::new(each(inputs, first)?);
+                let input = Arc::new(each(&inputs, first)?);
                 Transformed::yes(LogicalPlan::Sort(Sort { input, ..sort.clone() }))
             }
             _ => Transformed::no(node),
         },
-        LogicalPlan::Limit(limit) => match (branches(&limit.input), rows(limit)) {
+        LogicalPlan::Limit(limit) => match (branches(&limit.input)?, rows(limit)) {
             (Some(inputs), Some(rows)) => {
                 let first = |input| {
                     let fetch = Some(Box::new(lit(rows)));
                     Ok(LogicalPlan::Limit(Limit { skip: None, fetch, input }))
                 };
-                let input = Arc::new(each(inputs, first)?);
+                let input = Arc::new(each(&inputs, first)?);
                 Transformed::yes(LogicalPlan::Limit(Limit { input, ..limit.clone() }))
             }
             _ => Transformed::no(node),
@@ -151,9 +155,7 @@ impl Parts {
                     },
                 });
             }
-            (_, Some(query::Aggregate::Count)) => {
-                (sum, |values| coalesce(values.into_iter().chain([lit(0i64)]).collect()))
-            }
+            (_, Some(query::Aggregate::Count)) => (sum, counted),
             (_, Some(query::Aggregate::Sum)) => (sum, only),
             (_, Some(query::Aggregate::Min)) => (min, only),
             (_, Some(query::Aggregate::Max)) => (max, only),
@@ -189,6 +191,13 @@ fn in_parts(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
         return Ok(None);
     }
     finish(aggregate, &parts, made).map(Some)
+}
+
+/// The sum of counts; of none, 0.
+fn counted(values: Vec<Expr>) -> Expr {
+    let Some(value) = values.into_iter().next() else { return lit(0i64) };
+    let branch = (Box::new(value.clone().is_null()), Box::new(lit(0i64)));
+    Expr::Case(Case::new(None, vec![branch], Some(Box::new(value))))
 }
 
 fn all_parts(aggregate: &Aggregate) -> Option<Vec<Parts>> {
