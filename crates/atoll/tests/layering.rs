@@ -41,6 +41,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("rustls", &["atoll-adapters", "atoll-front", "atoll"]),
     ("metrics-exporter-prometheus", &["atoll-front", "atoll"]),
     ("deadpool", &["atoll-adapters", "atoll"]),
+    ("mysql_async", &["atoll-adapters", "atoll"]),
     ("tokio-postgres", &["atoll-adapters", "atoll"]),
     ("clap", &["atoll"]),
     ("tpchgen", &["atoll"]),

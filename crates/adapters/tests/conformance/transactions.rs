@@ -5,7 +5,7 @@ use crate::world::{
     set,
 };
 use atoll_model::{ErrorKind, Row, Value};
-use atoll_ports::site::{BranchOptions, Isolation, LockMode, LockWait, RowChange};
+use atoll_ports::site::{BranchOptions, Isolation, LockMode, LockWait, RowChange, ScanRequest};
 use std::time::{Duration, Instant};
 
 const LEVELS: [Isolation; 3] = [Isolation::ReadCommitted, Isolation::RepeatableRead, Isolation::Serializable];
@@ -195,6 +195,21 @@ pub async fn what_is_read_is_locked(world: &World) -> TestResult {
     assert_eq!(count(&*reader, &at, everything(&at)).await?, 3);
     reader.commit().await?;
     world.write(&at, vec![insert(4, "4@x", 1)]).await?;
+    // What has changed since the snapshot was taken is not read, in whatever way.
+    for way in 0..4 {
+        let reader = world.begin(Isolation::Serializable).await?;
+        reader.take_snapshot().await?;
+        let id = 10 + way;
+        world.write(&at, vec![insert(id, &format!("{id}@x"), 1)]).await?;
+        let all = everything(&at);
+        let failed = match way {
+            0 => failure(reader.get(&at, &key(id)).await),
+            1 => failure(lock(&*reader, &at, id).await),
+            2 => failure(count(&*reader, &at, ScanRequest { columns: vec![], ..all }).await),
+            _ => failure(count(&*reader, &at, all).await),
+        };
+        assert_eq!(failed, Some(ErrorKind::SerializationFailure), "{way}");
+    }
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! A transaction's part at a MySQL or MariaDB site.
 //!
-//! `RepeatableRead` and `Serializable` are one XA transaction of the server at that level (a plain one if it is read-only).
+//! `RepeatableRead` is one XA transaction of the server at that level (a plain one if it is read-only). `Serializable` is, too, and locks what
+//! it reads: the server's own level of that name would read what is newest, which need not fit what was read at other sites. So everything is
+//! read twice, locked and in the snapshot, and fails with 40001 if that is not the same ([`super::scan`]).
 //! `ReadCommitted` begins as a *reading* transaction with a consistent snapshot, renewed by every statement, so that all scans of a statement
 //! see one moment, as Atoll's statements are several of the server's. With the first lock or write it becomes a *writing* one, an XA
 //! transaction at READ COMMITTED, where the server takes a snapshot for each of its own statements; it stays that to its end. What a
@@ -29,6 +31,13 @@ use std::sync::{Arc, Weak};
 
 /// The longest time that the server waits for a lock, in seconds: for ever.
 const FOR_EVER: u64 = 100_000_000;
+
+/// The longest time that it waits for a table's definition.
+pub(super) const YEAR: u64 = 31_536_000;
+
+/// How a transaction that only reads begins.
+const SNAPSHOT: &str =
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 /// What the transaction at the server is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,7 +179,6 @@ impl Inner {
         let phase = self.state.lock().phase;
         let link = match self.options.isolation {
             Isolation::ReadCommitted if phase == Phase::Writing && !self.options.read_only => return Ok(()),
-            Isolation::Serializable => return Ok(()),
             Isolation::ReadCommitted if phase != Phase::Writing => self.reading().await?,
             _ => self.writing().await?,
         };
@@ -208,10 +216,10 @@ impl Inner {
             Some(link) if !stale => link,
             // Scans of an earlier statement may still need theirs.
             Some(link) if Arc::strong_count(&link) == 1 => {
-                link.queue(&format!("COMMIT; {}", self.snapshot_commands()));
+                link.queue(&format!("COMMIT; {SNAPSHOT}"));
                 link
             }
-            _ => self.link(Kind::Reading, &self.snapshot_commands()).await?,
+            _ => self.link(Kind::Reading, SNAPSHOT).await?,
         };
         let mut state = self.state.lock();
         state.phase = Phase::Reading;
@@ -268,34 +276,31 @@ impl Inner {
         self.link(kind, &begin).await
     }
 
-    /// How the transaction for everything begins.
-    fn beginning(&self) -> (Kind, String) {
-        // The server counts in seconds. Zero is "for ever" here.
+    /// How long to wait for a lock, in whole seconds, as the server counts.
+    pub(super) fn patience(&self) -> u64 {
         let timeout = self.options.lock_timeout;
         let whole = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
-        let seconds = if timeout.is_zero() { FOR_EVER } else { whole.clamp(1, FOR_EVER) };
+        // Zero is "for ever" here.
+        if timeout.is_zero() { FOR_EVER } else { whole.clamp(1, FOR_EVER) }
+    }
+
+    /// How the transaction for everything begins.
+    fn beginning(&self) -> (Kind, String) {
+        let seconds = self.patience();
         // The wait for definitions of tables ends in a year at most.
-        let metadata = seconds.min(31_536_000);
+        let metadata = seconds.min(YEAR);
         let waiting =
             format!("SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {metadata}");
         if self.options.read_only {
-            return (Kind::Reading, format!("{waiting}; {}", self.snapshot_commands()));
+            return (Kind::Reading, format!("{waiting}; {SNAPSHOT}"));
         }
         let xid = self.site.fresh_xid();
         let level = match self.options.isolation {
             Isolation::ReadCommitted => "READ COMMITTED",
-            Isolation::RepeatableRead => "REPEATABLE READ",
-            Isolation::Serializable => "SERIALIZABLE",
+            Isolation::RepeatableRead | Isolation::Serializable => "REPEATABLE READ",
         };
         let begin = format!("{waiting}; SET TRANSACTION ISOLATION LEVEL {level}; XA START '{xid}'");
         (Kind::Xa(xid), begin)
-    }
-
-    fn snapshot_commands(&self) -> String {
-        if self.options.isolation == Isolation::Serializable {
-            return "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; START TRANSACTION READ ONLY".into();
-        }
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY".into()
     }
 
     /// From now on to its end the transaction keeps others, itself included, from changing the table's definition.
@@ -322,9 +327,14 @@ impl Inner {
         outcome
     }
 
+    /// Whether what is read has to be locked.
+    pub(super) fn locks_reads(&self) -> bool {
+        self.options.isolation == Isolation::Serializable
+    }
+
     /// Whether the transaction has read at a level that has one snapshot.
     pub(super) fn has_viewed(&self) -> bool {
-        self.state.lock().viewed && self.options.isolation == Isolation::RepeatableRead
+        self.state.lock().viewed && self.options.isolation != Isolation::ReadCommitted
     }
 
     /// A scan that may not see what is written from now on.

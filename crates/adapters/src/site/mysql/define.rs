@@ -15,7 +15,7 @@
 //! Invariant: whatever a committed definition needs is there before the commit and until the commit that drops it. An adopted table is looked
 //! at and never changed.
 
-use super::branch::Inner;
+use super::branch::{Inner, YEAR};
 use super::clash;
 use super::layout::{Layout, literal, quote};
 use super::link::Link;
@@ -120,7 +120,7 @@ async fn execute(inner: &Inner, layout: &Layout, command: &str) -> Result<()> {
             .detail("A MySQL site changes a table's definition only when no transaction uses it.")
             .hint("Commit first."));
     }
-    let timeout = inner.options.lock_timeout.as_secs().clamp(1, 31_536_000);
+    let timeout = inner.patience().min(YEAR);
     let link = inner.site.control(&format!("SET SESSION lock_wait_timeout = {timeout}")).await?;
     link.execute(command).await.map_err(|e| match e.kind() {
         ErrorKind::ProgramLimit => {

@@ -68,8 +68,10 @@ pub(super) async fn lock(
         let locked = inner.told(locked.map_err(|e| not_available(e, layout, wait)))?;
         let changed = inner.told(match inner.options.isolation {
             Isolation::ReadCommitted => changed_since(inner, layout, keys, &locked).await,
-            Isolation::RepeatableRead if viewed => refuse_changed(&link, layout, keys, &locked).await,
-            // Nothing was seen before, or it was locked when it was.
+            Isolation::RepeatableRead | Isolation::Serializable if viewed => {
+                refuse_changed(&link, layout, keys, &locked).await
+            }
+            // Nothing was seen before.
             Isolation::RepeatableRead | Isolation::Serializable => Ok(vec![false; keys.len()]),
         })?;
         let rows = locked.into_iter().zip(changed);
@@ -177,7 +179,12 @@ async fn refuse_changed(link: &Link, layout: &Layout, keys: &[Vec<Value>], found
     if keys.iter().zip(found).all(same) {
         return Ok(vec![false; keys.len()]);
     }
-    Err(Error::new(ErrorKind::SerializationFailure, "could not serialize access due to concurrent update"))
+    Err(concurrent_update())
+}
+
+/// What the transaction sees is not what is there.
+pub(super) fn concurrent_update() -> Error {
+    Error::new(ErrorKind::SerializationFailure, "could not serialize access due to concurrent update")
 }
 
 /// The message of `NOWAIT` is the same as of a wait that took too long.

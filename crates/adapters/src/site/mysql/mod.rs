@@ -17,7 +17,7 @@
 //!   coordinator's name goes into the ledger, as part of it.
 //! * DDL takes effect at once and cannot be undone. So nothing that the committed definition needs is taken away before the commit;
 //!   what an undone change has left over is told from what counts, and goes later (`define`).
-//! * `Serializable` is the server's: readers lock what they read, and see what is newest, not a snapshot.
+//! * `Serializable` locks what it reads, and fails if that is not what its snapshot shows.
 //! * A connection serves one answer at a time, so large scans are read in portions, each a statement that begins where the last ended.
 
 mod branch;

@@ -5,11 +5,14 @@
 //! next one is fetched while the last is being used. Where the next statement would see another moment, or what was written since, a scan
 //! is read to its end at once, up to [`MAX_BUFFERED`] bytes.
 //!
+//! In `Serializable`, everything is read twice: locked, and so as it is now and stays, and in the transaction's snapshot.
+//!
 //! Invariant: a scan shows one moment, and nothing that the transaction writes after its beginning.
 
 use super::branch::{Inner, Reading};
 use super::layout::Layout;
 use super::link::Link;
+use super::lock::concurrent_update;
 use super::seen::{key_number, number_of};
 use super::values::{Params, decode, decode_row, number};
 use crate::site::columns::{self, Batch};
@@ -42,14 +45,28 @@ pub(super) async fn get(inner: &Arc<Inner>, layout: &Layout, key: &[Value]) -> R
     }
     let (link, reading) = inner.reader(layout).await?;
     let sql = format!("SELECT {} FROM {} WHERE {}", layout.columns, layout.relation, layout.equal(&layout.key));
-    let params = Params::of(layout.key.iter().map(|at| layout.ty(*at)).zip(key))?;
-    let rows = inner.told(link.query(&sql, params).await)?;
+    let params = || Params::of(layout.key.iter().map(|at| layout.ty(*at)).zip(key));
+    let rows = inner.told(link.query(&sql, params()?).await)?;
+    if inner.locks_reads() {
+        let locked = inner.told(link.query(&format!("{sql} {}", link.flavor.shared()), params()?).await)?;
+        inner.told(agree(rows.first().map(wire), locked.first().map(wire)))?;
+    }
     let row = rows.into_iter().next().map(|row| decode_row(row, layout.types())).transpose();
     let row = inner.told(row)?;
     if reading == Reading::AtOnce {
         inner.seen.lock().saw(key_number(layout.fragment, key), row.as_ref().map(number_of));
     }
     Ok(row)
+}
+
+/// The values of a row as they came.
+fn wire(row: &mysql_async::Row) -> Vec<Option<&mysql_async::Value>> {
+    (0..row.len()).map(|at| row.as_ref(at)).collect()
+}
+
+/// What the transaction sees has to be what is there.
+fn agree<T: PartialEq>(seen: T, locked: T) -> Result<()> {
+    if seen == locked { Ok(()) } else { Err(concurrent_update()) }
 }
 
 /// Rows of a range.
@@ -125,9 +142,9 @@ impl Plan {
         range
     }
 
-    fn sql(&self, shape: &Shape, last: Option<&Vec<Value>>, limit: Option<usize>) -> Result<(String, Params)> {
+    fn sql(&self, shape: &Shape, read: &Read<'_>, clause: &str) -> Result<(String, Params)> {
         let layout = &*self.layout;
-        let (condition, values) = Condition::of_range(layout, &self.order, &self.range(last));
+        let (condition, values) = Condition::of_range(layout, &self.order, &self.range(read.last));
         let direction = if self.request.reverse { " DESC" } else { "" };
         let order = self.order.iter().map(|at| {
             let column = layout.column(*at);
@@ -141,17 +158,17 @@ impl Plan {
             layout.list(&shape.fetched),
             layout.relation,
             order.collect::<Vec<_>>().join(", "),
-            limit.map(|n| format!(" LIMIT {n}")).unwrap_or_default()
+            read.limit.map(|n| format!(" LIMIT {n}")).unwrap_or_default()
         );
-        Ok((sql, Params::of(values.iter().map(|(ty, value)| (ty, value)))?))
+        Ok((format!("{sql} {clause}"), Params::of(values.iter().map(|(ty, value)| (ty, value)))?))
     }
 
-    fn count_sql(&self) -> Result<(String, Params)> {
+    fn count_sql(&self, clause: &str) -> Result<(String, Params)> {
         let relation = &self.layout.relation;
         let (condition, values) = Condition::of_range(&*self.layout, &self.order, &self.request.range);
         let sql = match self.request.limit {
-            None => format!("SELECT COUNT(*) FROM {relation}{condition}"),
-            Some(n) => format!("SELECT COUNT(*) FROM (SELECT 1 FROM {relation}{condition} LIMIT {n}) t"),
+            None => format!("SELECT COUNT(*) FROM {relation}{condition} {clause}"),
+            Some(n) => format!("SELECT COUNT(*) FROM (SELECT 1 FROM {relation}{condition} LIMIT {n} {clause}) t"),
         };
         Ok((sql, Params::of(values.iter().map(|(ty, value)| (ty, value)))?))
     }
@@ -181,9 +198,11 @@ async fn open(inner: Arc<Inner>, plan: Plan) -> Result<BatchStream> {
 }
 
 async fn count(inner: &Inner, link: &Link, plan: Plan) -> Result<BatchStream> {
-    let (sql, params) = plan.count_sql()?;
-    let rows = inner.told(link.query(&sql, params).await)?;
-    let mut left = rows.first().map_or(0, |row| usize::try_from(number(row, 0)).unwrap_or_default());
+    let mut left = inner.told(number_of_rows(link, &plan, "").await)?;
+    if inner.locks_reads() {
+        let locked = inner.told(number_of_rows(link, &plan, link.flavor.shared()).await)?;
+        inner.told(agree(left, locked))?;
+    }
     let (schema, size) = (plan.schema, plan.request.batch_size.max(1));
     Ok(stream::iter(std::iter::from_fn(move || {
         let rows = left.min(size);
@@ -191,6 +210,12 @@ async fn count(inner: &Inner, link: &Link, plan: Plan) -> Result<BatchStream> {
         (rows > 0).then(|| columns::of_columns(schema.clone(), vec![], rows))
     }))
     .boxed())
+}
+
+async fn number_of_rows(link: &Link, plan: &Plan, clause: &str) -> Result<usize> {
+    let (sql, params) = plan.count_sql(clause)?;
+    let rows = link.query(&sql, params).await?;
+    Ok(rows.first().map_or(0, |row| usize::try_from(number(row, 0)).unwrap_or_default()))
 }
 
 /// A scan in portions.
@@ -251,8 +276,11 @@ impl Cursor {
 
     fn fetch(&self, progress: &Progress) -> impl Future<Output = Result<Portion>> + Send + use<> {
         let (link, plan, last) = (self.link.clone(), self.plan.clone(), progress.last.clone());
-        let asked = progress.asked;
-        async move { fetch(&link, &plan, last.as_ref(), Some(asked), usize::MAX, &mut |_, _| {}).await }
+        let (asked, locked) = (progress.asked, self.inner.locks_reads());
+        async move {
+            let read = Read { last: last.as_ref(), limit: Some(asked), bound: usize::MAX, locked };
+            fetch(&link, &plan, &read, &mut |_, _| {}).await
+        }
     }
 
     /// Reads what is left, before something is written.
@@ -266,7 +294,9 @@ impl Cursor {
             return Ok(());
         }
         let (last, left) = (progress.last.clone(), progress.left);
-        let rest = fetch(&self.link, &self.plan, last.as_ref(), left, MAX_BUFFERED, &mut |_, _| {}).await;
+        let locked = self.inner.locks_reads();
+        let read = Read { last: last.as_ref(), limit: left, bound: MAX_BUFFERED, locked };
+        let rest = fetch(&self.link, &self.plan, &read, &mut |_, _| {}).await;
         let rest = self.inner.told(rest)?;
         progress.absorb(rest);
         progress.done = true;
@@ -285,7 +315,8 @@ impl Cursor {
             let number = number_of(&row[..width].to_vec());
             self.inner.seen.lock().saw(key_number(fragment, key), Some(number));
         };
-        let all = fetch(&self.link, &self.plan, None, progress.left, MAX_BUFFERED, &mut remember).await;
+        let read = Read { last: None, limit: progress.left, bound: MAX_BUFFERED, locked: false };
+        let all = fetch(&self.link, &self.plan, &read, &mut remember).await;
         let all = self.inner.told(all)?;
         progress.absorb(all);
         progress.done = true;
@@ -305,18 +336,42 @@ impl Progress {
     }
 }
 
-/// Reads rows behind a row, up to a number of them. `see` is given the key and all columns of each, where all are read: if there is a
-/// bound on bytes, which is when nothing can be read later.
+/// Which rows to read.
+struct Read<'a> {
+    /// Those behind this one.
+    last: Option<&'a Vec<Value>>,
+    limit: Option<usize>,
+    /// Bytes at most; where there is such a bound, nothing can be read later.
+    bound: usize,
+    /// They have to be locked.
+    locked: bool,
+}
+
+/// Reads rows. `see` is given the key and all columns of each, where there is a bound.
 async fn fetch(
     link: &Link,
     plan: &Plan,
-    last: Option<&Vec<Value>>,
-    limit: Option<usize>,
-    bound: usize,
+    read: &Read<'_>,
     see: &mut (dyn FnMut(&[Value], &[Value]) + Send),
 ) -> Result<Portion> {
+    let portion = fetch_as(link, plan, read, "", see).await?;
+    if read.locked {
+        let locked = fetch_as(link, plan, read, link.flavor.shared(), &mut |_, _| {}).await?;
+        agree((&portion.batches, &portion.last), (&locked.batches, &locked.last))?;
+    }
+    Ok(portion)
+}
+
+async fn fetch_as(
+    link: &Link,
+    plan: &Plan,
+    read: &Read<'_>,
+    clause: &str,
+    see: &mut (dyn FnMut(&[Value], &[Value]) + Send),
+) -> Result<Portion> {
+    let bound = read.bound;
     let shape = plan.shape(bound < usize::MAX);
-    let (sql, params) = plan.sql(&shape, last, limit)?;
+    let (sql, params) = plan.sql(&shape, read, clause)?;
     let types: Vec<&SqlType> = shape.fetched.iter().map(|at| plan.layout.ty(*at)).collect();
     let batch_size = plan.request.batch_size.max(1);
     let mut portion = Portion { batches: VecDeque::new(), rows: 0, bytes: 0, last: None };
