@@ -431,7 +431,7 @@ pub trait Branch: Send + Sync {
         Ok(Belonging::Unknown)
     }
 
-    /// Deletes all rows of an adopted copy, for TRUNCATE: others are given a new id instead, and purged.
+    /// Deletes all rows of an adopted copy, for TRUNCATE: other copies are given a new id instead, and purged.
     ///
     /// # Errors
     /// `NotSupported` by an engine whose tables cannot be adopted; as [`Branch::apply`].
