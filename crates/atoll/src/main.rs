@@ -14,6 +14,7 @@ mod serve;
 mod serve_args;
 mod sql;
 mod term;
+mod txn;
 mod units;
 mod wiring;
 
@@ -74,6 +75,12 @@ enum Command {
         Rows that the server refuses go to FILE.rej with line, SQLSTATE and reason; more than --max-errors of\n\
         them stop the load. Exit codes: 0 all loaded but the allowed rejects, 1 stopped, 2 no connection.")]
     Load(Box<load::LoadArgs>),
+    /// Show transactions over several sites, and resolve those that nobody decides any more
+    #[command(after_help = "Examples:\n  \
+        atoll txn list\n  \
+        atoll txn resolve atoll_00c0ffee00c0ffee_2-1_17 rollback\n\n\
+        Exit codes: 0 done, 1 refused, 2 no connection.")]
+    Txn(Box<txn::TxnArgs>),
     /// Measure Atoll beside PostgreSQL on this machine
     #[command(after_help = "Examples:\n  \
         atoll bench all > figures.md\n  \
@@ -117,6 +124,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::run(*args).await,
             Command::Sql(args) => sql::run(*args).await,
             Command::Load(args) => load::run(*args).await,
+            Command::Txn(args) => txn::run(*args).await,
             Command::Bench(args) => bench::run(*args).await,
             Command::Config(args) => show_config(*args),
         }

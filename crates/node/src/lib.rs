@@ -20,6 +20,6 @@ mod sequences;
 mod sites;
 mod transaction;
 
-pub use coordinator::{ReadConsistency, TransactionOptions};
+pub use coordinator::TransactionOptions;
 pub use node::Node;
 pub use sites::SiteFactory;

@@ -1,7 +1,7 @@
 //! The node: the catalog in force, its sites, and everything that outlives a transaction.
 
 use crate::active::Active;
-use crate::coordinator::{self, Coordinator, Past, TransactionOptions};
+use crate::coordinator::{self, Coordinator, History, Past, TransactionOptions};
 use crate::definitions::Definitions;
 use crate::gates::Gates;
 use crate::persist::{self, Purge};
@@ -14,10 +14,9 @@ use async_trait::async_trait;
 use atoll_model::{
     CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table,
 };
-use atoll_ports::cluster::{Cluster, Transaction, TransactionInfo};
+use atoll_ports::cluster::{Cluster, EndedTransaction, InDoubt, Transaction, TransactionInfo};
 use atoll_ports::query::SiteQuery;
-use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site};
-use atoll_protocol::recovery::Verdict;
+use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site, SiteTable};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -87,6 +86,7 @@ impl Node {
             }
         };
         let decisions = coordinator::decisions(&*branch)?;
+        let history = History::read(&*branch)?;
         // Durable before any hidden key, and any name of a transaction, of this run is given.
         persist::write(&*branch, persist::STARTS, 1, &(starts + 1))?;
         branch.commit().await?;
@@ -96,7 +96,7 @@ impl Node {
         for site in catalog.sites.values() {
             sites.ensure(site)?;
         }
-        let past = Past { cluster, epoch, decisions };
+        let past = Past { cluster, epoch, decisions, history };
         let coordinator = Coordinator::begin(options, past, sites.clone(), home.clone());
         let node = Arc::new_cyclic(|this| Node {
             sites,
@@ -126,21 +126,6 @@ impl Node {
         self.sequences.give_back(self).await
     }
 
-    /// Prepared transactions of this database at its sites, as they were last seen, with what is to become of each.
-    pub fn in_doubt(&self) -> Vec<(String, &'static str)> {
-        let all = self.coordinator.in_doubt().into_iter();
-        all.map(|(gid, verdict)| {
-            let verdict = match verdict {
-                Verdict::Commit => "commit",
-                Verdict::Abort => "abort",
-                Verdict::Ask => "ask",
-                Verdict::Leave => "leave",
-            };
-            (gid.to_string(), verdict)
-        })
-        .collect()
-    }
-
     /// A fresh branch for the node's own values.
     pub(crate) async fn home_branch(&self) -> Result<Arc<dyn Branch>> {
         self.home.begin(BranchOptions::default()).await
@@ -157,6 +142,11 @@ impl Node {
     /// Makes a committed catalog the one in force.
     pub(crate) fn publish(&self, definitions: Arc<Definitions>, dropped: Vec<Purge>) {
         self.definitions.store(definitions.clone());
+        for site in definitions.sites.values() {
+            if let Err(error) = self.sites.follow(site) {
+                tracing::error!(site = site.name, %error, "an altered site could not be opened; it is reached as before");
+            }
+        }
         let sites = definitions.sites.values();
         let participants = sites.filter_map(|site| Some((self.participant(site.id).ok()?, site.engine)));
         self.coordinator.catalog_changed(participants);
@@ -229,7 +219,26 @@ impl Cluster for Node {
         self.sites.get(site)?.site.statement(query)
     }
 
+    async fn site_tables(&self, site: SiteId, schema: &str) -> Result<Vec<SiteTable>> {
+        self.sites.get(site)?.site.tables(schema).await
+    }
+
     fn transactions(&self) -> Vec<TransactionInfo> {
-        self.active.all().iter().map(|t| t.info()).collect()
+        let mut all = self.coordinator.running();
+        let committing: Vec<u64> = all.iter().filter_map(|t| t.id).collect();
+        all.extend(self.active.all().iter().filter(|t| !committing.contains(&t.number())).map(|t| t.info()));
+        all
+    }
+
+    async fn in_doubt(&self) -> Vec<InDoubt> {
+        self.coordinator.in_doubt().await
+    }
+
+    fn transactions_log(&self) -> Vec<EndedTransaction> {
+        self.coordinator.ended()
+    }
+
+    async fn resolve(&self, name: &str, commit: bool) -> Result<u64> {
+        self.coordinator.resolve(name, commit).await
     }
 }

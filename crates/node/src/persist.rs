@@ -16,6 +16,9 @@ pub(crate) const CLUSTER: &[u8] = b"cluster";
 /// What the keys of decisions begin with.
 pub(crate) const DECISIONS: &[u8] = b"decision/";
 
+/// What the keys of ended transactions begin with.
+pub(crate) const HISTORY: &[u8] = b"history/";
+
 const MAGIC: &[u8; 4] = b"ATOL";
 const HEADER: usize = 12;
 

@@ -20,6 +20,8 @@ pub trait SiteFactory: Send + Sync {
 #[derive(Clone)]
 pub(crate) struct OpenSite {
     pub(crate) site: Arc<dyn Site>,
+    /// By which it was opened.
+    definition: Arc<Definition>,
     pub(crate) scans: Arc<AtomicUsize>,
 }
 
@@ -40,9 +42,27 @@ impl Sites {
         if let Some(open) = self.open.read().get(&definition.id) {
             return Ok(open.site.clone());
         }
+        self.replace(definition)
+    }
+
+    fn replace(&self, definition: &Definition) -> Result<Arc<dyn Site>> {
         let site = self.factory.open(definition)?;
-        self.open.write().insert(definition.id, OpenSite { site: site.clone(), scans: Arc::default() });
+        let definition = Arc::new(definition.clone());
+        let open = OpenSite { site: site.clone(), definition, scans: Arc::default() };
+        self.open.write().insert(open.definition.id, open);
         Ok(site)
+    }
+
+    /// Reaches a site by its new options from now on. Who holds the one that was open goes on with it.
+    pub(crate) fn follow(&self, definition: &Definition) -> Result<()> {
+        let altered = |open: &OpenSite| open.definition.options != definition.options;
+        let altered = self.open.read().get(&definition.id).is_some_and(altered);
+        if altered { self.replace(definition).map(|_| ()) } else { Ok(()) }
+    }
+
+    /// A site by a definition that is not in force yet; nobody else gets it.
+    pub(crate) fn trial(&self, definition: &Definition) -> Result<Arc<dyn Site>> {
+        self.factory.open(definition)
     }
 
     /// An embedded site of which only the id is known any more.
@@ -63,6 +83,12 @@ impl Sites {
     /// A site of a participant.
     pub(crate) fn of_participant(&self, participant: ParticipantId) -> Option<Arc<dyn Site>> {
         self.open.read().values().find(|s| s.site.participant() == participant).map(|s| s.site.clone())
+    }
+
+    /// The name of the one site of a participant; of several, of one.
+    pub(crate) fn name_of(&self, participant: ParticipantId) -> Option<String> {
+        let open = self.open.read();
+        open.values().find(|s| s.site.participant() == participant).map(|s| s.definition.name.clone())
     }
 
     /// The participants of all open sites.

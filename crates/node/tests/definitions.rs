@@ -138,7 +138,7 @@ async fn a_unique_index_is_refused_over_duplicates_in_different_fragments() -> R
 async fn a_new_fragment_may_not_claim_rows_of_the_default_one() -> Result<()> {
     let w = World::new().await?;
     w.create(by_list(table("t", "id int key, region text"), "region")).await?;
-    let rest = NewFragment { name: "t_rest".into(), bounds: FragmentBounds::Default, sites: vec![] };
+    let rest = NewFragment { name: "t_rest".into(), bounds: FragmentBounds::Default, sites: vec![], adopted: None };
     w.ddl(CatalogCommand::CreateFragment { table: "t".into(), fragment: rest }).await?;
     w.insert("t", vec![vec![int(1), text("x")]]).await?;
     assert_eq!(kind(w.ddl(list_fragment("t", "t_x", &["x"], "s1")).await), Some(ErrorKind::CheckViolation));

@@ -4,7 +4,7 @@ mod rig;
 mod world;
 
 use atoll_model::ReferentialAction::NoAction;
-use atoll_model::{CatalogCommand, ErrorKind, NewColumn, SqlType, TableChange};
+use atoll_model::{CatalogCommand, ErrorKind, NewColumn, OptionChange, SqlType, TableChange};
 use atoll_ports::cluster::Cluster;
 use rig::*;
 use std::time::Duration;
@@ -179,4 +179,89 @@ fn rows_move_between_engines(engines: [Engine; 2]) -> TestResult {
         Ok::<_, atoll_model::Error>(())
     })?;
     rig.settle()
+}
+
+fn alter(site: &str, changes: Vec<OptionChange>) -> CatalogCommand {
+    CatalogCommand::AlterSite { name: site.into(), changes }
+}
+
+fn set(option: &str, value: String) -> OptionChange {
+    OptionChange::Set(option.into(), value)
+}
+
+/// New options are tried, and hold for connections from then on, also after a restart.
+#[test]
+fn sites_are_altered() -> TestResult {
+    let mut rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
+    rig.accounts()?;
+    let url = rig.databases[0].url();
+    let elsewhere = rig.databases[1].url();
+    let refused = |changes: Vec<OptionChange>| -> TestResult<atoll_model::Error> {
+        let error = rig.ddl(alter("pa", changes)).err().ok_or("it was taken")?;
+        Ok(*error.downcast::<atoll_model::Error>()?)
+    };
+    let add = |option: &str, value: &str| OptionChange::Add(option.into(), value.into());
+    for (changes, kind, says) in [
+        (vec![set("pool_size", "4".into())], ErrorKind::UndefinedObject, "option \"pool_size\" not found"),
+        (vec![add("url", "x")], ErrorKind::DuplicateObject, "option \"url\" provided more than once"),
+        (vec![OptionChange::Drop("url".into())], ErrorKind::InvalidParameterValue, "needs the option \"url\""),
+        (vec![add("colour", "red")], ErrorKind::InvalidParameterValue, "\"colour\""),
+        (vec![set("url", format!("{url}nowhere"))], ErrorKind::SiteUnavailable, "does not exist"),
+        (vec![set("url", elsewhere)], ErrorKind::UndefinedTable, "site \"pa\" does not have fragment \"accounts_pa\""),
+        (vec![add("schema", "other")], ErrorKind::UndefinedTable, "does not have fragment"),
+    ] {
+        let error = refused(changes)?;
+        assert!(error.kind() == kind && error.message().contains(says), "{error:?}");
+    }
+    let named = format!("{url}?application_name=altered");
+    rig.ddl(alter("pa", vec![set("url", named), add("pool_size", "3")]))?;
+    assert_eq!(rig.balances()?, [EACH; 3]);
+    let connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'altered'";
+    let altered = |rig: &Rig| rig.control.block_on(rig.databases[0].number(connections));
+    assert!(altered(&rig)? > 0);
+    rig.restart()?;
+    assert_eq!(rig.balances()?, [EACH; 3]);
+    assert!(altered(&rig)? > 0);
+    let site = rig.node().catalog().site("pa").map(|site| format!("{site:?}")).unwrap_or_default();
+    assert!(site.contains("url") && !site.contains("altered"), "{site}");
+    Ok(())
+}
+
+/// What a site tells of its tables is enough to adopt them.
+#[test]
+fn tables_of_a_site_are_described() -> TestResult {
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
+    let sql = "CREATE SCHEMA shop; \
+        CREATE TABLE shop.customers (id serial PRIMARY KEY, email varchar(80) NOT NULL UNIQUE, \
+            since date DEFAULT CURRENT_DATE, place point, code text UNIQUE); \
+        CREATE UNIQUE INDEX ON shop.customers (code) WHERE since IS NULL; \
+        INSERT INTO shop.customers (email) VALUES ('a'), ('b'); \
+        CREATE TABLE shop.orders (at timestamptz, n bigint GENERATED ALWAYS AS IDENTITY) PARTITION BY RANGE (at); \
+        CREATE TABLE shop.orders_1 PARTITION OF shop.orders DEFAULT; \
+        CREATE VIEW shop.shown AS SELECT 1 AS one";
+    rig.control.block_on(rig.databases[0].run(sql))?;
+    let node = rig.node();
+    let site = node.catalog().site("pa").map(|s| s.id).ok_or("no site")?;
+    let (tables, missing, own) = rig.run().block_on(async {
+        (
+            node.site_tables(site, "shop").await,
+            node.site_tables(site, "none").await,
+            node.site_tables(site, "atoll").await,
+        )
+    });
+    for refused in [missing, own] {
+        assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::InvalidSchema));
+    }
+    let tables = tables?;
+    assert_eq!(tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["customers", "orders"]);
+    let customers = &tables[0];
+    assert_eq!(customers.key, Some(vec!["id".to_owned()]));
+    assert_eq!(customers.unique, [["email"], ["code"]]);
+    let column = |name: &str| customers.columns.iter().find(|c| c.name == name).ok_or("no such column");
+    assert_eq!(column("id")?.sequence.as_ref().map(|s| s.start), Some(3));
+    assert_eq!((column("id")?.default.as_ref(), column("since")?.default.as_deref()), (None, Some("CURRENT_DATE")));
+    assert_eq!((column("email")?.ty.clone(), column("email")?.not_null), (Some(SqlType::Varchar(Some(80))), true));
+    assert_eq!((column("place")?.ty.clone(), column("place")?.declared.as_str()), (None, "point"));
+    assert!(tables[1].key.is_none() && tables[1].columns[1].problem.is_some_and(|why| why.contains("generates")));
+    Ok(())
 }

@@ -6,11 +6,12 @@
 use crate::query::SiteQuery;
 use crate::session::BatchStream;
 use crate::site::{
-    BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, RowChange, ScanRequest,
+    BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, PreparedBranch, RowChange,
+    ScanRequest, SiteTable,
 };
 use async_trait::async_trait;
 use atoll_model::{
-    Catalog, CatalogCommand, FragmentId, IndexId, RelationId, Result, Row, SiteId, Table, Timestamp, Value,
+    Catalog, CatalogCommand, Error, FragmentId, IndexId, RelationId, Result, Row, SiteId, Table, Timestamp, Value,
 };
 use std::sync::Arc;
 
@@ -54,21 +55,117 @@ pub trait Cluster: Send + Sync {
     /// As [`Site::statement`](crate::site::Site::statement).
     fn statement(&self, site: SiteId, query: &SiteQuery) -> Result<String>;
 
-    /// Transactions that are open now, for `atoll.transactions`.
+    /// The tables of a schema of a site, for adopting them.
+    ///
+    /// # Errors
+    /// Those of [`Site::tables`](crate::site::Site::tables).
+    async fn site_tables(&self, site: SiteId, schema: &str) -> Result<Vec<SiteTable>> {
+        Err(Error::unsupported(format!("tables of schema \"{schema}\" of site {site}")))
+    }
+
+    /// Transactions that are open now, or decided and not yet applied at every site, for `atoll.transactions`.
     fn transactions(&self) -> Vec<TransactionInfo>;
+
+    /// Branches that are prepared at the sites now, for `atoll.in_doubt`. Asks every site.
+    async fn in_doubt(&self) -> Vec<InDoubt> {
+        vec![]
+    }
+
+    /// The last transactions over several sites that have ended, the newest first, for `atoll.transactions_log`.
+    fn transactions_log(&self) -> Vec<EndedTransaction> {
+        vec![]
+    }
+
+    /// Ends what is prepared at the sites of a transaction whose decision nobody knows any more, as its name and `commit` say: the number of
+    /// branches that were ended.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for what is no name; `UndefinedObject` when nothing of it is prepared; `NotInPrerequisiteState` when it was decided
+    /// otherwise, or will be without help; `SiteUnavailable` when not all sites can be asked.
+    async fn resolve(&self, name: &str, commit: bool) -> Result<u64> {
+        let _ = commit;
+        Err(Error::unsupported(format!("resolving transaction {name}")))
+    }
 }
 
-/// One open transaction.
+/// One transaction.
 #[derive(Clone, Debug)]
 pub struct TransactionInfo {
-    /// Its number.
-    pub id: u64,
+    /// Its number in this process, if it began there.
+    pub id: Option<u64>,
+    /// The name under which its branches are prepared, once it is being committed over several participants.
+    pub name: Option<String>,
+    /// How far it is.
+    pub state: TransactionState,
+    /// The sites (the embedded ones as one) at which it takes part.
+    pub participants: Vec<String>,
+    /// Those that have yet to apply what was decided.
+    pub pending: Vec<String>,
+    /// When it began, or its commit did where only that is known: microseconds since 1970.
+    pub began: Option<i64>,
     /// Its isolation.
-    pub isolation: Isolation,
-    /// Milliseconds since it began.
-    pub age_ms: u64,
+    pub isolation: Option<Isolation>,
     /// Whether it has written.
     pub has_writes: bool,
+}
+
+/// How far a transaction is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransactionState {
+    /// It is open.
+    Active,
+    /// Its participants are asked whether they can commit.
+    Preparing,
+    /// It is decided to commit, and not yet applied everywhere.
+    Committed,
+    /// It is being rolled back.
+    RollingBack,
+}
+
+impl TransactionState {
+    /// As views show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TransactionState::Active => "active",
+            TransactionState::Preparing => "preparing",
+            TransactionState::Committed => "committed",
+            TransactionState::RollingBack => "rolling back",
+        }
+    }
+}
+
+/// A branch that is prepared at a site, or a site that cannot be asked.
+#[derive(Clone, Debug)]
+pub struct InDoubt {
+    /// The site.
+    pub site: String,
+    /// The branch; `None`: the site could not be asked.
+    pub branch: Option<PreparedBranch>,
+    /// The transaction that it is part of, if the name is one of Atoll's.
+    pub transaction: Option<String>,
+    /// Who prepared it.
+    pub owner: Option<&'static str>,
+    /// What is to become of it, or was decided; `None`: that is not known here.
+    pub decision: Option<&'static str>,
+    /// Why the site could not be asked.
+    pub problem: Option<String>,
+}
+
+/// A transaction over several sites that has ended.
+#[derive(Clone, Debug)]
+pub struct EndedTransaction {
+    /// Its name.
+    pub name: String,
+    /// Whether it has committed.
+    pub committed: bool,
+    /// The sites (the embedded ones as one) at which it took part.
+    pub participants: Vec<String>,
+    /// When its commit began: microseconds since 1970.
+    pub began: Option<i64>,
+    /// When the last participant had applied it.
+    pub ended: i64,
+    /// Why it was rolled back, or who has ended it.
+    pub reason: Option<String>,
 }
 
 /// What a transaction wants with a whole table.

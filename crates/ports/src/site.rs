@@ -19,7 +19,9 @@
 use crate::query::SiteQuery;
 use crate::session::BatchStream;
 use async_trait::async_trait;
-use atoll_model::{Error, FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_model::{
+    Error, FragmentId, IndexId, NewSequence, Result, Row, SiteEngine, SiteId, SqlType, Table, Timestamp, Value,
+};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -98,17 +100,78 @@ pub trait Site: Send + Sync + fmt::Debug {
         Err(Error::unsupported("a site that only scans"))
     }
 
+    /// The tables of one of the site's own schemas.
+    ///
+    /// # Errors
+    /// `NotSupported` by an engine without any; `InvalidSchema`; `SiteUnavailable`.
+    async fn tables(&self, schema: &str) -> Result<Vec<SiteTable>> {
+        Err(Error::unsupported(format!(
+            "tables of schema \"{schema}\" of a site of the engine {}",
+            self.engine().name()
+        )))
+    }
+
     /// The prepared branches at this site's participant, prepared by whichever coordinator.
     ///
     /// # Errors
     /// `SiteUnavailable`.
     async fn in_doubt(&self) -> Result<Vec<PreparedName>>;
 
+    /// As [`Site::in_doubt`], with what the engine knows of each.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`.
+    async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
+        let names = self.in_doubt().await?;
+        Ok(names.into_iter().map(|name| PreparedBranch { name, since: None }).collect())
+    }
+
     /// Ends a prepared branch, durably. From then on every snapshot shows what it has committed.
     ///
     /// # Errors
     /// Whether it was ended is not known after any of them: ask again.
     async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished>;
+}
+
+/// A branch that is prepared at a site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PreparedBranch {
+    /// Its name.
+    pub name: PreparedName,
+    /// When it was prepared, in microseconds since 1970, where the engine tells.
+    pub since: Option<i64>,
+}
+
+/// A table of a site's own, as its catalog describes it.
+#[derive(Clone, Debug)]
+pub struct SiteTable {
+    /// Its name within its schema.
+    pub name: String,
+    /// Its columns, in order.
+    pub columns: Vec<SiteColumn>,
+    /// The columns of its primary key.
+    pub key: Option<Vec<String>>,
+    /// The columns of its other unique indexes over whole columns and all rows.
+    pub unique: Vec<Vec<String>>,
+}
+
+/// A column of a [`SiteTable`].
+#[derive(Clone, Debug)]
+pub struct SiteColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type, if Atoll carries its values.
+    pub ty: Option<SqlType>,
+    /// Its type, as the site calls it.
+    pub declared: String,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// Its default, in the site's SQL.
+    pub default: Option<String>,
+    /// The sequence that its values come from, with `start` at the next one; it has no name.
+    pub sequence: Option<NewSequence>,
+    /// Why Atoll cannot write or compare its values.
+    pub problem: Option<&'static str>,
 }
 
 /// What became of the wish to end a prepared branch.
@@ -132,6 +195,16 @@ pub enum Isolation {
     Serializable,
 }
 
+/// How much a read over several sites promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReadConsistency {
+    /// Of a commit over several participants it sees everything or nothing.
+    #[default]
+    Cluster,
+    /// Each site answers for itself, and need not show yet what was committed over several.
+    Site,
+}
+
 /// How a branch behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct BranchOptions {
@@ -143,6 +216,8 @@ pub struct BranchOptions {
     pub lock_timeout: Duration,
     /// Whether commit waits for the disk.
     pub synchronous_commit: bool,
+    /// What the transaction's reads over several participants promise; nothing to a single one.
+    pub read_consistency: ReadConsistency,
 }
 
 impl Default for BranchOptions {
@@ -152,6 +227,7 @@ impl Default for BranchOptions {
             read_only: false,
             lock_timeout: Duration::from_secs(30),
             synchronous_commit: true,
+            read_consistency: ReadConsistency::default(),
         }
     }
 }
@@ -262,6 +338,28 @@ pub enum RowChange {
     Delete(Row),
 }
 
+/// What a participant says of a copy's rows and its fragment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Belonging {
+    /// All of them belong to it.
+    All,
+    /// Some do not.
+    AllBut(Misplaced),
+    /// It cannot tell as Atoll does, so that whoever asks has to look at each row.
+    Unknown,
+}
+
+/// Rows of a copy that do not belong to its fragment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misplaced {
+    /// How many.
+    pub rows: u64,
+    /// The key of one of them.
+    pub key: Vec<Value>,
+    /// That row's values of the columns by which the table is fragmented.
+    pub place: Vec<Value>,
+}
+
 /// A transaction's part at one participant. Calls may come from several tasks at once.
 #[async_trait]
 pub trait Branch: Send + Sync {
@@ -342,6 +440,23 @@ pub trait Branch: Send + Sync {
     /// `NotSupported`, with the reason: the engine cannot hold such a table; `DatatypeMismatch`: an adopted table is another;
     /// `DuplicateTable`: where a new copy should be is one with rows.
     async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()>;
+
+    /// Has the participant itself look for rows of a copy that do not belong to its fragment.
+    ///
+    /// # Errors
+    /// As [`Branch::get`].
+    async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
+        let _ = at;
+        Ok(Belonging::Unknown)
+    }
+
+    /// Deletes all rows of an adopted copy, for TRUNCATE: other copies are given a new id instead, and purged.
+    ///
+    /// # Errors
+    /// `NotSupported` by an engine whose tables cannot be adopted; as [`Branch::apply`].
+    async fn clear(&self, at: &Replica) -> Result<()> {
+        Err(Error::unsupported(format!("TRUNCATE of an adopted copy of table \"{}\"", at.table.name)))
+    }
 
     /// The node's own values, where this participant keeps them.
     fn meta(&self) -> Option<&dyn Meta>;

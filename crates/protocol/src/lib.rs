@@ -52,10 +52,12 @@ mod attempt;
 pub mod commit;
 mod decision;
 mod gid;
+mod names;
 pub mod recovery;
 pub mod snapshot;
 mod time;
 
 pub use decision::Decision;
 pub use gid::{Foreign, Gid, Incarnation, TransactionId};
+pub use names::Names;
 pub use time::{Backoff, Time};

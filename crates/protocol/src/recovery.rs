@@ -278,7 +278,8 @@ impl Recovery {
         self.sites.get(&participant).is_some_and(|site| site.settled)
     }
 
-    fn verdict(&self, gid: &Gid, active: &BTreeSet<TransactionId>) -> Verdict {
+    /// What is to become of a branch of the cluster's, of whose coordinator's transactions these are active.
+    pub fn verdict(&self, gid: &Gid, active: impl Fn(TransactionId) -> bool) -> Verdict {
         let transaction = gid.transaction;
         if !self.is_over(transaction, active) {
             Verdict::Leave
@@ -292,11 +293,11 @@ impl Recovery {
     }
 
     /// Whether its coordinator has finished or died, so that there is a decision now, or never.
-    fn is_over(&self, transaction: TransactionId, active: &BTreeSet<TransactionId>) -> bool {
+    fn is_over(&self, transaction: TransactionId, active: impl Fn(TransactionId) -> bool) -> bool {
         let Incarnation { node, epoch } = transaction.coordinator;
         let me = self.options.me;
         if transaction.coordinator == me {
-            !active.contains(&transaction)
+            !active(transaction)
         } else {
             node == me.node && epoch < me.epoch || self.dead.get(&node).is_some_and(|through| epoch <= *through)
         }
@@ -347,11 +348,12 @@ impl Recovery {
         out: &mut Vec<Effect>,
     ) {
         let ours = |transaction: TransactionId| transaction.cluster == self.options.cluster;
+        let is_active = |transaction: TransactionId| active.contains(&transaction);
         let in_doubt: BTreeSet<Gid> =
             in_doubt.iter().copied().filter(|gid| gid.participant == p && ours(gid.transaction)).collect();
         let recorded: Vec<Decision> = recorded
             .into_iter()
-            .filter(|d| d.ledger == Some(p) && ours(d.transaction) && self.is_over(d.transaction, active))
+            .filter(|d| d.ledger == Some(p) && ours(d.transaction) && self.is_over(d.transaction, is_active))
             .collect();
         for decision in recorded {
             self.adopt(now, decision, out);
@@ -366,7 +368,7 @@ impl Recovery {
             .collect();
         self.without(&|gid| gid.participant == p && settled.contains(&gid.transaction), out);
 
-        let seen: Vec<(Gid, Verdict)> = in_doubt.iter().map(|gid| (*gid, self.verdict(gid, active))).collect();
+        let seen: Vec<(Gid, Verdict)> = in_doubt.iter().map(|gid| (*gid, self.verdict(gid, is_active))).collect();
         let mut work = seen.iter().filter(|(_, verdict)| *verdict != Verdict::Leave);
         let mut left = BTreeSet::new();
         for (gid, verdict) in work.by_ref().take(AT_ONCE) {

@@ -23,6 +23,7 @@
 //! not of writers that go around it.
 
 use crate::gid::TransactionId;
+use crate::names::Names;
 use crate::time::Time;
 use atoll_model::{Error, ErrorKind, ParticipantId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// How hard a reader tries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Optimistic attempts before the gate.
     pub attempts: u32,
@@ -38,11 +39,13 @@ pub struct Options {
     pub gate: Duration,
     /// Longest time from the first attempt to the last.
     pub timeout: Duration,
+    /// For what readers are told.
+    pub names: Names,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { attempts: 3, gate: Duration::from_secs(5), timeout: Duration::from_secs(30) }
+        Options { attempts: 3, gate: Duration::from_secs(5), timeout: Duration::from_secs(30), names: Names::default() }
     }
 }
 
@@ -246,7 +249,7 @@ impl Snapshots {
         let message = if let State::Opening { .. } = reader.state {
             "the sites' snapshots could not be opened in time".to_string()
         } else if let Some(p) = reader.participants.intersection(&self.unsettled).next() {
-            format!("participant {p} has transactions in doubt that could not be finished yet")
+            format!("{} has transactions in doubt that could not be finished yet", self.options.names.of(*p))
         } else if let Some(id) = self.windows(&reader.participants).first() {
             format!("transaction {id} is being committed and could not be applied everywhere yet")
         } else {

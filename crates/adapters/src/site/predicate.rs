@@ -1,9 +1,9 @@
-//! Ranges of an order as conditions of a statement.
+//! Ranges of an order, and bounds of fragments, as conditions of a statement.
 //!
 //! Invariant: the condition takes exactly the rows whose values lie in the range, NULLs being last. What both bounds begin with is compared
 //! for equality, so the server's index narrows it down.
 
-use atoll_model::{SqlType, Table, Value};
+use atoll_model::{FragmentBounds, FragmentId, RangeBound, SqlType, Table, Value};
 use atoll_ports::site::KeyRange;
 use std::ops::Bound;
 
@@ -35,6 +35,62 @@ impl<'a, D: Dialect> Condition<'a, D> {
         let parts = condition.range(order, range);
         let text = if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) };
         (text, condition.values)
+    }
+
+    /// The rows that belong to a fragment of the table, as an expression that is true of them and false or NULL of all others, with the
+    /// values of its parameters. `None`: the site cannot tell, as the fragment follows from a hash or from another table, or as
+    /// values are compared otherwise there.
+    pub(super) fn of_fragment(dialect: &'a D, fragment: FragmentId) -> Option<(String, Vec<(SqlType, Value)>)> {
+        let table = dialect.table();
+        let columns = table.fragmentation_positions();
+        let ty = |at: &usize| &table.columns[*at].ty;
+        if columns.iter().any(|at| matches!(ty(at), SqlType::Json | SqlType::Jsonb | SqlType::Array(_))) {
+            return None;
+        }
+        let mut condition = Condition { dialect, values: vec![] };
+        let own = table.fragments.iter().find(|f| f.id == fragment)?;
+        let text = match &own.bounds {
+            FragmentBounds::Default => {
+                let others = table.fragments.iter().filter(|f| f.bounds != FragmentBounds::Default);
+                let others: Option<Vec<String>> = others.map(|f| condition.bounds(&columns, &f.bounds)).collect();
+                format!("({}) IS NOT TRUE", or(&others?))
+            }
+            bounds => condition.bounds(&columns, bounds)?,
+        };
+        Some((text, condition.values))
+    }
+
+    fn bounds(&mut self, columns: &[usize], bounds: &FragmentBounds) -> Option<String> {
+        match bounds {
+            FragmentBounds::All => Some("true".into()),
+            FragmentBounds::List(values) => {
+                let at = *columns.first()?;
+                Some(or(&values.iter().map(|value| self.equals(at, value)).collect::<Vec<_>>()))
+            }
+            FragmentBounds::Range { from, to } => {
+                let given: String =
+                    columns.iter().map(|at| format!("{} IS NOT NULL AND ", self.dialect.equated(*at))).collect();
+                let (lower, upper) = (self.beside(columns, from, false), self.beside(columns, to, true));
+                Some(format!("({given}{lower} AND {upper})"))
+            }
+            FragmentBounds::Hash { .. } | FragmentBounds::Derived(_) | FragmentBounds::Default => None,
+        }
+    }
+
+    /// Which columns are, taken together, not below a bound, or below it.
+    fn beside(&mut self, columns: &[usize], bound: &[RangeBound], below: bool) -> String {
+        let (Some(at), Some(first)) = (columns.first(), bound.first()) else { return (!below).to_string() };
+        match first {
+            RangeBound::Min => (!below).to_string(),
+            RangeBound::Max => below.to_string(),
+            RangeBound::Value(value) => {
+                let column = self.dialect.ordered(*at);
+                let (beyond, equal) = (self.parameter(*at, value), self.parameter(*at, value));
+                let rest = self.beside(&columns[1..], &bound[1..], below);
+                let sign = if below { "<" } else { ">" };
+                format!("({column} {sign} {beyond} OR ({column} = {equal} AND {rest}))")
+            }
+        }
     }
 
     fn range(&mut self, order: &[usize], range: &KeyRange) -> Vec<String> {
@@ -106,6 +162,10 @@ impl<'a, D: Dialect> Condition<'a, D> {
         self.values.push((self.dialect.table().columns[at].ty.clone(), value.clone()));
         self.dialect.parameter(at, self.values.len())
     }
+}
+
+fn or(parts: &[String]) -> String {
+    if parts.is_empty() { "false".into() } else { format!("({})", parts.join(" OR ")) }
 }
 
 /// Which bound, and whether equality is excluded.

@@ -60,6 +60,24 @@ pub struct SqlArgs {
     keep_going: bool,
 }
 
+impl SqlArgs {
+    /// Runs these statements at a server, one after the other.
+    pub fn of(url: String, command: Vec<String>, format: Format) -> Self {
+        SqlArgs {
+            url,
+            command,
+            file: vec![],
+            format,
+            expanded: false,
+            tuples_only: false,
+            null: String::new(),
+            timing: false,
+            quiet: true,
+            keep_going: false,
+        }
+    }
+}
+
 /// How the shell ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {

@@ -5,6 +5,7 @@
 //! What PostgreSQL refuses is refused with PostgreSQL's SQLSTATE and words; what fragmentation adds (foreign keys that would reach
 //! across fragments, tables derived from others) is refused with the reason and what to do instead.
 
+mod adopt;
 mod alter;
 mod create;
 mod dependencies;
@@ -17,7 +18,7 @@ mod remove;
 mod tests;
 mod words;
 
-use super::{Catalog, CatalogCommand, NamedObject, NewSequence, Role, Sequence, Site, SiteEngine, View};
+use super::{Catalog, CatalogCommand, NamedObject, NewSequence, OptionChange, Role, Sequence, Site, SiteEngine, View};
 use crate::{CatalogVersion, ColumnId, Error, ErrorKind, RelationId, Result, SiteId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +39,7 @@ impl Catalog {
     fn change(&mut self, command: &CatalogCommand) -> Result<()> {
         match command {
             CatalogCommand::CreateSite { name, engine, options } => self.create_site(name, *engine, options),
+            CatalogCommand::AlterSite { name, changes } => self.alter_site(name, changes),
             CatalogCommand::DropSite { name } => self.drop_site(name),
             CatalogCommand::CreateTable(new) => self.create_table(new),
             CatalogCommand::CreateFragment { table, fragment } => self.create_fragment(table, fragment),
@@ -75,28 +77,41 @@ impl Catalog {
             return Err(Error::new(ErrorKind::DuplicateObject, format!("site \"{name}\" already exists")));
         }
         limits::check("sites", self.sites.len(), limits::SITES)?;
-        match engine {
-            SiteEngine::Embedded => {
-                if let Some(option) = options.keys().next() {
-                    return Err(Error::new(
-                        ErrorKind::InvalidParameterValue,
-                        format!("an embedded site takes no option \"{option}\""),
-                    ));
-                }
-            }
-            // Whoever opens the site checks the rest.
-            SiteEngine::Postgres | SiteEngine::Mysql => {
-                if !options.contains_key("url") {
-                    return Err(Error::new(
-                        ErrorKind::InvalidParameterValue,
-                        format!("a site of the engine {} needs the option \"url\"", engine.name()),
-                    )
-                    .hint(format!("OPTIONS (url '{}://user:password@host/database')", engine.name())));
-                }
-            }
-        }
+        check_options(engine, options)?;
         let id = SiteId(self.fresh_id()?);
         self.sites.insert(id, Arc::new(Site { id, name: name.into(), engine, options: options.clone() }));
+        Ok(())
+    }
+
+    fn alter_site(&mut self, name: &str, changes: &[OptionChange]) -> Result<()> {
+        let id = self.site_named(name)?;
+        let Some(site) = self.sites.get(&id) else { return Err(Error::internal(format!("there is no site {id}"))) };
+        let mut site = (**site).clone();
+        for change in changes {
+            let (option, value) = match change {
+                OptionChange::Add(option, value) | OptionChange::Set(option, value) => (option, Some(value)),
+                OptionChange::Drop(option) => (option, None),
+            };
+            match (change, site.options.contains_key(option)) {
+                (OptionChange::Add(..), true) => {
+                    return Err(Error::new(
+                        ErrorKind::DuplicateObject,
+                        format!("option \"{option}\" provided more than once"),
+                    )
+                    .hint(format!("OPTIONS (SET {option} '…') changes it.")));
+                }
+                (OptionChange::Set(..) | OptionChange::Drop(_), false) => {
+                    return Err(Error::new(ErrorKind::UndefinedObject, format!("option \"{option}\" not found")));
+                }
+                _ => {}
+            }
+            match value {
+                Some(value) => site.options.insert(option.clone(), value.clone()),
+                None => site.options.remove(option),
+            };
+        }
+        check_options(site.engine, &site.options)?;
+        self.sites.insert(id, Arc::new(site));
         Ok(())
     }
 
@@ -306,4 +321,29 @@ impl Catalog {
         Err(Error::new(ErrorKind::NotInPrerequisiteState, "no superuser who may log in would be left")
             .hint("Make another role a superuser first."))
     }
+}
+
+/// What an engine's options have to hold, as far as it can be told without opening the site: whoever does that checks the rest.
+fn check_options(engine: SiteEngine, options: &BTreeMap<String, String>) -> Result<()> {
+    match engine {
+        SiteEngine::Embedded => {
+            if let Some(option) = options.keys().next() {
+                return Err(Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("an embedded site takes no option \"{option}\""),
+                ));
+            }
+        }
+        // Whoever opens the site checks the rest.
+        SiteEngine::Postgres | SiteEngine::Mysql => {
+            if !options.contains_key("url") {
+                return Err(Error::new(
+                    ErrorKind::InvalidParameterValue,
+                    format!("a site of the engine {} needs the option \"url\"", engine.name()),
+                )
+                .hint(format!("OPTIONS (url '{}://user:password@host/database')", engine.name())));
+            }
+        }
+    }
+    Ok(())
 }

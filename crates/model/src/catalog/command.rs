@@ -6,6 +6,7 @@ use super::{ReadBalance, ReferentialAction, Replication, SiteEngine};
 use crate::{SqlType, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,13 @@ pub enum CatalogCommand {
         engine: SiteEngine,
         /// Its options.
         options: BTreeMap<String, String>,
+    },
+    /// ALTER SITE. Whoever applies it has tried the options that come of it.
+    AlterSite {
+        /// Its name.
+        name: String,
+        /// What becomes of its options.
+        changes: Vec<OptionChange>,
     },
     /// DROP SITE: refused while fragments live there.
     DropSite {
@@ -136,6 +144,28 @@ pub enum CatalogCommand {
     },
 }
 
+/// What becomes of one option. Values may be passwords, so they are not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OptionChange {
+    /// A new option.
+    Add(String, String),
+    /// Another value of one that is there.
+    Set(String, String),
+    /// One that goes.
+    Drop(String),
+}
+
+impl fmt::Debug for OptionChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (change, option) = match self {
+            OptionChange::Add(option, _) => ("Add", option),
+            OptionChange::Set(option, _) => ("Set", option),
+            OptionChange::Drop(option) => ("Drop", option),
+        };
+        f.debug_tuple(change).field(option).finish()
+    }
+}
+
 /// A table to be made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewTable {
@@ -163,6 +193,9 @@ pub struct NewTable {
     pub replication: Replication,
     /// Which copy is read.
     pub read_balance: ReadBalance,
+    /// Its one fragment is this table, `schema.name`, which is there already at its one site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
 }
 
 /// How a new table's rows are split.
@@ -260,6 +293,9 @@ pub struct NewFragment {
     pub bounds: crate::FragmentBounds,
     /// The sites of its copies; empty: the table's `sites` in turn.
     pub sites: Vec<String>,
+    /// Its copy is this table, `schema.name`, which is there already at its one site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
 }
 
 /// What ALTER TABLE changes.

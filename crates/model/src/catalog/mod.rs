@@ -14,6 +14,7 @@ pub use table::*;
 use crate::{CatalogVersion, RelationId, SiteId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// The version of the catalog's serialised form; a reader refuses a newer one.
@@ -75,7 +76,7 @@ pub struct Allocation {
 }
 
 /// A place where rows live.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// Its id.
     pub id: SiteId,
@@ -85,6 +86,17 @@ pub struct Site {
     pub engine: SiteEngine,
     /// `OPTIONS (…)`; may hold credentials, so never shown whole.
     pub options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("engine", &self.engine)
+            .field("options", &self.options.keys().collect::<Vec<_>>())
+            .finish()
+    }
 }
 
 /// The engines of sites.

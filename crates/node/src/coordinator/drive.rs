@@ -7,7 +7,7 @@
 //! under way is not rolled back before that has ended, as there would be nothing to roll back yet.
 
 use super::recover::name;
-use super::{Coordinator, log};
+use super::{Coordinator, TransactionOptions, log};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, Outcome, ParticipantId, Result, Timestamp};
 use atoll_ports::site::{Branch, BranchOptions, Finished, Site};
@@ -41,6 +41,7 @@ pub(crate) trait Ending: Send {
 /// As [`atoll_ports::cluster::Transaction::commit`].
 pub(crate) async fn commit(
     coordinator: &Arc<Coordinator>,
+    number: u64,
     parts: BTreeMap<ParticipantId, Part>,
     ending: Box<dyn Ending>,
 ) -> Result<Timestamp> {
@@ -52,8 +53,9 @@ pub(crate) async fn commit(
             Participant { id: *id, work: part.work, prepares: !home, records }
         })
         .collect();
-    let id = coordinator.activate();
-    let options = Options { timeout: coordinator.options.timeout, retry: coordinator.options.retry };
+    let id = coordinator.activate(number, parts.keys().copied().collect());
+    let TransactionOptions { timeout, retry, .. } = coordinator.options;
+    let options = Options { timeout, retry, names: coordinator.names.clone() };
     let (machine, effects) = match Commit::begin(coordinator.now(), id, &participants, options) {
         Ok(begun) => begun,
         Err(refused) => {
@@ -77,6 +79,8 @@ pub(crate) async fn commit(
         admitted,
         client: Some(client),
         ending: Some(ending),
+        failure: None,
+        forgets: false,
         over: false,
     };
     tokio::spawn(drive.run(effects));
@@ -110,6 +114,10 @@ struct Drive {
     admitted: UnboundedReceiver<()>,
     client: Option<oneshot::Sender<Result<Timestamp>>>,
     ending: Option<Box<dyn Ending>>,
+    /// Why it was rolled back.
+    failure: Option<String>,
+    /// Its end was noted, with its decision.
+    forgets: bool,
     over: bool,
 }
 
@@ -142,9 +150,18 @@ impl Drive {
                 Effect::Enter(participants) => self.coordinator.enter(self.id, participants, self.admit.clone()),
                 Effect::Log { decision, with } => self.log(&decision, with),
                 Effect::AskLog(_) => self.ask_log(),
-                Effect::Commit(p) => self.finish(p, true),
-                Effect::Abort(p) => self.abort(p),
-                Effect::Applied(p) => self.coordinator.read(snapshot::Input::Applied(self.id, p)),
+                Effect::Commit(p) => {
+                    self.coordinator.decided(self.id, p, true);
+                    self.finish(p, true);
+                }
+                Effect::Abort(p) => {
+                    self.coordinator.decided(self.id, p, false);
+                    self.abort(p);
+                }
+                Effect::Applied(p) => {
+                    self.coordinator.applied(self.id, p);
+                    self.coordinator.read(snapshot::Input::Applied(self.id, p));
+                }
                 Effect::Withdraw => self.coordinator.withdraw(self.id),
                 Effect::Answer(answer) => self.answer(answer).await,
                 Effect::FinishedElsewhere(p) => {
@@ -154,7 +171,11 @@ impl Drive {
                     );
                 }
                 Effect::Sweep(p) => self.coordinator.recover(recovery::Input::Sweep(p)),
-                Effect::Forget(decision) => self.coordinator.forgotten.add(decision),
+                Effect::Forget(decision) => {
+                    self.coordinator.note_end(self.id, true, None);
+                    self.forgets = true;
+                    self.coordinator.forgotten.add(decision);
+                }
                 Effect::Done => self.done().await,
             }
         }
@@ -248,7 +269,9 @@ impl Drive {
 
     fn finish(&mut self, p: ParticipantId, commit: bool) {
         let Some(part) = self.parts.get(&p) else { return };
-        let (site, name) = (part.site.clone(), name(self.machine.gid(p)));
+        // The site may be reached by other options than when the transaction began.
+        let site = self.coordinator.site(p).unwrap_or_else(|| part.site.clone());
+        let name = name(self.machine.gid(p));
         self.ask(async move {
             let finished = match name {
                 Ok(name) => site.finish(&name, commit).await,
@@ -309,7 +332,10 @@ impl Drive {
                 }
                 Ok(self.committed().unwrap_or(Timestamp(0)))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.failure = Some(format!("{}: {}", error.kind().sqlstate(), error.message()));
+                Err(error)
+            }
         };
         let open = answer.as_ref().is_err_and(|e| e.outcome() == Outcome::Indeterminate) && self.committed().is_none();
         if !open {
@@ -330,6 +356,9 @@ impl Drive {
 
     async fn done(&mut self) {
         self.end_here().await;
+        if !self.forgets {
+            self.coordinator.note_end(self.id, self.committed().is_some(), self.failure.take());
+        }
         self.coordinator.active.lock().remove(&self.id);
         self.over = true;
     }

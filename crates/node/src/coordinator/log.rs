@@ -3,6 +3,7 @@
 //! Invariant: a record is durable before it is told to be, and in the same durable write as the embedded participant's own part of the
 //! transaction. Deleting one need not be durable, so deletions are collected and written many at a time.
 
+use super::history::{Entry, History};
 use crate::persist;
 use atoll_model::Result;
 use atoll_ports::site::{Branch, BranchOptions, Site};
@@ -36,19 +37,29 @@ pub(super) fn write(branch: &dyn Branch, decision: &Decision) -> Result<()> {
 /// Records to be deleted.
 pub(super) struct Forgotten(Arc<Waiting>);
 
-#[derive(Default)]
 struct Waiting {
     decisions: Mutex<Vec<Decision>>,
+    history: Mutex<History>,
 }
 
 impl Forgotten {
-    pub(super) fn begin(home: Arc<dyn Site>) -> Self {
-        let waiting = Arc::<Waiting>::default();
+    pub(super) fn begin(home: Arc<dyn Site>, history: History) -> Self {
+        let waiting = Arc::new(Waiting { decisions: Mutex::default(), history: Mutex::new(history) });
         tokio::spawn(run(Arc::downgrade(&waiting), home));
         Forgotten(waiting)
     }
 
-    /// Has a record deleted, some time.
+    /// Remembers how a transaction has ended.
+    pub(super) fn note(&self, entry: Entry) {
+        self.0.history.lock().add(entry);
+    }
+
+    /// The transactions that have ended, the newest first.
+    pub(super) fn ended(&self) -> Vec<Entry> {
+        self.0.history.lock().newest().cloned().collect()
+    }
+
+    /// Has a record deleted, some time; its entry in the history was noted before.
     pub(super) fn add(&self, decision: Decision) {
         let mut decisions = self.0.decisions.lock();
         if decisions.len() < MOST {
@@ -80,11 +91,14 @@ async fn delete(waiting: &Waiting, home: &Arc<dyn Site>) -> Result<bool> {
         let from = decisions.len().saturating_sub(AT_ONCE);
         decisions.split_off(from)
     };
-    if some.is_empty() {
+    // After the decisions were taken, so that it has their entries.
+    let history = waiting.history.lock().take_changes();
+    if some.is_empty() && history.is_empty() {
         return Ok(false);
     }
     let outcome = async {
         let branch = home.begin(BranchOptions { synchronous_commit: false, ..BranchOptions::default() }).await?;
+        history.write(&*branch)?;
         for decision in &some {
             persist::remove(&*branch, &persist::decision(&decision.transaction))?;
         }
@@ -92,6 +106,7 @@ async fn delete(waiting: &Waiting, home: &Arc<dyn Site>) -> Result<bool> {
     };
     let outcome = outcome.await;
     if outcome.is_err() {
+        waiting.history.lock().give_back(history);
         waiting.decisions.lock().extend(some);
     }
     outcome.map(|_| true)

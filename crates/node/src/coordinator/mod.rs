@@ -3,6 +3,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | `drive` | one commit: a task of its own, which goes on when the client's session has gone |
+//! | `running` | the commits that are under way, and what views show of transactions |
+//! | `history` | how the last ones have ended |
 //! | `log` | the decision log, in the node's own values at the embedded participant |
 //! | `recover` | finds and finishes what earlier runs of this node, or lost requests, have left at the sites |
 //! | `reads` | opens the snapshots of reads over several participants |
@@ -13,23 +15,27 @@
 //! background task keeps the node, so a node that is dropped takes its coordinator with it.
 
 mod drive;
+mod history;
 mod ledger;
 mod log;
 mod reads;
 mod recover;
+mod running;
 
 pub(crate) use drive::{Ending, Part, commit};
+pub(crate) use history::{History, now as wall_clock};
 pub(crate) use ledger::Moment;
 pub(crate) use log::read as decisions;
 pub(crate) use reads::torn;
 
 use crate::sites::Sites;
 use atoll_model::{ClusterId, NodeId, ParticipantId, Result, SiteEngine};
-use atoll_ports::site::Site;
+use atoll_ports::site::{BranchOptions, ReadConsistency, Site};
 use atoll_protocol::recovery::Recovery;
-use atoll_protocol::{Backoff, Decision, Incarnation, Time, TransactionId, recovery, snapshot};
+use atoll_protocol::{Backoff, Decision, Incarnation, Names, Time, TransactionId, recovery, snapshot};
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use running::Running;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,16 +43,6 @@ use tokio::sync::Notify;
 
 /// The one node of a database.
 const NODE: NodeId = NodeId(1);
-
-/// How much a read over several sites promises.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ReadConsistency {
-    /// Of a commit over several participants it sees everything or nothing.
-    #[default]
-    Cluster,
-    /// Each site answers for itself.
-    Site,
-}
 
 /// How transactions over several participants are run.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +53,6 @@ pub struct TransactionOptions {
     pub retry: Backoff,
     /// Between looks for prepared transactions at a site where all is well.
     pub sweep: Duration,
-    /// What reads over several sites promise.
-    pub read_consistency: ReadConsistency,
 }
 
 impl Default for TransactionOptions {
@@ -68,7 +62,6 @@ impl Default for TransactionOptions {
             // A site that is back is used again within seconds, so what it has yet to apply should not take longer.
             retry: Backoff { most: Duration::from_secs(2), ..Backoff::default() },
             sweep: Duration::from_secs(60),
-            read_consistency: ReadConsistency::default(),
         }
     }
 }
@@ -80,18 +73,21 @@ pub(crate) struct Past {
     pub(crate) epoch: u32,
     /// What earlier runs have decided and not forgotten.
     pub(crate) decisions: Vec<Decision>,
+    /// How transactions of earlier runs have ended.
+    pub(crate) history: History,
 }
 
 /// The coordinator.
 pub(crate) struct Coordinator {
     options: TransactionOptions,
+    names: Names,
     cluster: ClusterId,
     me: Incarnation,
     began: Instant,
     sites: Arc<Sites>,
     home: Arc<dyn Site>,
     sequence: AtomicU64,
-    active: Mutex<BTreeSet<TransactionId>>,
+    active: Mutex<BTreeMap<TransactionId, Running>>,
     reads: Mutex<reads::Reads>,
     recovery: Mutex<Recovery>,
     /// Recovery may have to wake up at another time.
@@ -127,13 +123,16 @@ impl Coordinator {
             tracing::warn!(participant = %p, "decisions name a participant that is no site any more");
             effects.extend(recovery.step(now, recovery::Input::Remove(p)));
         }
-        let waits = snapshot::Options { timeout: options.timeout, ..snapshot::Options::default() };
+        let names = names(sites.clone(), home.participant());
+        let waits =
+            snapshot::Options { timeout: options.timeout, names: names.clone(), ..snapshot::Options::default() };
         let coordinator = Arc::new(Coordinator {
             options,
+            names,
             cluster: past.cluster,
             me,
             began,
-            forgotten: log::Forgotten::begin(home.clone()),
+            forgotten: log::Forgotten::begin(home.clone(), past.history),
             sequence: AtomicU64::new(1),
             active: Mutex::default(),
             reads: Mutex::new(reads::Reads::new(waits, others.iter().copied())),
@@ -153,9 +152,9 @@ impl Coordinator {
         self.alone.load(Ordering::Relaxed)
     }
 
-    /// Whether reads over several participants have to fit each other.
-    pub(crate) fn guards_reads(&self) -> bool {
-        !self.is_alone() && self.options.read_consistency == ReadConsistency::Cluster
+    /// Whether the reads of a transaction have to fit each other, and show all that was committed.
+    pub(crate) fn guards_reads(&self, options: &BranchOptions) -> bool {
+        !self.is_alone() && options.read_consistency == ReadConsistency::Cluster
     }
 
     /// Whether a participant is the one with the decision log.
@@ -177,11 +176,6 @@ impl Coordinator {
         }
     }
 
-    /// Prepared transactions of this cluster, as recovery has last seen them, and what is to become of each.
-    pub(crate) fn in_doubt(&self) -> Vec<(atoll_protocol::Gid, recovery::Verdict)> {
-        self.recovery.lock().in_doubt().collect()
-    }
-
     /// Writes down what is still to be written.
     pub(crate) async fn close(&self) -> Result<()> {
         self.forgotten.flush(&self.home).await
@@ -199,14 +193,6 @@ impl Coordinator {
         }
     }
 
-    /// A new transaction, active from now on.
-    fn activate(&self) -> TransactionId {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let id = TransactionId { cluster: self.cluster, coordinator: self.me, sequence };
-        self.active.lock().insert(id);
-        id
-    }
-
     fn site(&self, participant: ParticipantId) -> Option<Arc<dyn Site>> {
         self.sites.of_participant(participant)
     }
@@ -217,6 +203,15 @@ impl Drop for Coordinator {
         // Recovery's task is to see that there is nothing left to look after.
         self.wake.notify_one();
     }
+}
+
+/// What clients are told of participants.
+fn names(sites: Arc<Sites>, home: ParticipantId) -> Names {
+    Names::new(move |participant| match sites.name_of(participant) {
+        _ if participant == home => "the embedded sites".to_owned(),
+        Some(name) => format!("site \"{name}\""),
+        None => format!("site {participant}, which was dropped,"),
+    })
 }
 
 /// Participants that prepare, unlike home.

@@ -3,7 +3,7 @@
 //! Invariant: which transactions are active is looked up after a site's list has come, so one that is on the list and not active is over.
 
 use super::Coordinator;
-use atoll_ports::site::{PreparedName, Site};
+use atoll_ports::site::{Finished, PreparedName, Site};
 use atoll_protocol::recovery::{Effect, Input};
 use atoll_protocol::{Gid, snapshot};
 use std::sync::{Arc, Weak};
@@ -55,7 +55,10 @@ impl Coordinator {
                 Effect::Settled(participant) => {
                     self.read(snapshot::Input::Settled(participant));
                 }
-                Effect::Forget(decision) => self.forgotten.add(decision),
+                Effect::Forget(decision) => {
+                    self.note_recovered(&decision);
+                    self.forgotten.add(decision);
+                }
             }
         }
     }
@@ -82,7 +85,7 @@ async fn list(coordinator: Weak<Coordinator>, site: Arc<dyn Site>, round: u64) {
     let in_doubt: Vec<Gid> = names.iter().filter_map(|name| name.as_str().parse().ok()).collect();
     let active = {
         let active = this.active.lock();
-        in_doubt.iter().map(|gid| gid.transaction).filter(|id| active.contains(id)).collect()
+        in_doubt.iter().map(|gid| gid.transaction).filter(|id| active.contains_key(id)).collect()
     };
     this.recover(Input::Listed { participant, round, in_doubt, recorded: vec![], active });
 }
@@ -96,6 +99,11 @@ async fn finish(coordinator: Weak<Coordinator>, site: Arc<dyn Site>, gid: Gid, c
     match finished {
         Ok(found) => {
             tracing::info!(%gid, commit, ?found, "finished a prepared transaction");
+            // A commit is told of when its record is deleted; of a branch of this run, its coordinator tells.
+            if !commit && found == Finished::Now && gid.transaction.coordinator != this.me {
+                let why = "no decision was recorded before a restart";
+                this.note_branches(gid.transaction, vec![gid.participant], false, why);
+            }
             this.recover(Input::Finished(gid));
         }
         Err(error) => {

@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 impl Txn {
-    /// The branch that serves a site.
+    /// The branch that serves a site, which shows everything that clients were told to be committed.
     pub(super) async fn branch_at(&self, site: SiteId) -> Result<Arc<dyn Branch>> {
-        let open = self.node.sites.get(site)?;
-        let participant = open.site.participant();
+        let participant = self.node.participant(site)?;
         if let Some(branch) = self.open_branch(participant)? {
             return Ok(branch);
         }
@@ -23,6 +22,16 @@ impl Txn {
         if !coordinator.is_alone() {
             coordinator.clear(participant).await?;
             self.state.lock().view.begin(|| coordinator.moment());
+        }
+        self.branch_as_it_is(site).await
+    }
+
+    /// The branch that serves a site, whatever is yet to be applied there.
+    pub(super) async fn branch_as_it_is(&self, site: SiteId) -> Result<Arc<dyn Branch>> {
+        let open = self.node.sites.get(site)?;
+        let participant = open.site.participant();
+        if let Some(branch) = self.open_branch(participant)? {
+            return Ok(branch);
         }
         let branch = open.site.begin(self.options).await?;
         let mut state = self.state.lock();

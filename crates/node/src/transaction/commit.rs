@@ -65,7 +65,7 @@ impl Txn {
                 return Err(error);
             }
         };
-        coordinator::commit(&self.node.coordinator, parts, settle).await
+        coordinator::commit(&self.node.coordinator, self.id, parts, settle).await
     }
 
     /// Puts the changed catalog into the branch at home.

@@ -12,8 +12,8 @@ use crate::persist::{self, CATALOG, PURGES, Purge};
 use crate::purge;
 use crate::rows;
 use atoll_model::{
-    CATALOG_FORMAT, Catalog, CatalogCommand, Error, ErrorKind, FragmentBounds, IndexId, RelationId, Result, SqlType,
-    Table, TableChange, Value,
+    CATALOG_FORMAT, Catalog, CatalogCommand, Error, ErrorKind, Fragment, FragmentBounds, IndexId, RelationId, Result,
+    SqlType, Table, TableChange, Value,
 };
 use atoll_ports::cluster::TableLock;
 use atoll_ports::site::{Branch, Isolation, KeyRange, LockMode, ScanRequest};
@@ -96,9 +96,13 @@ impl Ddl {
     }
 }
 
-/// All copies of all fragments.
+/// All copies of all fragments that Atoll has made: what it has adopted, it never purges.
 fn copies(catalog: &Catalog) -> impl Iterator<Item = Purge> {
-    catalog.tables.values().flat_map(|t| t.fragments.iter().flat_map(|f| f.replicas.iter().map(|site| (*site, f.id))))
+    let made = |f: &Fragment| {
+        let (id, sites) = (f.id, f.replicas.iter().filter(|site| !f.adopted.contains_key(site)));
+        sites.map(|site| (*site, id)).collect::<Vec<_>>()
+    };
+    catalog.tables.values().flat_map(move |t| t.fragments.iter().flat_map(made))
 }
 
 impl Txn {
@@ -120,8 +124,10 @@ impl Txn {
         for site in next.sites.values() {
             self.node.sites.ensure(site)?;
         }
+        self.try_altered_sites(&ddl.current, &next).await?;
         let next = Arc::new(next);
         self.define_copies(&ddl.current, &next).await?;
+        self.take_adopted(&ddl.current, &next, &command).await?;
         self.fill_indexes(&ddl.current, &next).await?;
         self.check_default_fragment(&ddl.current, &next, &command).await?;
         for (id, sequence) in &next.sequences {
@@ -244,7 +250,7 @@ impl Txn {
         let Some(definition) = table.index(index) else { return Ok(()) };
         let positions: Vec<usize> = definition.columns.iter().filter_map(|c| table.position(*c)).collect();
         for at in 0..table.fragments.len() {
-            let mut rows = self.stored_columns(table, at, &positions).await?;
+            let mut rows = self.stored_columns(table, at, None, &positions).await?;
             while let Some(batch) = rows.try_next().await? {
                 for values in batch {
                     if values.iter().any(Value::is_null) {
@@ -269,13 +275,14 @@ impl Txn {
         Ok(())
     }
 
-    /// Columns of all rows of a fragment as they are now, in chunks. The caller has locked the table exclusively.
-    async fn stored_columns(
+    /// Columns of all rows of a fragment as they are now, in an index's order or the key's, in chunks. The caller has locked the table exclusively.
+    pub(super) async fn stored_columns(
         &self,
         table: &Arc<Table>,
         at: usize,
+        index: Option<IndexId>,
         positions: &[usize],
-    ) -> Result<impl futures::Stream<Item = Result<Vec<Vec<Value>>>> + Unpin> {
+    ) -> Result<impl futures::Stream<Item = Result<Vec<Vec<Value>>>> + Unpin + use<>> {
         let replica = Self::first_replica(table, at)?;
         let branch = self.branch_at(replica.site).await?;
         // In `ReadCommitted`, look at what is committed now; the stricter levels refuse DDL on a newer catalog anyway.
@@ -283,7 +290,7 @@ impl Txn {
         let types: Vec<SqlType> = positions.iter().map(|p| table.columns[*p].ty.clone()).collect();
         let request = ScanRequest {
             columns: positions.to_vec(),
-            index: None,
+            index,
             range: KeyRange::ALL,
             reverse: false,
             limit: None,
@@ -309,7 +316,7 @@ impl Txn {
             return Ok(());
         };
         let positions = old.fragmentation_positions();
-        let mut rows = self.stored_columns(old, default, &positions).await?;
+        let mut rows = self.stored_columns(old, default, None, &positions).await?;
         while let Some(batch) = rows.try_next().await? {
             for values in batch {
                 if new.place_key(&values.iter().collect::<Vec<_>>()) != Some(default) {

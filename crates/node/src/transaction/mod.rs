@@ -4,14 +4,17 @@
 //! decision; the catalog that the transaction sees is never newer than its snapshot, so an index that it sees has all entries that the
 //! snapshot needs.
 
+mod adopt;
 mod branches;
 mod commit;
 mod ddl;
 mod foreign;
 mod placement;
 mod reading;
+mod trial;
 mod write;
 
+use crate::coordinator;
 use crate::definitions::Definitions;
 use crate::gates::Held;
 use crate::node::Node;
@@ -19,7 +22,7 @@ use async_trait::async_trait;
 use atoll_model::{
     Catalog, CatalogCommand, Error, ErrorKind, FragmentId, IndexId, Result, Row, SiteId, Table, Timestamp, Value,
 };
-use atoll_ports::cluster::{FragmentRef, TableLock, Transaction, TransactionInfo};
+use atoll_ports::cluster::{FragmentRef, TableLock, Transaction, TransactionInfo, TransactionState};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
@@ -100,10 +103,16 @@ impl Txn {
     }
 
     pub(crate) fn info(&self) -> TransactionInfo {
+        let age = i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let participants = self.branches().iter().map(|(p, _)| self.node.coordinator.name_of(*p)).collect();
         TransactionInfo {
-            id: self.id,
-            isolation: self.options.isolation,
-            age_ms: self.began.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+            id: Some(self.id),
+            name: None,
+            state: TransactionState::Active,
+            participants,
+            pending: vec![],
+            began: Some(coordinator::wall_clock().saturating_sub(age)),
+            isolation: Some(self.options.isolation),
             has_writes: self.has_writes(),
         }
     }
@@ -139,7 +148,7 @@ impl Transaction for Txn {
 
     async fn begin_statement(&self) -> Result<()> {
         let coordinator = &self.node.coordinator;
-        if !coordinator.is_alone() {
+        if coordinator.guards_reads(&self.options) {
             for (participant, _) in self.branches() {
                 coordinator.clear(participant).await?;
             }
@@ -148,7 +157,7 @@ impl Transaction for Txn {
         let newest = self.node.definitions.load_full();
         let mut state = self.state.lock();
         state.choices.clear();
-        if coordinator.guards_reads() && self.options.isolation == Isolation::ReadCommitted {
+        if coordinator.guards_reads(&self.options) && self.options.isolation == Isolation::ReadCommitted {
             state.view.renew(coordinator.moment());
         }
         if self.options.isolation == Isolation::ReadCommitted {

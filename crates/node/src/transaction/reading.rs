@@ -47,7 +47,7 @@ impl View {
 impl Txn {
     /// Notes that the statement is going to read there.
     pub(super) fn announce(&self, site: SiteId) {
-        if self.node.coordinator.guards_reads()
+        if self.node.coordinator.guards_reads(&self.options)
             && let Ok(participant) = self.node.participant(site)
         {
             let mut state = self.state.lock();
@@ -59,7 +59,7 @@ impl Txn {
 
     /// The branch that serves a site's reads, if it can be used as it is.
     pub(super) fn ready_branch(&self, participant: ParticipantId) -> Result<Option<Arc<dyn Branch>>> {
-        if self.node.coordinator.guards_reads() && !self.state.lock().view.opened.contains(&participant) {
+        if self.node.coordinator.guards_reads(&self.options) && !self.state.lock().view.opened.contains(&participant) {
             return Ok(None);
         }
         self.open_branch(participant)
@@ -67,8 +67,8 @@ impl Txn {
 
     /// The branch that serves a site's reads, with a snapshot that goes with the others.
     pub(super) async fn branch_for_read(&self, site: SiteId) -> Result<Arc<dyn Branch>> {
-        if !self.node.coordinator.guards_reads() {
-            return self.branch_at(site).await;
+        if !self.node.coordinator.guards_reads(&self.options) {
+            return self.branch_as_it_is(site).await;
         }
         let participant = self.node.participant(site)?;
         if let Some(branch) = self.ready_branch(participant)? {

@@ -6,8 +6,8 @@ use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, T
 use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, Finished, FragmentStatistics, LockMode, LockWait, LockedRow, Meta, ParticipantId,
-    PreparedName, Replica, RowChange, ScanRequest, Site,
+    Belonging, Branch, BranchOptions, Finished, FragmentStatistics, LockMode, LockWait, LockedRow, Meta, ParticipantId,
+    PreparedBranch, PreparedName, Replica, RowChange, ScanRequest, Site, SiteTable,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -132,6 +132,14 @@ impl Site for CutSite {
         self.site.purge(fragment).await
     }
 
+    async fn tables(&self, schema: &str) -> Result<Vec<SiteTable>> {
+        self.site.tables(schema).await
+    }
+
+    async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
+        self.site.prepared().await
+    }
+
     async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
         self.site.in_doubt().await
     }
@@ -201,6 +209,14 @@ impl Branch for CutBranch {
 
     async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()> {
         self.branch.define(at, before).await
+    }
+
+    async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
+        self.branch.misplaced(at).await
+    }
+
+    async fn clear(&self, at: &Replica) -> Result<()> {
+        self.branch.clear(at).await
     }
 
     fn meta(&self) -> Option<&dyn Meta> {

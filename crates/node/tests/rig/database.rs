@@ -86,6 +86,22 @@ impl Database {
         }
     }
 
+    /// Runs statements there.
+    pub async fn run(&self, sql: &str) -> TestResult {
+        match &self.server {
+            Backend::Postgres(server) => server.run(&self.name, sql).await.map_err(told),
+            Backend::Maria(server) => server.run(&self.name, sql).await.map_err(told),
+        }
+    }
+
+    /// The number that a query gives.
+    pub async fn number(&self, sql: &str) -> TestResult<i64> {
+        match &self.server {
+            Backend::Postgres(server) => server.number(&self.name, sql).await.map_err(told),
+            Backend::Maria(server) => server.number(&self.name, sql).await.map_err(told),
+        }
+    }
+
     /// Prepares a transaction that is not this Atoll's, under a name.
     pub async fn prepare_foreign(&self, name: &str) -> TestResult {
         match &self.server {

@@ -1,6 +1,6 @@
 //! A node over embedded sites and private servers of other engines, which can die and start again, and accounts to move money between.
 
-#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test file uses its part of it")]
 
 pub mod cut;
 pub mod database;
@@ -250,7 +250,7 @@ impl Rig {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.prepared()? > 0 {
             if Instant::now() > deadline {
-                return Err(format!("left in doubt: {:?}", self.node().in_doubt()).into());
+                return Err(format!("left in doubt: {:?}", self.node().transactions()).into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -197,6 +197,7 @@ pub fn table(name: &str, columns: &str) -> NewTable {
         replicas: 1,
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        adopted: None,
     };
     let mut key = vec![];
     for column in columns.split(',') {
@@ -274,6 +275,7 @@ pub fn list_fragment(table: &str, name: &str, values: &[&str], site: &str) -> Ca
             name: name.into(),
             bounds: FragmentBounds::List(values.iter().map(|v| text(v)).collect()),
             sites: vec![site.into()],
+            adopted: None,
         },
     }
 }

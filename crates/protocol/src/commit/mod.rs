@@ -36,6 +36,7 @@ pub use plan::{CannotPrepare, Participant, Records, Work};
 use crate::attempt::Attempt;
 use crate::decision::Decision;
 use crate::gid::{Gid, TransactionId};
+use crate::names::Names;
 use crate::time::{Backoff, Time};
 use atoll_model::{Error, ErrorKind, ParticipantId, Result};
 use plan::Plan;
@@ -43,17 +44,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a commit waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// For the votes; for the answer to any one request; and the client, for its answer, since the beginning.
     pub timeout: Duration,
     /// Between attempts.
     pub retry: Backoff,
+    /// For what the client is told.
+    pub names: Names,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { timeout: Duration::from_secs(30), retry: Backoff::default() }
+        Options { timeout: Duration::from_secs(30), retry: Backoff::default(), names: Names::default() }
     }
 }
 
@@ -195,13 +198,14 @@ impl Commit {
         options: Options,
     ) -> Result<(Commit, Vec<Effect>), CannotPrepare> {
         let plan = Plan::of(participants)?;
+        let deadline = now + options.timeout;
         let mut commit = Commit {
             id,
             options,
             plan,
             branches: BTreeMap::new(),
             phase: Phase::Voting,
-            deadline: now + options.timeout,
+            deadline,
             answered: false,
             finished_elsewhere: false,
         };
@@ -433,7 +437,9 @@ impl Commit {
 
     fn lost(&mut self, now: Time, p: ParticipantId, out: &mut Vec<Effect>) {
         match (&self.phase, self.branches.get_mut(&p)) {
-            (Phase::Voting, Some(Branch::Ending | Branch::Preparing)) => self.abort(now, text::lost(p), out),
+            (Phase::Voting, Some(Branch::Ending | Branch::Preparing)) => {
+                self.abort(now, text::lost(&self.options.names.of(p)), out)
+            }
             (Phase::Single, Some(Branch::Deciding)) => self.finish(Err(text::unknown()), out),
             (Phase::Applying, Some(Branch::Committing(attempt))) => attempt.lost(now, self.options.retry),
             (Phase::Aborting { .. }, Some(branch @ Branch::Aborting { .. })) => {
@@ -500,7 +506,7 @@ impl Commit {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let Options { timeout, retry } = self.options;
+        let Options { timeout, retry, .. } = self.options;
         let late = now >= self.deadline;
         match &mut self.phase {
             Phase::Voting if late => self.abort(now, self.no_votes(), out),
@@ -562,7 +568,7 @@ impl Commit {
 
     fn no_votes(&self) -> Error {
         let silent = self.branches.iter().filter(|(_, b)| matches!(b, Branch::Ending | Branch::Preparing));
-        text::no_votes(silent.map(|(p, _)| *p), self.options.timeout)
+        text::no_votes(silent.map(|(p, _)| self.options.names.of(*p)), self.options.timeout)
     }
 }
 

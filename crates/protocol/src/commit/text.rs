@@ -5,13 +5,13 @@ use atoll_model::{Error, ErrorKind, ParticipantId};
 use std::fmt;
 use std::time::Duration;
 
-pub(super) fn lost(p: ParticipantId) -> Error {
-    Error::new(ErrorKind::SiteUnavailable, format!("participant {p} was lost before the decision; rolled back"))
+pub(super) fn lost(name: &str) -> Error {
+    Error::new(ErrorKind::SiteUnavailable, format!("{name} was lost before the decision; rolled back"))
 }
 
-pub(super) fn no_votes(silent: impl Iterator<Item = ParticipantId>, timeout: Duration) -> Error {
-    let silent: Vec<String> = silent.map(|p| p.to_string()).collect();
-    let message = format!("no vote from participant {} within {timeout:?}; rolled back", silent.join(", "));
+pub(super) fn no_votes(silent: impl Iterator<Item = String>, timeout: Duration) -> Error {
+    let silent: Vec<String> = silent.collect();
+    let message = format!("no vote from {} within {timeout:?}; rolled back", silent.join(", "));
     Error::new(ErrorKind::SiteUnavailable, message)
 }
 

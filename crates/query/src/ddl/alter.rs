@@ -285,15 +285,7 @@ impl Binder<'_> {
             Some(name) => name,
             None => check_name(&table.name, expr, taken),
         };
-        bound.steps.push(Step::Check {
-            sql: format!("SELECT 1 FROM {} WHERE NOT ({expr}) LIMIT 1", quoted(&table.name)),
-            error: Error::new(
-                ErrorKind::CheckViolation,
-                format!("check constraint \"{name}\" of relation \"{}\" is violated by some row", table.name),
-            )
-            .table(table.name.clone())
-            .constraint(name.clone()),
-        });
+        bound.steps.push(rows_fulfil(&table.name, &name, &expr.to_string()));
         let change = TableChange::AddCheck { name, expression: expr.to_string() };
         bound.apply(CatalogCommand::AlterTable { table: table.name.clone(), change });
         Ok(())
@@ -348,6 +340,19 @@ impl Binder<'_> {
             sql: format!("SELECT 1 FROM {} LIMIT 1", quoted(&table.name)),
             error: error.table(table.name.clone()),
         }
+    }
+}
+
+/// Makes sure that all rows of a table fulfil a CHECK.
+pub(super) fn rows_fulfil(table: &str, name: &str, expression: &str) -> Step {
+    Step::Check {
+        sql: format!("SELECT 1 FROM {} WHERE NOT ({expression}) LIMIT 1", quoted(table)),
+        error: Error::new(
+            ErrorKind::CheckViolation,
+            format!("check constraint \"{name}\" of relation \"{table}\" is violated by some row"),
+        )
+        .table(table)
+        .constraint(name),
     }
 }
 

@@ -7,8 +7,8 @@ use super::{Binder, Bound, fragment, options, relation_name, sequence, types, un
 use crate::pg::parse::{CreateTable, Like, fold};
 use crate::pg::rewrite::names::shown;
 use atoll_model::{
-    CatalogCommand, Error, ErrorKind, Generated, NewColumn, NewIndex, NewTable, ReadBalance, Replication, Result,
-    SqlType, Table, Value,
+    CatalogCommand, Error, ErrorKind, Generated, NewColumn, NewFragmentation, NewIndex, NewTable, ReadBalance,
+    Replication, Result, SqlType, Table, Value,
 };
 use datafusion::arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast::{self, ColumnDef, ColumnOption, GeneratedAs, ObjectNamePart, TableConstraint};
@@ -84,12 +84,13 @@ impl Binder<'_> {
             uniques: vec![],
             checks: vec![],
             foreign_keys: vec![],
-            fragmentation: atoll_model::NewFragmentation::Default,
+            fragmentation: NewFragmentation::Default,
             sites: vec![],
             fragments: None,
             replicas: 1,
             replication: Replication::All,
             read_balance: ReadBalance::RoundRobin,
+            adopted: None,
         };
         for (at, column) in create.columns.iter().enumerate() {
             for like in create.like.iter().filter(|l| l.at == at) {
@@ -118,6 +119,9 @@ impl Binder<'_> {
         }
         let options = options::read(&create.options, create.tablespace.as_ref())?;
         fragment::allocate(&mut table, create.partition_by.as_ref(), options, self.catalog)?;
+        if let Some(adopted) = &create.adopted {
+            return adopt(table, adopted.clone(), create.query.is_some());
+        }
         Ok(Bound::one("CREATE TABLE", CatalogCommand::CreateTable(Box::new(table))))
     }
 
@@ -272,6 +276,26 @@ impl Binder<'_> {
             },
         ))
     }
+}
+
+/// A table in one piece, which is there at its site.
+fn adopt(mut table: NewTable, adopted: String, filled: bool) -> Result<Bound> {
+    let refuse = |why: &str| Err(Error::new(ErrorKind::InvalidTableDefinition, why.to_owned()));
+    if filled {
+        return refuse("a table that is there already cannot be made from a query");
+    }
+    if table.fragments.is_some() || table.replicas != 1 {
+        return refuse("an adopted table is one fragment with one copy");
+    }
+    if table.fragmentation == NewFragmentation::Default {
+        table.fragmentation = NewFragmentation::Copies;
+    }
+    let mut bound = Bound::of("CREATE TABLE");
+    let checks = fragment::checks(&table.name, table.checks.iter().map(|(name, sql)| (name.as_str(), sql.as_str())));
+    table.adopted = Some(adopted);
+    bound.apply(CatalogCommand::CreateTable(Box::new(table)));
+    bound.steps.extend(checks);
+    Ok(bound)
 }
 
 fn collect_ctes(query: &ast::Query, names: &mut Vec<String>) {

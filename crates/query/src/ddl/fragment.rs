@@ -4,7 +4,7 @@
 //! checked by [`atoll_model::Catalog::apply`], which sees them all.
 
 use super::options::{self, TableOptions};
-use super::{Binder, Bound, expression, undefined_table};
+use super::{Binder, Bound, Step, expression, undefined_table};
 use crate::pg::parse::{self, CreateFragment, PartitionKind};
 use atoll_model::{
     Catalog, CatalogCommand, Error, ErrorKind, FragmentBounds, Fragmentation, NewFragment, NewFragmentation, NewTable,
@@ -100,6 +100,11 @@ fn known_sites(sites: &[String], catalog: &Catalog) -> Result<()> {
     }
 }
 
+/// Has the rows of a table looked at that were adopted: the site has not checked Atoll's constraints.
+pub(super) fn checks<'c>(table: &str, checks: impl Iterator<Item = (&'c str, &'c str)>) -> Vec<Step> {
+    checks.map(|(name, expression)| super::alter::rows_fulfil(table, name, expression)).collect()
+}
+
 impl Binder<'_> {
     pub(super) fn create_fragment(&self, create: &CreateFragment) -> Result<Bound> {
         if create.if_not_exists && self.catalog.names.contains_key(&create.name) {
@@ -169,13 +174,16 @@ impl Binder<'_> {
             (Fragmentation::Range(_), _) => return Err(wrong("range")),
             (Fragmentation::Hash(_), _) => return Err(wrong("hash")),
         };
-        Ok(Bound::one(
-            "CREATE TABLE",
-            CatalogCommand::CreateFragment {
-                table: create.parent.clone(),
-                fragment: NewFragment { name: create.name.clone(), bounds, sites: options.sites },
-            },
-        ))
+        let adopted = create.adopted.clone();
+        let checks = match adopted {
+            Some(_) => checks(&table.name, table.checks.iter().map(|c| (c.name.as_str(), c.expression.as_str()))),
+            None => vec![],
+        };
+        let fragment = NewFragment { name: create.name.clone(), bounds, sites: options.sites, adopted };
+        let mut bound = Bound::of("CREATE TABLE");
+        bound.apply(CatalogCommand::CreateFragment { table: create.parent.clone(), fragment });
+        bound.steps.extend(checks);
+        Ok(bound)
     }
 
     fn bound_value(

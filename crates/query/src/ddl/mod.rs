@@ -10,6 +10,7 @@ mod create;
 mod drop;
 mod expression;
 mod fragment;
+mod import;
 mod index;
 mod options;
 mod primary_key;
@@ -135,6 +136,10 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
                 CatalogCommand::CreateSite { name: name.clone(), engine, options: options.clone() },
             )
         }
+        Statement::AlterSite { name, changes } => {
+            let changes = changes.clone();
+            Bound::one("ALTER SITE", CatalogCommand::AlterSite { name: name.clone(), changes })
+        }
         Statement::DropSite { names, if_exists } => {
             let mut bound = Bound::of("DROP SITE");
             for name in names {
@@ -188,6 +193,8 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         }
         Statement::AlterSequence { name, if_exists, restart } => binder.alter_sequence(name, *if_exists, *restart)?,
         Statement::Sql(statement) => return binder.sql(statement),
+        // What it does is known once the site has been asked for its tables ([`Binder::import_schema`]).
+        Statement::ImportSchema { .. } => return Ok(None),
         Statement::CreateTable(_) | Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint => {
             return Ok(None);
         }

@@ -15,6 +15,7 @@ pub(crate) type PendingSettings = Arc<Mutex<Vec<(String, String, bool)>>>;
 
 /// One statement's view of its session.
 pub(crate) struct Access {
+    pub(super) user: String,
     pub(super) process_id: i32,
     /// Microseconds since 1970 at which the transaction began.
     pub(super) began: i64,
@@ -102,5 +103,13 @@ impl SessionAccess for Access {
             self.sequences.lock().by_sequence.insert(sequence.id, value);
         }
         Ok(())
+    }
+
+    fn resolve_transaction(&self, name: &str, commit: bool) -> Result<u64> {
+        if !self.txn.catalog().roles.get(&self.user).is_some_and(|role| role.superuser) {
+            return Err(Error::new(ErrorKind::InsufficientPrivilege, "permission denied to resolve transactions")
+                .hint("Only superusers do that."));
+        }
+        wait(self.cluster.resolve(name, commit))
     }
 }

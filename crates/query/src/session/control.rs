@@ -8,6 +8,7 @@ use crate::pg::parse::Statement;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
 use atoll_ports::cluster::TableLock;
 use atoll_ports::session::{Execution, ResultColumn};
+use atoll_ports::site::BranchOptions;
 use datafusion::sql::sqlparser::ast::{
     CloseCursor, ContextModifier, DiscardObject, Expr, Ident, Lock, LockTableMode, Reset, Set, Statement as Ast,
     TransactionAccessMode, TransactionIsolationLevel, TransactionMode, Value as Literal,
@@ -294,7 +295,7 @@ impl SqlSession {
     }
 
     /// AND CHAIN: the next transaction block, with the options of the last.
-    fn chain(&mut self, chain: bool, options: Option<atoll_ports::site::BranchOptions>) {
+    fn chain(&mut self, chain: bool, options: Option<BranchOptions>) {
         if chain {
             let options = options.unwrap_or_else(|| self.options());
             self.block_options = Some(options);
@@ -377,6 +378,11 @@ impl SqlSession {
                     let on = probe.get("transaction_read_only")? == "on";
                     return self.change_block(|o| o.read_only = on);
                 }
+                if name.eq_ignore_ascii_case("atoll.read_consistency") && self.current.is_explicit() {
+                    self.set_one(&name, value.as_deref(), *scope == Some(ContextModifier::Local))?;
+                    let consistency = self.settings.read_consistency();
+                    return self.change_block(|o| o.read_consistency = consistency);
+                }
                 self.set_one(&name, value.as_deref(), *scope == Some(ContextModifier::Local))
             }
             Set::SetTimeZone { value, local } => {
@@ -433,23 +439,29 @@ impl SqlSession {
     }
 
     /// Changes the options of a transaction block that has not run a statement yet.
-    fn change_block(&mut self, change: impl FnOnce(&mut atoll_ports::site::BranchOptions)) -> Result<()> {
+    fn change_block(&mut self, change: impl FnOnce(&mut BranchOptions)) -> Result<()> {
         let before = self.block_options.unwrap_or_else(|| self.options());
         let mut options = before;
         change(&mut options);
-        if (options.isolation, options.read_only) == (before.isolation, before.read_only) {
+        let modes = |o: &BranchOptions| (o.isolation, o.read_only, o.read_consistency);
+        if modes(&options) == modes(&before) {
             return Ok(());
         }
+        let what = if options.read_consistency == before.read_consistency {
+            "TRANSACTION ISOLATION LEVEL"
+        } else {
+            "atoll.read_consistency"
+        };
         if self.current.is_used() {
             return Err(Error::new(
                 ErrorKind::ActiveTransaction,
-                "SET TRANSACTION ISOLATION LEVEL must be called before any query",
+                format!("SET {what} must be called before any query"),
             ));
         }
         if self.current.savepoints() > 0 {
             return Err(Error::new(
                 ErrorKind::ActiveTransaction,
-                "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction",
+                format!("SET {what} must not be called in a subtransaction"),
             ));
         }
         self.block_options = Some(options);
@@ -486,7 +498,7 @@ impl SqlSession {
     }
 }
 
-fn apply_modes(options: &mut atoll_ports::site::BranchOptions, modes: &[TransactionMode]) -> Result<()> {
+fn apply_modes(options: &mut BranchOptions, modes: &[TransactionMode]) -> Result<()> {
     use atoll_ports::site::Isolation;
     for mode in modes {
         match mode {

@@ -68,6 +68,7 @@ impl SqlSession {
             read_only: self.settings.read_only(),
             lock_timeout: self.settings.lock_timeout(),
             synchronous_commit: self.settings.synchronous_commit(),
+            read_consistency: self.settings.read_consistency(),
         }
     }
 
@@ -90,6 +91,7 @@ impl SqlSession {
     fn context(&self, txn: &Arc<dyn Transaction>, bound: &Bound, params: Vec<Value>) -> Result<StatementContext> {
         let catalog = txn.catalog();
         let access = access::Access {
+            user: self.user.clone(),
             process_id: self.process_id,
             began: self.current.began(),
             txn: txn.clone(),

@@ -4,7 +4,7 @@
 //! here (`extra_float_digits`, `client_min_messages` …) are kept and shown. Names with a dot are the user's own, as in PostgreSQL.
 
 use atoll_model::{Error, ErrorKind, Result};
-use atoll_ports::site::Isolation;
+use atoll_ports::site::{Isolation, ReadConsistency};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -121,6 +121,7 @@ struct Effective {
     isolation: Isolation,
     read_only: bool,
     synchronous_commit: bool,
+    read_consistency: ReadConsistency,
 }
 
 impl Effective {
@@ -132,6 +133,10 @@ impl Effective {
             isolation: isolation(&values["default_transaction_isolation"]).unwrap_or_default(),
             read_only: values["default_transaction_read_only"] == "on",
             synchronous_commit: values["synchronous_commit"] != "off",
+            read_consistency: match values["atoll.read_consistency"].as_str() {
+                "site" => ReadConsistency::Site,
+                _ => ReadConsistency::Cluster,
+            },
         }
     }
 }
@@ -311,7 +316,7 @@ impl Settings {
             "IntervalStyle" => only(&["postgres"]),
             "bytea_output" => only(&["hex"]),
             "standard_conforming_strings" => only(&["on", "true", "1", "yes"]).map(|_| "on".into()),
-            "atoll.read_consistency" => only(&["site", "cluster"]),
+            "atoll.read_consistency" => only(&["site", "cluster"]).map(|_| lower.clone()),
             "default_transaction_isolation" | "transaction_isolation" => {
                 isolation(&lower).map(|_| lower.clone()).ok_or_else(invalid)
             }
@@ -381,6 +386,11 @@ impl Settings {
     /// Whether new transactions are read-only.
     pub(crate) fn read_only(&self) -> bool {
         self.effective.read_only
+    }
+
+    /// What reads over several sites promise in new transactions.
+    pub(crate) fn read_consistency(&self) -> ReadConsistency {
+        self.effective.read_consistency
     }
 
     /// Whether commits wait for the disk.

@@ -34,6 +34,18 @@ impl SqlSession {
         }
         // Defaults such as now() are tried out, so they must find their session.
         let state = cx.engine.running(&cx.state, cx.access.clone());
+        if let Statement::ImportSchema { schema, tables, site } = bound.statement.as_ref() {
+            let catalog = txn.catalog();
+            let site = catalog
+                .site(site)
+                .ok_or_else(|| Error::new(ErrorKind::UndefinedObject, format!("site \"{site}\" does not exist")))?;
+            let found = cx.cluster.site_tables(site.id, schema).await?;
+            let binder = ddl::Binder { catalog: &catalog, state: &state };
+            let definition = binder.import_schema(site, schema, tables, &found)?;
+            let tag = definition.tag;
+            self.carry_out(txn, bound, definition).await?;
+            return Ok(Execution::Done { tag, rows: None });
+        }
         let definition = ddl::bind(&bound.statement, &txn.catalog(), &state)?
             .ok_or_else(|| Error::unsupported(first_words(&bound.statement)))?;
         let tag = definition.tag;
@@ -155,7 +167,12 @@ impl SqlSession {
             Statement::AlterRole { .. } => "alter role",
             Statement::DropRole { .. } => "drop role",
             Statement::CreateSite { .. } => "create site",
+            Statement::AlterSite { .. } => "alter site",
             Statement::DropSite { .. } => "drop site",
+            // What the site's user can reach, everybody could otherwise.
+            Statement::ImportSchema { .. } => "adopt tables of a site",
+            Statement::CreateTable(table) if table.adopted.is_some() => "adopt a table of a site",
+            Statement::CreateFragment(fragment) if fragment.adopted.is_some() => "adopt a table of a site",
             _ => return Ok(()),
         };
         if catalog.roles.get(&self.user).is_some_and(|role| role.superuser) {

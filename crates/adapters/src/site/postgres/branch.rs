@@ -16,13 +16,13 @@ use super::query::Statement;
 use super::site::Shared;
 use super::snapshot::Snapshot;
 use super::values::Raw;
-use super::{define, lock, scan, values, write};
+use super::{adopt, define, lock, scan, values, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Table, Timestamp, Value};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
+    Belonging, Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
     ScanRequest,
 };
 use parking_lot::Mutex;
@@ -437,6 +437,14 @@ impl Branch for PostgresBranch {
 
     async fn define(&self, at: &Replica, before: Option<&Table>) -> Result<()> {
         define::define(&self.0, &*self.0.site.layout(at)?, before).await
+    }
+
+    async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
+        adopt::misplaced(&self.0, &*self.0.site.layout(at)?).await
+    }
+
+    async fn clear(&self, at: &Replica) -> Result<()> {
+        adopt::clear(&self.0, &*self.0.site.layout(at)?).await
     }
 
     fn meta(&self) -> Option<&dyn Meta> {

@@ -6,26 +6,26 @@
 //! Invariant: after [`define`] the site's table holds exactly the columns of the definition, or the call has failed. An adopted table is looked
 //! at and never changed.
 
+use super::adopt;
 use super::branch::Inner;
 use super::connection::Link;
 use super::layout::{Layout, literal, quote, table_name};
 use super::types;
-use crate::site::orders;
-use atoll_model::{Column, Error, ErrorKind, Index, IndexId, Result, SqlType, Table, text};
+use atoll_model::{Column, Error, ErrorKind, Index, IndexId, Result, Table, text};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
 
 /// Makes the copy's table, or lets it follow the definition.
 pub(super) async fn define(inner: &Arc<Inner>, layout: &Layout, before: Option<&Table>) -> Result<()> {
-    let link = inner.writer().await?;
     if layout.adopted {
         if before.is_some_and(|before| !same_shape(before, &layout.table)) {
             return Err(Error::unsupported(format!("a change of table \"{}\"", layout.table.name))
                 .detail(format!("A fragment of it is the adopted table {}.", layout.relation))
                 .hint("Change that table at its site, then drop and adopt it again."));
         }
-        return check(inner, &link, layout).await;
+        return adopt::inspect(inner, layout).await;
     }
+    let link = inner.writer().await?;
     let commands = match before {
         None => {
             ensure_schema(inner, &link, &layout.schema).await?;
@@ -42,7 +42,7 @@ pub(super) async fn define(inner: &Arc<Inner>, layout: &Layout, before: Option<&
     if before.is_some() {
         return Ok(());
     }
-    check(inner, &link, layout).await?;
+    adopt::check(inner, &link, layout).await?;
     check_empty(inner, &link, layout).await
 }
 
@@ -184,73 +184,4 @@ fn same_shape(a: &Table, b: &Table) -> bool {
     let columns =
         |t: &Table| -> Vec<_> { t.columns.iter().map(|c| (c.id, c.name.clone(), c.ty.clone(), c.not_null)).collect() };
     columns(a) == columns(b) && a.key == b.key && b.indexes.iter().all(|i| a.index(i.id).is_some())
-}
-
-/// A column of the site's table.
-struct Found {
-    name: String,
-    ty: Option<SqlType>,
-    shown: String,
-    not_null: bool,
-}
-
-/// Makes sure that the site's table is what the definition says.
-async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
-    let sql = "SELECT attname::text, atttypid, atttypmod, format_type(atttypid, atttypmod), attnotnull \
-               FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-    let rows = inner.told(link.query(sql, &[(&layout.relation, Type::TEXT)]).await)?;
-    let wrong = |why: String| {
-        let table = &layout.table.name;
-        inner.told(Err(Error::new(
-            ErrorKind::DatatypeMismatch,
-            format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
-        )
-        .detail(why)
-        .table(table)))
-    };
-    let read = |row: &tokio_postgres::Row| -> Result<Found, tokio_postgres::Error> {
-        let (oid, modifier): (u32, i32) = (row.try_get(1)?, row.try_get(2)?);
-        let ty = types::of_site(oid, modifier);
-        Ok(Found { name: row.try_get(0)?, ty, shown: row.try_get(3)?, not_null: row.try_get(4)? })
-    };
-    let found: Vec<Found> =
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| Error::internal(format!("columns: {e}")))?;
-    if found.is_empty() {
-        return wrong("There is no such table.".into());
-    }
-    for column in &layout.table.columns {
-        let Some(at_site) = found.iter().find(|f| f.name == column.name) else {
-            return wrong(format!("It has no column \"{}\".", column.name));
-        };
-        if !at_site.ty.as_ref().is_some_and(|ty| types::carries(ty, &column.ty)) {
-            let shown = &at_site.shown;
-            return wrong(format!("Its column \"{}\" is of type {shown} instead of {}.", column.name, column.ty));
-        }
-        if column.not_null && !at_site.not_null {
-            return wrong(format!("Its column \"{}\" may be NULL.", column.name));
-        }
-    }
-    if let Some(other) = found.iter().find(|f| layout.table.position_of(&f.name).is_none()) {
-        return wrong(format!("It has a column \"{}\" more.", other.name));
-    }
-    check_unique(inner, link, layout, wrong).await
-}
-
-/// The key and the unique indexes of an adopted table must be the server's, too.
-async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl Fn(String) -> Result<()>) -> Result<()> {
-    let sql = "SELECT array_agg(a.attname::text ORDER BY a.attname) \
-               FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
-               WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL \
-               AND i.indexprs IS NULL AND NOT i.indnkeyatts < i.indnatts GROUP BY i.indexrelid";
-    let rows = inner.told(link.query(sql, &[(&layout.relation, Type::TEXT)]).await)?;
-    let unique: Vec<Vec<String>> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
-    let key = (None, layout.key.clone());
-    for (_, order) in orders::unique(&layout.table)?.into_iter().chain([key]) {
-        let mut names: Vec<&str> = order.iter().map(|at| layout.table.columns[*at].name.as_str()).collect();
-        names.sort_unstable();
-        if !unique.iter().any(|u| u.iter().map(String::as_str).eq(names.iter().copied())) {
-            return wrong(format!("It has no unique index on ({}).", names.join(", ")));
-        }
-    }
-    Ok(())
 }

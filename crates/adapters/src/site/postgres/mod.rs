@@ -6,6 +6,7 @@
 //! | `pool`, `connection` | connections, and transactions on them |
 //! | `site`, `branch` | the port: what a site is, and what a transaction does there |
 //! | `layout`, `define`, `types` | tables: their names, DDL, types |
+//! | `adopt`, `survey` | tables that were there before |
 //! | `scan`, `predicate`, `lock`, `write`, `snapshot` | reading, locking, writing |
 //! | `values`, `numeric`, `columns` | values on the wire, as values and as Arrow columns |
 //! | `error` | what the server says, in Atoll's terms |
@@ -14,6 +15,7 @@
 //! one site; deadlocks that lead through several sites end by `lock_timeout`. In `ReadCommitted`, a transaction that has
 //! locked or written at the site reads with one snapshot per scan from then on, not one per statement.
 
+mod adopt;
 mod branch;
 mod columns;
 mod connection;
@@ -29,6 +31,7 @@ mod query;
 mod scan;
 mod site;
 mod snapshot;
+mod survey;
 mod tls;
 mod types;
 mod values;

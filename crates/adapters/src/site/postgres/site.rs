@@ -6,16 +6,18 @@ use super::branch::PostgresBranch;
 use super::connection::Link;
 use super::layout::{Layout, quote, table_name};
 use super::options::PostgresOptions;
-use super::query::Statement;
 use super::pool::{self, Pool};
+use super::query::Statement;
+use super::survey;
 use crate::site::clock::Clock;
 use crate::site::name::SiteName;
 use crate::site::statistics::Statistics;
 use async_trait::async_trait;
-use atoll_model::{ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_model::{Error, ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{
-    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedName, Replica, Site,
+    Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedBranch, PreparedName, Replica, Site,
+    SiteTable,
 };
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -94,6 +96,11 @@ impl Shared {
         let layout = Arc::new(Layout::new(at, &self.options.schema)?);
         self.layouts.write().insert(at.fragment, layout.clone());
         Ok(layout)
+    }
+
+    /// The schema in which Atoll makes its tables.
+    pub(super) fn own_schema(&self) -> &str {
+        &self.options.schema
     }
 
     /// A transaction for the site's own business.
@@ -176,13 +183,41 @@ impl Site for PostgresSite {
         Ok(())
     }
 
+    async fn tables(&self, schema: &str) -> Result<Vec<SiteTable>> {
+        let site = &self.shared.name.0;
+        if schema == self.shared.options.schema {
+            return Err(Error::new(
+                ErrorKind::InvalidSchema,
+                format!("schema \"{schema}\" of site \"{site}\" is where Atoll keeps its own copies"),
+            ));
+        }
+        let link = self.shared.control("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let schema_there = "SELECT to_regnamespace($1) IS NOT NULL";
+        let known = link.query(schema_there, &[(&quote(schema), Type::TEXT)]).await?;
+        if !known.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+            return Err(Error::new(
+                ErrorKind::InvalidSchema,
+                format!("schema \"{schema}\" does not exist at site \"{site}\""),
+            ));
+        }
+        survey::tables(&link, &quote(schema)).await
+    }
+
     async fn in_doubt(&self) -> Result<Vec<PreparedName>> {
+        Ok(self.prepared().await?.into_iter().map(|branch| branch.name).collect())
+    }
+
+    async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
         let link = self.shared.control("BEGIN READ ONLY").await?;
-        let sql = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND starts_with(gid, $1) \
-                   ORDER BY gid";
+        let sql = "SELECT gid, (EXTRACT(EPOCH FROM prepared) * 1000000)::bigint FROM pg_prepared_xacts \
+                   WHERE database = current_database() AND starts_with(gid, $1) ORDER BY gid";
         let rows = link.query(sql, &[(&PreparedName::PREFIX, Type::TEXT)]).await?;
         // Of what is not a name, nobody here is the author.
-        Ok(rows.iter().filter_map(|row| PreparedName::new(row.try_get::<_, String>(0).ok()?).ok()).collect())
+        let named = |row: &tokio_postgres::Row| {
+            let name = PreparedName::new(row.try_get::<_, String>(0).ok()?).ok()?;
+            Some(PreparedBranch { name, since: row.try_get(1).ok() })
+        };
+        Ok(rows.iter().filter_map(named).collect())
     }
 
     async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished> {

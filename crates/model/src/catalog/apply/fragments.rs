@@ -30,6 +30,10 @@ impl Catalog {
                 "\"fragments\" is for tables that are fragmented by hash",
             ));
         }
+        if new.adopted.is_some() && new.fragmentation != NewFragmentation::Copies {
+            return Err(definition("only a table in one piece is adopted as a whole")
+                .hint("Adopt its fragments: CREATE TABLE … PARTITION OF … OPTIONS (table '…')."));
+        }
         match &new.fragmentation {
             NewFragmentation::Default => {
                 table.fragmentation = Fragmentation::Hash(table.key.clone());
@@ -45,12 +49,13 @@ impl Catalog {
                 }
             }
             NewFragmentation::Copies => {
+                let adopted = self.adopted(table, new.adopted.as_deref(), &sites, !new.foreign_keys.is_empty())?;
                 let fragment = Fragment {
                     id: FragmentId(self.fresh_id()?),
                     name: table.name.clone(),
                     bounds: FragmentBounds::All,
                     replicas: sites,
-                    adopted: Default::default(),
+                    adopted,
                 };
                 table.fragments.push(fragment);
                 Ok(())
@@ -186,12 +191,13 @@ impl Catalog {
             let sites = new.sites.iter().map(|s| self.site_named(s)).collect::<Result<Vec<_>>>()?;
             self.sites_of(&Allocation { sites, replicas: 1 })?
         };
+        let adopted = self.adopted(&table, new.adopted.as_deref(), &replicas, !table.foreign_keys.is_empty())?;
         let fragment = Fragment {
             id: FragmentId(self.fresh_id()?),
             name: new.name.clone(),
             bounds: new.bounds.clone(),
             replicas,
-            adopted: Default::default(),
+            adopted,
         };
         self.names.insert(new.name.clone(), NamedObject::Fragment(table.id));
         table.fragments.push(fragment.clone());

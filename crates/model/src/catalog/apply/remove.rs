@@ -160,7 +160,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Gives every fragment of the tables a new id, under which there are no rows.
+    /// Gives every fragment of the tables a new id, under which there are no rows. Those with adopted copies keep theirs: whoever applies the
+    /// command deletes their rows.
     pub(super) fn truncate(&mut self, tables: &[String], restart_identity: bool) -> Result<()> {
         let mut emptied = vec![];
         for name in tables {
@@ -180,13 +181,8 @@ impl Catalog {
         let mut renewed: BTreeMap<FragmentId, FragmentId> = BTreeMap::new();
         for id in &emptied {
             let Some(table) = self.tables.get(id) else { continue };
-            if table.fragments.iter().any(|f| !f.adopted.is_empty()) {
-                return Err(Error::unsupported(format!("TRUNCATE of table \"{}\"", table.name))
-                    .detail("It has adopted tables of other databases.")
-                    .hint("DELETE its rows."));
-            }
             let mut table = (**table).clone();
-            for fragment in &mut table.fragments {
+            for fragment in table.fragments.iter_mut().filter(|f| f.adopted.is_empty()) {
                 let fresh = FragmentId(self.fresh_id()?);
                 renewed.insert(fragment.id, fresh);
                 fragment.id = fresh;

@@ -6,7 +6,7 @@ use crate::pg::functions::definitions as def;
 use atoll_model::{ErrorKind, Fragmentation, Row, Table, Value};
 
 pub(super) fn tables() -> Vec<Definition> {
-    vec![
+    let mut tables = vec![
         table("sites", "site_id:o name:t engine:t fragments:l", |s| {
             s.catalog
                 .sites
@@ -97,22 +97,10 @@ pub(super) fn tables() -> Vec<Definition> {
             }
             rows
         }),
-        table("transactions", "transaction_id:l isolation:t age_ms:l has_writes:b", |s| {
-            s.cluster
-                .transactions()
-                .into_iter()
-                .map(|x| {
-                    vec![
-                        Value::Int8(x.id as i64),
-                        t(format!("{:?}", x.isolation)),
-                        Value::Int8(i64::try_from(x.age_ms).unwrap_or(i64::MAX)),
-                        b(x.has_writes),
-                    ]
-                })
-                .collect()
-        }),
         table("error_codes", "code:t sqlstate:t", |_| {
             ErrorKind::ALL.iter().map(|k| vec![t(k.code()), t(k.sqlstate())]).collect()
         }),
-    ]
+    ];
+    tables.extend(super::transactions::tables());
+    tables
 }

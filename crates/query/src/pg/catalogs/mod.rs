@@ -8,6 +8,7 @@ mod information;
 mod relations;
 mod statics;
 mod table;
+mod transactions;
 mod views;
 
 use self::table::{Definition, SystemSchema};

@@ -5,7 +5,7 @@ use crate::pg::functions::SessionHooks;
 use crate::rows;
 use async_trait::async_trait;
 use atoll_model::{Catalog, RelationId, Row, SqlType, Value};
-use atoll_ports::cluster::Cluster;
+use atoll_ports::cluster::{Cluster, InDoubt};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{SchemaProvider, Session, TableProvider};
 use datafusion::common::DataFusionError;
@@ -28,6 +28,8 @@ pub struct Source<'a> {
     pub views: BTreeMap<RelationId, Vec<(String, SqlType)>>,
     /// The session's settings.
     pub settings: Vec<(&'static str, String)>,
+    /// What is prepared at the sites, for tables that ask them ([`Definition::with_sites`]).
+    pub in_doubt: Vec<InDoubt>,
 }
 
 type Rows = fn(&Source<'_>) -> Vec<Row>;
@@ -42,12 +44,19 @@ pub struct Definition {
     vectors: Vec<usize>,
     rows: Rows,
     views: bool,
+    sites: bool,
 }
 
 impl Definition {
     /// Its rows need the views' columns.
     pub fn with_views(mut self) -> Self {
         self.views = true;
+        self
+    }
+
+    /// Its rows need the sites to be asked what is prepared there.
+    pub fn with_sites(mut self) -> Self {
+        self.sites = true;
         self
     }
 }
@@ -80,7 +89,7 @@ pub fn table(name: &'static str, columns: &'static str, rows: Rows) -> Definitio
             (name, if array { SqlType::Array(Box::new(scalar)) } else { scalar })
         })
         .collect();
-    Definition { name, columns, vectors, rows, views: false }
+    Definition { name, columns, vectors, rows, views: false, sites: false }
 }
 
 /// A table that is empty, truthfully: there are no such objects.
@@ -106,6 +115,16 @@ pub fn b(value: bool) -> Value {
 /// Text or NULL.
 pub fn maybe(text: Option<String>) -> Value {
     text.map_or(Value::Null, Value::Text)
+}
+
+/// A time in microseconds since 1970, or NULL.
+pub fn time(micros: Option<i64>) -> Value {
+    micros.map_or(Value::Null, Value::TimestampTz)
+}
+
+/// A list of texts.
+pub fn texts(texts: impl IntoIterator<Item = String>) -> Value {
+    Value::Array(texts.into_iter().map(Value::Text).collect())
 }
 
 /// The schema of system tables.
@@ -213,7 +232,9 @@ impl TableProvider for SystemTable {
         let views = if self.definition.views { self.views(session).await? } else { BTreeMap::new() };
         let hooks = session.config_options().extensions.get::<SessionHooks>().and_then(|h| h.0.as_ref());
         let settings = hooks.map(|h| h.settings()).unwrap_or_default();
-        let rows = (self.definition.rows)(&Source { catalog: &self.catalog, cluster: &self.cluster, views, settings });
+        let in_doubt = if self.definition.sites { self.cluster.in_doubt().await } else { vec![] };
+        let source = Source { catalog: &self.catalog, cluster: &self.cluster, views, settings, in_doubt };
+        let rows = (self.definition.rows)(&source);
         let types: Vec<SqlType> = self.definition.columns.iter().map(|(_, t)| t.clone()).collect();
         let batch = rows::to_batch(&self.schema, &types, &rows).map_err(|e| DataFusionError::External(Box::new(e)))?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)

@@ -47,6 +47,11 @@ pub trait SessionAccess: Send + Sync + fmt::Debug {
     /// # Errors
     /// `InvalidParameterValue`.
     fn set_value(&self, sequence: &Sequence, value: i64, called: bool) -> Result<()>;
+    /// `atoll.resolve_transaction(…)`; may block.
+    ///
+    /// # Errors
+    /// `InsufficientPrivilege`; those of [`Cluster::resolve`](atoll_ports::cluster::Cluster::resolve).
+    fn resolve_transaction(&self, name: &str, commit: bool) -> Result<u64>;
 }
 
 /// Carries the session into functions, as an extension of DataFusion's options.
@@ -69,7 +74,8 @@ fn micros() -> i64 {
 }
 
 /// The functions here that ask the session's hooks.
-const ASKING: [&str; 25] = [
+const ASKING: [&str; 26] = [
+    "atoll.resolve_transaction",
     "pg_table_size",
     "pg_relation_size",
     "pg_total_relation_size",
@@ -196,6 +202,23 @@ pub(super) fn functions(catalog: &Arc<Catalog>, user: &str) -> Vec<Scalar> {
         .volatile(),
         Scalar::new("lastval", 0..=0, SqlType::Int8, |call, _| Ok(Value::Int8(hooks(call)?.last_value()?))).volatile(),
     ];
+    made.push(
+        Scalar::new("atoll.resolve_transaction", 2..=2, SqlType::Int8, |call, args| {
+            let commit = match text(&args[1]) {
+                "commit" => true,
+                "rollback" => false,
+                other => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidParameterValue,
+                        format!("a transaction is resolved with 'commit' or 'rollback', not '{other}'"),
+                    ));
+                }
+            };
+            let ended = hooks(call)?.resolve_transaction(text(&args[0]), commit)?;
+            Ok(Value::Int8(i64::try_from(ended).unwrap_or(i64::MAX)))
+        })
+        .volatile(),
+    );
     let sequences = |catalog: &Arc<Catalog>| {
         let catalog = catalog.clone();
         move |args: &[Value]| sequence(&catalog, &args[0])

@@ -2,17 +2,17 @@
 //!
 //! Invariant: a statement is given to sqlparser unless its first words are ours; nothing is tried twice.
 
+use super::sites;
 use super::statement::*;
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use std::collections::BTreeMap;
 
 /// Marks an error of this grammar as a refusal (0A000) with its reason, not a syntax error.
 pub(super) const REFUSED: &str = "\u{1}refused: ";
 
-type Parsed<T> = Result<T, ParserError>;
+pub(super) type Parsed<T> = Result<T, ParserError>;
 
 /// One statement.
 pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
@@ -22,7 +22,9 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
     };
     let (first, second) = (word(0), word(1));
     match (first.as_str(), second.as_str()) {
-        ("CREATE", "SITE") => create_site(p),
+        ("CREATE", "SITE") => sites::create(p),
+        ("ALTER", "SITE") => sites::alter(p),
+        ("IMPORT", _) => sites::import(p),
         ("DROP", "SITE") => {
             skip(p, 2);
             let if_exists = p.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
@@ -88,11 +90,11 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
     }
 }
 
-fn refused<T>(reason: impl Into<String>) -> Parsed<T> {
+pub(super) fn refused<T>(reason: impl Into<String>) -> Parsed<T> {
     Err(ParserError::ParserError(format!("{REFUSED}{}", reason.into())))
 }
 
-fn skip(p: &mut Parser<'_>, n: usize) {
+pub(super) fn skip(p: &mut Parser<'_>, n: usize) {
     for _ in 0..n {
         p.next_token();
     }
@@ -106,7 +108,7 @@ fn word_here(p: &Parser<'_>) -> String {
 }
 
 /// Takes this unquoted word if it is next.
-fn eat(p: &mut Parser<'_>, word: &str) -> bool {
+pub(super) fn eat(p: &mut Parser<'_>, word: &str) -> bool {
     let here = word_here(p) == word;
     if here {
         p.next_token();
@@ -114,7 +116,7 @@ fn eat(p: &mut Parser<'_>, word: &str) -> bool {
     here
 }
 
-fn expect(p: &mut Parser<'_>, word: &str) -> Parsed<()> {
+pub(super) fn expect(p: &mut Parser<'_>, word: &str) -> Parsed<()> {
     if eat(p, word) { Ok(()) } else { p.expected(word, p.peek_token()) }
 }
 
@@ -127,7 +129,7 @@ pub fn fold(ident: &Ident) -> String {
 }
 
 /// The last part of a name whose schema, if any, is `public`.
-fn plain_name(p: &Parser<'_>, name: &ObjectName) -> Parsed<String> {
+pub(super) fn plain_name(p: &Parser<'_>, name: &ObjectName) -> Parsed<String> {
     let parts: Option<Vec<String>> = name
         .0
         .iter()
@@ -161,28 +163,8 @@ fn role_name(p: &mut Parser<'_>) -> Parsed<String> {
     Ok(fold(&ident))
 }
 
-fn string(p: &mut Parser<'_>) -> Parsed<String> {
+pub(super) fn string(p: &mut Parser<'_>) -> Parsed<String> {
     p.parse_literal_string()
-}
-
-fn create_site(p: &mut Parser<'_>) -> Parsed<Statement> {
-    skip(p, 2);
-    let if_not_exists = p.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
-    let name = fold(&p.parse_identifier()?);
-    let engine = if eat(p, "ENGINE") { fold(&p.parse_identifier()?) } else { "embedded".into() };
-    let mut options = BTreeMap::new();
-    if eat(p, "OPTIONS") {
-        p.expect_token(&Token::LParen)?;
-        loop {
-            let key = fold(&p.parse_identifier()?);
-            options.insert(key, string(p)?);
-            if !p.consume_token(&Token::Comma) {
-                break;
-            }
-        }
-        p.expect_token(&Token::RParen)?;
-    }
-    Ok(Statement::CreateSite { name, engine, options, if_not_exists })
 }
 
 fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
@@ -208,6 +190,7 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
         partition_by: None,
         tablespace: None,
         options: vec![],
+        adopted: None,
         query: None,
         column_names: vec![],
         no_data: false,
@@ -232,6 +215,8 @@ fn create_table(p: &mut Parser<'_>) -> Parsed<Statement> {
             table.options.extend(options(p)?);
         } else if eat(p, "TABLESPACE") {
             table.tablespace = Some(fold(&p.parse_identifier()?));
+        } else if eat(p, "OPTIONS") {
+            table.adopted = Some(sites::adopted(p)?);
         } else if p.parse_keyword(Keyword::USING) {
             p.parse_identifier()?;
         } else if eat(p, "INHERITS") {
@@ -386,7 +371,15 @@ fn create_fragment(p: &mut Parser<'_>, fragment: String, if_not_exists: bool) ->
             Bounds::Hash { modulus, remainder }
         }
     };
-    let mut made = CreateFragment { name: fragment, if_not_exists, parent, bounds, tablespace: None, options: vec![] };
+    let mut made = CreateFragment {
+        name: fragment,
+        if_not_exists,
+        parent,
+        bounds,
+        tablespace: None,
+        options: vec![],
+        adopted: None,
+    };
     loop {
         if p.parse_keyword(Keyword::WITH) {
             made.options.extend(options(p)?);
@@ -395,7 +388,7 @@ fn create_fragment(p: &mut Parser<'_>, fragment: String, if_not_exists: bool) ->
         } else if p.parse_keywords(&[Keyword::PARTITION, Keyword::BY]) {
             return refused("a fragment cannot be fragmented further");
         } else if eat(p, "OPTIONS") {
-            return refused("adopting existing tables is not supported yet");
+            made.adopted = Some(sites::adopted(p)?);
         } else {
             return Ok(Statement::CreateFragment(Box::new(made)));
         }

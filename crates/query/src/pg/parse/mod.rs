@@ -1,11 +1,13 @@
 //! SQL text to statements: sqlparser's PostgreSQL dialect, and Atoll's own grammar where that has no word for it.
 //!
 //! Invariants: any text gives statements or an error with a position, never a panic or a stack overflow: size, nesting and the
-//! length of operator chains (which become equally deep trees) are bounded before anything recursive sees them.
+//! length of operator chains (which become equally deep trees) are bounded before anything recursive sees them. An error, which goes to clients and
+//! logs, repeats no string of a text that may hold passwords.
 
 mod copy;
 mod grammar;
 mod limits;
+mod sites;
 mod spelling;
 mod statement;
 
@@ -166,8 +168,32 @@ fn lexical_error(sql: &str, message: &str, at: Location) -> Error {
     } else {
         "syntax error"
     };
-    let rest: String = sql[at..].chars().take(40).collect();
-    Error::new(ErrorKind::Syntax, format!("{what} at or near \"{rest}\"")).position(characters(sql, at))
+    let error = if may_hold_secrets(sql) {
+        Error::new(ErrorKind::Syntax, what)
+    } else {
+        let rest: String = sql[at..].chars().take(40).collect();
+        Error::new(ErrorKind::Syntax, format!("{what} at or near \"{rest}\""))
+    };
+    error.position(characters(sql, at))
+}
+
+/// Whether a text may be one that gives passwords: those of sites are in OPTIONS, those of roles after PASSWORD.
+fn may_hold_secrets(sql: &str) -> bool {
+    let lower = sql.to_ascii_lowercase();
+    lower.contains("password") || (lower.contains("site") && lower.contains("options"))
+}
+
+fn is_string(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::NationalStringLiteral(_)
+            | Token::HexStringLiteral(_)
+            | Token::DollarQuotedString(_)
+    )
 }
 
 fn near(sql: &str, lines: &[usize], token: &TokenWithSpan) -> Error {
@@ -176,8 +202,8 @@ fn near(sql: &str, lines: &[usize], token: &TokenWithSpan) -> Error {
     }
     let start = offset(sql, lines, token.span.start);
     let end = offset(sql, lines, token.span.end).max(start);
-    Error::new(ErrorKind::Syntax, format!("syntax error at or near \"{}\"", &sql[start..end]))
-        .position(characters(sql, start))
+    let shown = if is_string(&token.token) && may_hold_secrets(sql) { "'…'" } else { &sql[start..end] };
+    Error::new(ErrorKind::Syntax, format!("syntax error at or near \"{shown}\"")).position(characters(sql, start))
 }
 
 /// PostgreSQL names the token at which it gave up. sqlparser tells it as a place in its message.
@@ -204,7 +230,11 @@ fn syntax_error(
         Some(Location { line: line.parse().ok()?, column: column[..digits].parse().ok()? })
     });
     let token = place.and_then(|at| tokens.iter().find(|t| t.span.start == at)).unwrap_or(next);
-    near(sql, lines, token).detail(message.split(" at Line: ").next().unwrap_or(message).to_string())
+    let near = near(sql, lines, token);
+    if may_hold_secrets(sql) {
+        return near;
+    }
+    near.detail(message.split(" at Line: ").next().unwrap_or(message).to_string())
 }
 
 #[cfg(test)]

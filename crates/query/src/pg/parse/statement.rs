@@ -5,6 +5,8 @@
 use datafusion::sql::sqlparser::ast::{self, ColumnDef, Expr, Query, TableConstraint};
 use std::collections::BTreeMap;
 
+pub use atoll_model::OptionChange;
+
 /// A statement.
 #[derive(Clone, Debug)]
 pub enum Statement {
@@ -20,6 +22,22 @@ pub enum Statement {
         options: BTreeMap<String, String>,
         /// IF NOT EXISTS
         if_not_exists: bool,
+    },
+    /// ALTER SITE
+    AlterSite {
+        /// Its name.
+        name: String,
+        /// What becomes of its options.
+        changes: Vec<OptionChange>,
+    },
+    /// IMPORT FOREIGN SCHEMA: adopts tables of a site.
+    ImportSchema {
+        /// The site's schema.
+        schema: String,
+        /// Which of its tables.
+        tables: Chosen,
+        /// The site.
+        site: String,
     },
     /// DROP SITE
     DropSite {
@@ -78,6 +96,17 @@ pub enum Statement {
     },
 }
 
+/// Tables of a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// All.
+    All,
+    /// LIMIT TO
+    Only(Vec<String>),
+    /// EXCEPT
+    AllBut(Vec<String>),
+}
+
 /// CREATE TABLE
 #[derive(Clone, Debug)]
 pub struct CreateTable {
@@ -99,6 +128,8 @@ pub struct CreateTable {
     pub tablespace: Option<String>,
     /// WITH
     pub options: Vec<(String, String)>,
+    /// `OPTIONS (table 'schema.name')`: the site's table that it is.
+    pub adopted: Option<String>,
     /// AS
     pub query: Option<Box<Query>>,
     /// Column names of CREATE TABLE … (a, b) AS.
@@ -148,6 +179,8 @@ pub struct CreateFragment {
     pub tablespace: Option<String>,
     /// WITH
     pub options: Vec<(String, String)>,
+    /// `OPTIONS (table 'schema.name')`: the site's table that it is.
+    pub adopted: Option<String>,
 }
 
 /// FOR VALUES

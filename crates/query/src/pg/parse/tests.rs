@@ -25,6 +25,61 @@ fn sites() {
 }
 
 #[test]
+fn sites_are_altered_and_imported_from() {
+    let Statement::AlterSite { name, changes } = one(
+        "ALTER SITE hk OPTIONS (SET url 'postgres://x', ADD pool_size '4', DROP schema, set 'odd', idle_check '1s')",
+    ) else {
+        panic!()
+    };
+    let add = |k: &str, v: &str| OptionChange::Add(k.into(), v.into());
+    assert_eq!(name, "hk");
+    assert_eq!(
+        changes,
+        [
+            OptionChange::Set("url".into(), "postgres://x".into()),
+            add("pool_size", "4"),
+            OptionChange::Drop("schema".into()),
+            add("set", "odd"),
+            add("idle_check", "1s"),
+        ]
+    );
+    for (sql, want) in [
+        ("IMPORT FOREIGN SCHEMA public FROM SERVER hk", Chosen::All),
+        (
+            "import foreign schema public limit to (a, \"B\") from server hk into public;",
+            Chosen::Only(vec!["a".into(), "B".into()]),
+        ),
+        ("IMPORT FOREIGN SCHEMA public EXCEPT (a) FROM SERVER hk", Chosen::AllBut(vec!["a".into()])),
+    ] {
+        assert!(
+            matches!(one(sql), Statement::ImportSchema { schema, tables, site } if schema == "public" && tables == want && site == "hk"),
+            "{sql}"
+        );
+    }
+    assert_eq!(error("IMPORT FOREIGN SCHEMA a FROM SERVER hk INTO other").0, ErrorKind::NotSupported);
+}
+
+#[test]
+fn passwords_are_not_repeated() {
+    for sql in [
+        "CREATE SITE hk ENGINE postgres OPTIONS (url 'a' 'postgres://app:s3cret@h/d')",
+        "CREATE SITE hk ENGINE postgres OPTIONS ('postgres://app:s3cret@h/d')",
+        "CREATE SITE hk ENGINE postgres OPTIONS (url 'postgres://app:s3cret@h/d",
+        "CREATE SITE hk ENGINE postgres OPTIONS (url \"postgres://app:s3cret@h/d",
+        "CREATE SITE hk ENGINE postgres OPTIONS (url $a$postgres://app:s3cret@h/d",
+        "ALTER SITE hk OPTIONS (SET 's3cret')",
+        "ALTER SITE hk 's3cret' OPTIONS (DROP url)",
+        "CREATE ROLE app PASSWORD x 's3cret'",
+        "ALTER ROLE app PASSWORD 's3cret",
+    ] {
+        let error = parse(sql).err().unwrap_or_else(|| panic!("{sql} parses"));
+        assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+    }
+    let Statement::AlterSite { changes, .. } = one("ALTER SITE hk OPTIONS (SET url 's3cret')") else { panic!() };
+    assert!(!format!("{changes:?}").contains("s3cret"));
+}
+
+#[test]
 fn tables_in_postgresql_clause_order() {
     let Statement::CreateTable(t) = one(
         "CREATE TABLE public.Users (uid text PRIMARY KEY, n int DEFAULT 1 + 2 NOT NULL CHECK (n > 0), CONSTRAINT u UNIQUE (n)) \
@@ -54,6 +109,10 @@ fn fragments() {
     assert!(
         matches!(&f.bounds, Bounds::In(v) if v.len() == 2) && f.tablespace.as_deref() == Some("s") && f.parent == "t"
     );
+    let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES IN ('a') TABLESPACE s OPTIONS (table 'shop.Users')");
+    assert_eq!((f.tablespace.as_deref(), f.adopted.as_deref()), (Some("s"), Some("shop.Users")));
+    let (kind, message, _) = error("CREATE TABLE p PARTITION OF t DEFAULT TABLESPACE s OPTIONS (tabel 'a.b')");
+    assert_eq!((kind, message.contains("\"tabel\"")), (ErrorKind::NotSupported, true));
     let f = bounds("CREATE TABLE p PARTITION OF t FOR VALUES FROM (MINVALUE, 1) TO (10, MAXVALUE)");
     assert!(
         matches!(&f.bounds, Bounds::FromTo(a, b) if matches!(a[..], [Bound::Min, Bound::Value(_)]) && matches!(b[1], Bound::Max))
