@@ -92,10 +92,11 @@ pub fn same_rows(kinds: &[Kind], a: &[String], b: &[String], ordered: bool) -> b
                 values.iter().enumerate().partition(|(i, _)| kinds.get(*i) == Some(&Kind::Real));
             let text = |vs: Vec<(usize, &&str)>| vs.into_iter().map(|(_, v)| (*v).to_string()).collect::<Vec<_>>();
             let real = text(real).iter().map(|v| v.parse::<f64>().map_or(v.clone(), |x| format!("{x:.6e}"))).collect();
-            (text(exact), real)
+            // Large whole numbers that are near each other are told apart by the text.
+            (text(exact), real, row.clone())
         };
-        a.sort_by_cached_key(|r| -> (Vec<String>, Vec<String>) { key(r) });
-        b.sort_by_cached_key(|r| -> (Vec<String>, Vec<String>) { key(r) });
+        a.sort_by_cached_key(|r| -> (Vec<String>, Vec<String>, String) { key(r) });
+        b.sort_by_cached_key(|r| -> (Vec<String>, Vec<String>, String) { key(r) });
     }
     a.iter().zip(&b).all(|(a, b)| {
         let (xs, ys): (Vec<&str>, Vec<&str>) = (a.split(" | ").collect(), b.split(" | ").collect());
@@ -127,5 +128,10 @@ mod tests {
         assert!(same_rows(&[Kind::Integer], &a, &b, false));
         assert!(!same_rows(&[Kind::Integer], &a, &b, true));
         assert!(!same_rows(&[Kind::Integer], &a, &a[..1], false));
+        let (a, b) = (
+            vec!["5000000018".to_string(), "5000000027".to_string()],
+            vec!["5000000027".to_string(), "5000000018".to_string()],
+        );
+        assert!(same_rows(&[Kind::Real], &a, &b, false), "numbers that differ in a late digit");
     }
 }

@@ -22,11 +22,13 @@ pub enum Layout {
     Colocated,
     /// Copies of every table at three sites.
     Replicated,
+    /// As `Colocated`, at two PostgreSQL servers and an embedded site.
+    Servers,
 }
 
 impl Layout {
     /// All of them.
-    pub const ALL: [Layout; 7] = [
+    pub const ALL: [Layout; 8] = [
         Layout::PostgreSql,
         Layout::OneSite,
         Layout::Hash,
@@ -34,6 +36,7 @@ impl Layout {
         Layout::Range,
         Layout::Colocated,
         Layout::Replicated,
+        Layout::Servers,
     ];
 
     /// Its name in scripts and reports.
@@ -46,6 +49,7 @@ impl Layout {
             Layout::Range => "range",
             Layout::Colocated => "colocated",
             Layout::Replicated => "replicated",
+            Layout::Servers => "servers",
         }
     }
 
@@ -54,14 +58,16 @@ impl Layout {
         name == self.name() || (name == "atoll" && self != Layout::PostgreSql)
     }
 
-    /// What has to be run first.
-    pub fn preparation(self) -> &'static [&'static str] {
-        match self {
-            Layout::PostgreSql | Layout::OneSite => &[],
-            _ => {
-                &["CREATE SITE s1 ENGINE embedded", "CREATE SITE s2 ENGINE embedded", "CREATE SITE s3 ENGINE embedded"]
-            }
+    /// What has to be run first. `urls`: of databases that are the first of the sites; the others are embedded.
+    pub fn preparation(self, urls: &[String]) -> Vec<String> {
+        if matches!(self, Layout::PostgreSql | Layout::OneSite) {
+            return vec![];
         }
+        let site = |n: usize| match urls.get(n - 1) {
+            Some(url) => format!("CREATE SITE s{n} ENGINE postgres OPTIONS (url '{url}')"),
+            None => format!("CREATE SITE s{n} ENGINE embedded"),
+        };
+        (1..=3).map(site).collect()
     }
 
     /// The statements to run for one of a script.
@@ -86,9 +92,10 @@ impl Layout {
         };
         match (self, directive) {
             (Layout::Replicated, _) => appended("WITH (sites = 's1, s2, s3', replication = 'all')"),
-            (Layout::List | Layout::Range | Layout::Colocated, Some(Directive::Colocate { parent, column })) => {
-                appended(&format!("WITH (colocate_with = '{parent}', colocate_on = '{column}')"))
-            }
+            (
+                Layout::List | Layout::Range | Layout::Colocated | Layout::Servers,
+                Some(Directive::Colocate { parent, column }),
+            ) => appended(&format!("WITH (colocate_with = '{parent}', colocate_on = '{column}')")),
             (Layout::List, directive) => {
                 let split = match directive {
                     Some(Directive::List { column, values }) => Some((column, values)),

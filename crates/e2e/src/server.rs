@@ -197,6 +197,11 @@ impl PostgreSql {
         }
     }
 
+    /// How a site of Atoll reaches the database.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@{}/{}", self.address, self.database)
+    }
+
     /// Creates an empty database; later connections go there.
     ///
     /// # Panics
@@ -233,6 +238,7 @@ impl Crash for PostgreSql {
                 .arg(self.data())
                 .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"])
                 .args(["-c", "full_page_writes=off", "-c", "timezone=UTC", "-c", "deadlock_timeout=100ms"])
+                .args(["-c", "max_prepared_transactions=64"])
                 .args(["-c", &format!("port={}", self.address.port())])
                 .stdout(output.try_clone()?)
                 .stderr(output)

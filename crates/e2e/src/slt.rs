@@ -134,17 +134,23 @@ impl Script {
         !self.except.iter().any(|name| layout.is_called(name))
     }
 
-    /// Runs the script on an empty server. Returns how many records were run, and the failures.
-    pub fn run(&self, server: &dyn Server, layout: Layout, protocol: Protocol) -> (usize, Vec<Failure>) {
+    /// Runs the script on an empty server, with sites at `urls`. Returns how many records were run, and the failures.
+    pub fn run(
+        &self,
+        server: &dyn Server,
+        layout: Layout,
+        protocol: Protocol,
+        urls: &[String],
+    ) -> (usize, Vec<Failure>) {
         let mut session = Session::new(server, layout, protocol);
         let (mut count, mut failures) = (0, Vec::new());
         let mut fail = |line: usize, sql: &str, difference: String| {
             let file = self.path.file_name().unwrap_or_default().to_string_lossy();
             failures.push(Failure { place: format!("{file}:{line}"), sql: sql.to_string(), difference });
         };
-        for sql in layout.preparation() {
-            if let Err(e) = session.connection("").and_then(|c| c.query(sql)) {
-                fail(0, sql, format!("  got: {e}"));
+        for sql in layout.preparation(urls) {
+            if let Err(e) = session.connection("").and_then(|c| c.query(&sql)) {
+                fail(0, &sql, format!("  got: {e}"));
                 return (0, failures);
             }
         }

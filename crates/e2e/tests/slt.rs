@@ -45,12 +45,24 @@ fn report(label: &str, count: usize, failures: &[Failure]) {
 }
 
 fn on_atoll(layout: Layout, protocol: Protocol) {
+    on_sites(layout, protocol, &mut []);
+}
+
+/// `servers` are the first of the sites, with a fresh database for each script.
+fn on_sites(layout: Layout, protocol: Protocol, servers: &mut [PostgreSql]) {
     let (mut count, mut failures) = (0, Vec::new());
     for path in scripts() {
         let script = Script::read(&path);
         if script.is_for(layout) {
             let atoll = Atoll::start();
-            let (n, failed) = script.run(&atoll, layout, protocol);
+            let urls: Vec<String> = servers
+                .iter_mut()
+                .map(|server| {
+                    server.fresh_database();
+                    server.url()
+                })
+                .collect();
+            let (n, failed) = script.run(&atoll, layout, protocol, &urls);
             count += n;
             failures.extend(failed);
         }
@@ -75,7 +87,7 @@ fn postgres() {
                 script.bless(&server);
                 continue;
             }
-            let (n, failed) = script.run(&server, Layout::PostgreSql, Protocol::Simple);
+            let (n, failed) = script.run(&server, Layout::PostgreSql, Protocol::Simple, &[]);
             count += n;
             failures.extend(failed);
         }
@@ -123,4 +135,9 @@ fn colocated() {
 #[test]
 fn replicated_at_three_sites() {
     on_atoll(Layout::Replicated, Protocol::Simple);
+}
+
+#[test]
+fn two_servers_and_an_embedded_site() {
+    on_sites(Layout::Servers, Protocol::Simple, &mut [PostgreSql::start(), PostgreSql::start()]);
 }

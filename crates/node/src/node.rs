@@ -15,6 +15,7 @@ use atoll_model::{
     CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table,
 };
 use atoll_ports::cluster::{Cluster, EndedTransaction, InDoubt, Transaction, TransactionInfo};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site, SiteTable};
 use parking_lot::Mutex;
 use std::fmt;
@@ -212,6 +213,10 @@ impl Cluster for Node {
         let copy = table.fragments.iter().find(|f| f.id == fragment).and_then(|f| f.replicas.first());
         let site = copy.and_then(|site| self.sites.get(*site).ok());
         site.map(|open| open.site.statistics(fragment)).unwrap_or_default()
+    }
+
+    fn statement(&self, site: SiteId, query: &SiteQuery) -> Result<String> {
+        self.sites.get(site)?.site.statement(query)
     }
 
     async fn site_tables(&self, site: SiteId, schema: &str) -> Result<Vec<SiteTable>> {

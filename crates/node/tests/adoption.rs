@@ -92,7 +92,7 @@ fn a_table_becomes_a_fragment_and_stays_the_sites_own() -> TestResult {
 
 #[test]
 fn truncate_empties_it() -> TestResult {
-    let rig = Rig::new()?;
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     at_site(&rig, 0, USERS)?;
     rig.ddl(create(users()))?;
     rig.ddl(adopt("users_hk", list(&["hk"]), "pa", "public.users"))?;
@@ -118,7 +118,7 @@ fn truncate_empties_it() -> TestResult {
 
 #[test]
 fn rows_that_are_not_the_fragments_are_refused() -> TestResult {
-    let rig = Rig::new()?;
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     at_site(&rig, 0, USERS)?;
     at_site(
         &rig,
@@ -146,7 +146,7 @@ fn rows_that_are_not_the_fragments_are_refused() -> TestResult {
 
 #[test]
 fn ranges_and_hashes() -> TestResult {
-    let rig = Rig::new()?;
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     at_site(
         &rig,
         0,
@@ -181,7 +181,7 @@ fn ranges_and_hashes() -> TestResult {
 
 #[test]
 fn unique_values_are_in_one_fragment() -> TestResult {
-    let rig = Rig::new()?;
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     at_site(&rig, 0, USERS)?;
     at_site(
         &rig,
@@ -201,7 +201,7 @@ fn unique_values_are_in_one_fragment() -> TestResult {
 
 #[test]
 fn whole_tables_and_what_is_refused() -> TestResult {
-    let rig = Rig::new()?;
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     at_site(&rig, 0, USERS)?;
     at_site(
         &rig,

@@ -36,7 +36,7 @@ fn eventually(what: impl Fn() -> bool) -> TestResult {
 
 #[test]
 fn the_log_tells_how_transactions_have_ended() -> TestResult {
-    let mut rig = Rig::new()?;
+    let mut rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     rig.accounts()?;
     let known = rig.node().transactions_log().len();
     move_one(&rig, 0, 1)?;
@@ -65,7 +65,7 @@ fn the_log_tells_how_transactions_have_ended() -> TestResult {
 
 #[test]
 fn a_commit_is_seen_while_it_is_under_way() -> TestResult {
-    let rig = Rig::new()?;
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     rig.accounts()?;
     let run = rig.run();
     run.cut.pause_before("before finish");
@@ -103,7 +103,7 @@ fn a_commit_is_seen_while_it_is_under_way() -> TestResult {
 
 #[test]
 fn what_nobody_decides_is_resolved_by_hand() -> TestResult {
-    let mut rig = Rig::new()?;
+    let mut rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     rig.accounts()?;
     let node = rig.node().clone();
     eventually(|| !node.transactions_log().is_empty())?;
@@ -219,7 +219,7 @@ fn a_server_without_prepared_transactions() -> TestResult {
 /// With `Site`, each site answers at once and for itself; with `Cluster`, a read waits for a commit that is half done.
 #[test]
 fn what_reads_promise_is_chosen() -> TestResult {
-    let rig = Rig::new()?;
+    let rig = Rig::of([Engine::Postgres, Engine::Postgres])?;
     rig.accounts()?;
     let run = rig.run();
     run.cut.pause_before("before finish");

@@ -3,6 +3,7 @@
 //! A [`Transaction`] knows tables and fragments, not sites: it chooses the copy to read, writes every copy, keeps keys unique over
 //! fragments, enforces foreign keys, and moves rows whose fragment changes.
 
+use crate::query::SiteQuery;
 use crate::session::BatchStream;
 use crate::site::{
     BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, PreparedBranch, RowChange,
@@ -47,6 +48,12 @@ pub trait Cluster: Send + Sync {
 
     /// Approximate size of a fragment (of the copy that would be read).
     fn statistics(&self, table: &Table, fragment: FragmentId) -> FragmentStatistics;
+
+    /// The statement that a query is at a site.
+    ///
+    /// # Errors
+    /// As [`Site::statement`](crate::site::Site::statement).
+    fn statement(&self, site: SiteId, query: &SiteQuery) -> Result<String>;
 
     /// The tables of a schema of a site, for adopting them.
     ///
@@ -223,6 +230,12 @@ pub trait Transaction: Send + Sync {
     /// # Errors
     /// As above.
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)>;
+
+    /// The answer of one site, at which all sources are, to a query.
+    ///
+    /// # Errors
+    /// As [`Branch::query`](crate::site::Branch::query).
+    fn query(&self, site: SiteId, query: SiteQuery) -> Result<BatchStream>;
 
     /// The site whose copy a scan of this fragment would read now (the choice is kept for the statement).
     fn site_for_read(&self, fragment: &FragmentRef) -> SiteId;

@@ -16,6 +16,7 @@
 //! * A prepared branch survives crashes of both sides, with its locks, until [`Site::finish`].
 //! * A site that cannot be reached answers `SiteUnavailable` at once, and goes on working when it is back; nobody has to be told.
 
+use crate::query::SiteQuery;
 use crate::session::BatchStream;
 use async_trait::async_trait;
 use atoll_model::{
@@ -89,6 +90,15 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Io`.
     async fn purge(&self, fragment: FragmentId) -> Result<()>;
+
+    /// The statement that a query is here, in the site's dialect.
+    ///
+    /// # Errors
+    /// `NotSupported` with the reason: the site cannot run it, or would not answer as the engine does.
+    fn statement(&self, query: &SiteQuery) -> Result<String> {
+        let _ = query;
+        Err(Error::unsupported("a site that only scans"))
+    }
 
     /// The tables of one of the site's own schemas.
     ///
@@ -378,6 +388,15 @@ pub trait Branch: Send + Sync {
     /// As above.
     fn scan(&self, at: &Replica, request: ScanRequest) -> Result<BatchStream>;
 
+    /// The answer to a query in the branch's view, as batches whose columns are its outputs.
+    ///
+    /// # Errors
+    /// As [`Site::statement`], and as above.
+    fn query(&self, query: SiteQuery) -> Result<BatchStream> {
+        let _ = query;
+        Err(Error::unsupported("a site that only scans"))
+    }
+
     /// Locks rows by key and reads what they are now. A row's lock is one for all its copies at a participant. A key without a row
     /// need not be locked: that is what [`Branch::find_unique`] is for.
     ///
@@ -431,7 +450,7 @@ pub trait Branch: Send + Sync {
         Ok(Belonging::Unknown)
     }
 
-    /// Deletes all rows of an adopted copy, for TRUNCATE: others are given a new id instead, and purged.
+    /// Deletes all rows of an adopted copy, for TRUNCATE: other copies are given a new id instead, and purged.
     ///
     /// # Errors
     /// `NotSupported` by an engine whose tables cannot be adopted; as [`Branch::apply`].

@@ -40,9 +40,9 @@ impl<'a, D: Dialect> Condition<'a, D> {
         (text, condition.values)
     }
 
-    /// The rows that belong to the layout's fragment, as an expression that is true of them and false or NULL of all others, with the values
-    /// of its parameters. `None`: the site cannot tell, as the fragment follows from a hash or from another table, or as values are
-    /// compared otherwise there.
+    /// The rows that belong to a fragment of the table, as an expression that is true of them and false or NULL of all others, with the
+    /// values of its parameters. `None`: the site cannot tell, as the fragment follows from a hash or from another table, or as
+    /// values are compared otherwise there.
     pub(super) fn of_fragment(dialect: &'a D, fragment: FragmentId) -> Option<(String, Vec<(SqlType, Value)>)> {
         let table = dialect.table();
         let columns = table.fragmentation_positions();
@@ -87,11 +87,10 @@ impl<'a, D: Dialect> Condition<'a, D> {
             RangeBound::Max => below.to_string(),
             RangeBound::Value(value) => {
                 let column = self.dialect.ordered(*at);
-                let beyond = self.parameter(*at, value);
-                let equal = self.parameter(*at, value);
+                let (beyond, equal) = (self.parameter(*at, value), self.parameter(*at, value));
                 let rest = self.beside(&columns[1..], &bound[1..], below);
-                let operator = if below { "<" } else { ">" };
-                format!("({column} {operator} {beyond} OR ({column} = {equal} AND {rest}))")
+                let sign = if below { "<" } else { ">" };
+                format!("({column} {sign} {beyond} OR ({column} = {equal} AND {rest}))")
             }
         }
     }
@@ -167,7 +166,6 @@ impl<'a, D: Dialect> Condition<'a, D> {
     }
 }
 
-/// One of these.
 fn or(parts: &[String]) -> String {
     if parts.is_empty() { "false".into() } else { format!("({})", parts.join(" OR ")) }
 }

@@ -79,7 +79,8 @@ impl Shell {
                     }
                 }
                 Event::Complete(tag) => {
-                    self.schema_changed |= ["CREATE", "DROP", "ALTER"].iter().any(|verb| tag.starts_with(verb));
+                    self.schema_changed |=
+                        ["CREATE", "DROP", "ALTER", "IMPORT"].iter().any(|verb| tag.starts_with(verb));
                     match printer.take() {
                         Some(printer) => {
                             printer.end(&mut self.out)?;

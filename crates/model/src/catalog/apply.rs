@@ -334,6 +334,7 @@ fn check_options(engine: SiteEngine, options: &BTreeMap<String, String>) -> Resu
                 ));
             }
         }
+        // Whoever opens the site checks the rest.
         SiteEngine::Postgres | SiteEngine::Mysql => {
             if !options.contains_key("url") {
                 return Err(Error::new(

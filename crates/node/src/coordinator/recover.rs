@@ -3,7 +3,7 @@
 //! Invariant: which transactions are active is looked up after a site's list has come, so one that is on the list and not active is over.
 
 use super::Coordinator;
-use atoll_ports::site::{PreparedName, Site};
+use atoll_ports::site::{Finished, PreparedName, Site};
 use atoll_protocol::recovery::{Effect, Input};
 use atoll_protocol::{Gid, snapshot};
 use std::sync::{Arc, Weak};
@@ -100,7 +100,7 @@ async fn finish(coordinator: Weak<Coordinator>, site: Arc<dyn Site>, gid: Gid, c
         Ok(found) => {
             tracing::info!(%gid, commit, ?found, "finished a prepared transaction");
             // A commit is told of when its record is deleted; of a branch of this run, its coordinator tells.
-            if !commit && gid.transaction.coordinator != this.me {
+            if !commit && found == Finished::Now && gid.transaction.coordinator != this.me {
                 let why = "no decision was recorded before a restart";
                 this.note_branches(gid.transaction, vec![gid.participant], false, why);
             }

@@ -23,6 +23,9 @@ impl Txn {
         next: &Arc<Catalog>,
         command: &CatalogCommand,
     ) -> Result<()> {
+        if let CatalogCommand::Truncate { tables, .. } = command {
+            return self.clear_adopted(next, tables).await;
+        }
         for (id, table) in &next.tables {
             let old = before.tables.get(id);
             if old.is_some_and(|old| Arc::ptr_eq(old, table)) {
@@ -34,17 +37,23 @@ impl Txn {
                 }
                 for site in fragment.adopted.keys() {
                     let replica = Self::replica(table, at, *site)?;
-                    let branch = self.branch_at(*site).await?;
-                    if matches!(command, CatalogCommand::Truncate { .. }) {
-                        branch.clear(&replica).await?;
-                        continue;
-                    }
-                    match branch.misplaced(&replica).await? {
+                    match self.branch_at(*site).await?.misplaced(&replica).await? {
                         Belonging::All => {}
                         Belonging::AllBut(some) => return Err(misplaced(table, at, &some)),
                         Belonging::Unknown => self.check_each_row(table, at).await?,
                     }
                     self.check_unique_beside_others(table, at).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn clear_adopted(&self, catalog: &Catalog, tables: &[String]) -> Result<()> {
+        for table in tables.iter().filter_map(|name| catalog.table(name)) {
+            for (at, fragment) in table.fragments.iter().enumerate() {
+                for site in fragment.adopted.keys() {
+                    self.branch_at(*site).await?.clear(&Self::replica(table, at, *site)?).await?;
                 }
             }
         }

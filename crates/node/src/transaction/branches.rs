@@ -1,8 +1,10 @@
 //! The transaction's parts at participants: opened at the first use, chosen for reading.
 
 use super::Txn;
+use crate::sites::OpenSite;
 use atoll_model::{Error, ErrorKind, ReadBalance, Result, SiteId, Table, Value};
 use atoll_ports::cluster::FragmentRef;
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{Branch, LockMode, LockWait, LockedRow, ParticipantId, Replica, ScanRequest};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -101,19 +103,7 @@ impl Txn {
         let replica = self.replica_for_read(fragment)?;
         let site = replica.site;
         let open = self.node.sites.get(site)?;
-        let batches = match self.ready_branch(open.site.participant())? {
-            Some(branch) => branch.scan(&replica, request)?,
-            // The first touch of the participant.
-            None => {
-                let this = self.this.upgrade().ok_or_else(ended)?;
-                stream::once(async move {
-                    let branch = this.branch_for_read(site).await?;
-                    branch.scan(&replica, request)
-                })
-                .try_flatten()
-                .boxed()
-            }
-        };
+        let batches = self.read_at(&open, move |branch| branch.scan(&replica, request))?;
         if fragment.table.fragments[fragment.at].replicas.len() == 1 {
             return Ok((site, batches));
         }
@@ -126,6 +116,32 @@ impl Txn {
                 })
                 .boxed(),
         ))
+    }
+
+    /// A query that a site answers.
+    pub(super) fn query_copies(&self, site: SiteId, query: SiteQuery) -> Result<BatchStream> {
+        let open = self.node.sites.get(site)?;
+        let batches = self.read_at(&open, move |branch| branch.query(query))?;
+        let reading = Reading::start(open.scans);
+        Ok(batches
+            .inspect(move |_| {
+                let _ = &reading;
+            })
+            .boxed())
+    }
+
+    /// Reads in the branch of a site, which is begun for it where this is the first touch of the participant.
+    fn read_at(
+        &self,
+        open: &OpenSite,
+        read: impl FnOnce(&dyn Branch) -> Result<BatchStream> + Send + 'static,
+    ) -> Result<BatchStream> {
+        if let Some(branch) = self.ready_branch(open.site.participant())? {
+            return read(&*branch);
+        }
+        let (this, site) = (self.this.upgrade().ok_or_else(ended)?, open.site.id());
+        let opened = async move { read(&*this.branch_for_read(site).await?) };
+        Ok(stream::once(opened).try_flatten().boxed())
     }
 
     /// Locks rows at every participant that holds a copy; at each, the locks stand for all copies there.

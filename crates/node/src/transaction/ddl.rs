@@ -12,8 +12,8 @@ use crate::persist::{self, CATALOG, PURGES, Purge};
 use crate::purge;
 use crate::rows;
 use atoll_model::{
-    CATALOG_FORMAT, Catalog, CatalogCommand, Error, ErrorKind, FragmentBounds, IndexId, RelationId, Result, SqlType,
-    Table, TableChange, Value,
+    CATALOG_FORMAT, Catalog, CatalogCommand, Error, ErrorKind, Fragment, FragmentBounds, IndexId, RelationId, Result,
+    SqlType, Table, TableChange, Value,
 };
 use atoll_ports::cluster::TableLock;
 use atoll_ports::site::{Branch, Isolation, KeyRange, LockMode, ScanRequest};
@@ -96,9 +96,13 @@ impl Ddl {
     }
 }
 
-/// All copies of all fragments.
+/// All copies of all fragments that Atoll has made: what it has adopted, it never purges.
 fn copies(catalog: &Catalog) -> impl Iterator<Item = Purge> {
-    catalog.tables.values().flat_map(|t| t.fragments.iter().flat_map(|f| f.replicas.iter().map(|site| (*site, f.id))))
+    let made = |f: &Fragment| {
+        let (id, sites) = (f.id, f.replicas.iter().filter(|site| !f.adopted.contains_key(site)));
+        sites.map(|site| (*site, id)).collect::<Vec<_>>()
+    };
+    catalog.tables.values().flat_map(move |t| t.fragments.iter().flat_map(made))
 }
 
 impl Txn {

@@ -23,6 +23,7 @@ use atoll_model::{
     Catalog, CatalogCommand, Error, ErrorKind, FragmentId, IndexId, Result, Row, SiteId, Table, Timestamp, Value,
 };
 use atoll_ports::cluster::{FragmentRef, TableLock, Transaction, TransactionInfo, TransactionState};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, ParticipantId, RowChange, ScanRequest,
@@ -186,6 +187,10 @@ impl Transaction for Txn {
 
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)> {
         self.scan_copy(fragment, request)
+    }
+
+    fn query(&self, site: SiteId, query: SiteQuery) -> Result<BatchStream> {
+        self.query_copies(site, query)
     }
 
     fn site_for_read(&self, fragment: &FragmentRef) -> SiteId {

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Belonging, Branch, BranchOptions, Finished, FragmentStatistics, LockMode, LockWait, LockedRow, Meta, ParticipantId,
@@ -123,6 +124,10 @@ impl Site for CutSite {
         self.site.statistics(fragment)
     }
 
+    fn statement(&self, query: &SiteQuery) -> Result<String> {
+        self.site.statement(query)
+    }
+
     async fn purge(&self, fragment: FragmentId) -> Result<()> {
         self.site.purge(fragment).await
     }
@@ -174,6 +179,10 @@ impl Branch for CutBranch {
 
     fn scan(&self, at: &Replica, request: ScanRequest) -> Result<BatchStream> {
         self.branch.scan(at, request)
+    }
+
+    fn query(&self, query: SiteQuery) -> Result<BatchStream> {
+        self.branch.query(query)
     }
 
     async fn lock(&self, at: &Replica, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>> {

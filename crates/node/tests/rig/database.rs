@@ -56,22 +56,6 @@ impl Database {
         }
     }
 
-    /// Runs statements there, beside Atoll.
-    pub async fn run(&self, sql: &str) -> TestResult {
-        match &self.server {
-            Backend::Postgres(server) => server.run(&self.name, sql).await.map_err(told),
-            Backend::Maria(server) => server.run(&self.name, sql).await.map_err(told),
-        }
-    }
-
-    /// One number out of it.
-    pub async fn number(&self, sql: &str) -> TestResult<i64> {
-        match &self.server {
-            Backend::Postgres(server) => server.number(&self.name, sql).await.map_err(told),
-            Backend::Maria(server) => server.number(&self.name, sql).await.map_err(told),
-        }
-    }
-
     pub fn crash(&mut self) {
         match &mut self.server {
             Backend::Postgres(server) => server.crash(),
@@ -99,6 +83,22 @@ impl Database {
                 conn.disconnect().await?;
                 Ok(i64::try_from(all.len())?)
             }
+        }
+    }
+
+    /// Runs statements there.
+    pub async fn run(&self, sql: &str) -> TestResult {
+        match &self.server {
+            Backend::Postgres(server) => server.run(&self.name, sql).await.map_err(told),
+            Backend::Maria(server) => server.run(&self.name, sql).await.map_err(told),
+        }
+    }
+
+    /// The number that a query gives.
+    pub async fn number(&self, sql: &str) -> TestResult<i64> {
+        match &self.server {
+            Backend::Postgres(server) => server.number(&self.name, sql).await.map_err(told),
+            Backend::Maria(server) => server.number(&self.name, sql).await.map_err(told),
         }
     }
 

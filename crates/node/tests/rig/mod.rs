@@ -129,11 +129,6 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Two PostgreSQL servers.
-    pub fn new() -> TestResult<Self> {
-        Self::of([Engine::Postgres; 2])
-    }
-
     /// Two servers, and sites `home` (embedded), `pa` and `pb`.
     pub fn of(engines: [Engine; 2]) -> TestResult<Self> {
         let control = runtime()?;

@@ -93,17 +93,6 @@ fn unqualify_item(ty: &mut DataType) {
     };
 }
 
-/// Whether a table function can know the value of an argument while it is planned.
-fn constant(expr: &Expr) -> bool {
-    match expr {
-        Expr::Value(v) => !matches!(v.value, Value::Placeholder(_)),
-        Expr::TypedString(_) | Expr::Interval(_) => true,
-        Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } => constant(expr),
-        Expr::BinaryOp { left, right, .. } => constant(left) && constant(right),
-        _ => false,
-    }
-}
-
 /// `x::regclass::text` and `x::regclass::oid`: what `x` is decides what the cast to `regclass` gives, so the two casts are one.
 fn object_cast(inner: &mut Expr, to: &DataType) -> Option<Expr> {
     let Expr::Function(function) = inner else { return None };
@@ -152,9 +141,6 @@ pub(super) fn table_factor(factor: &mut TableFactor) {
             let array = format!("atoll_partition_ancestors({of})");
             format!("SELECT unnest({array}) AS relid{}", number(&array))
         }
-        ("generate_series", [_, _] | [_, _, _]) if !args.iter().all(|a| plain(a).is_some_and(constant)) => {
-            format!("SELECT unnest(generate_series({})) AS {column}", given.join(", "))
-        }
         // Without a schema the parser knows it.
         ("unnest", [array]) => format!("SELECT unnest({array}) AS {column}{}", number(array)),
         _ => return,
@@ -166,7 +152,7 @@ pub(super) fn table_factor(factor: &mut TableFactor) {
         columns: vec![],
         at: None,
     });
-    *factor = TableFactor::Derived { lateral: false, subquery: Box::new(subquery), alias: Some(alias), sample: None };
+    *factor = TableFactor::Derived { lateral: true, subquery: Box::new(subquery), alias: Some(alias), sample: None };
 }
 
 /// Parses a query that this module wrote.

@@ -47,6 +47,7 @@ pub fn parse_expression(sql: &str) -> Result<ast::ExprWithAlias> {
 /// `NotSupported` for what would otherwise be misread.
 pub fn rewrite(mut statement: ast::Statement, catalog: &Catalog) -> Result<ast::Statement> {
     rewrite::grouping::statement(&mut statement, catalog);
+    rewrite::outer::statement(&mut statement);
     rewrite::statement(&mut statement)?;
     Ok(statement)
 }

@@ -13,7 +13,7 @@ use super::error::external;
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind};
 use atoll_ports::cluster::Transaction;
-use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StructArray, new_null_array};
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::config::ConfigOptions;
@@ -26,8 +26,8 @@ use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::expr::{Exists, InSubquery, Placeholder, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Subquery, TypeSignature, Volatility,
+    ColumnarValue, Distinct, Expr, JoinType, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Subquery, TypeSignature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::decorrelate::PullUpCorrelatedExpr;
@@ -45,7 +45,7 @@ pub(crate) const ARRAY: &str = "atoll_array";
 
 /// What becomes of the subquery's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     /// The one value, or NULL.
     Scalar,
     /// All values.
@@ -54,6 +54,13 @@ enum Kind {
     Exists { negated: bool },
     /// Whether the first argument is among the values.
     In { negated: bool },
+    /// All rows, as structs of fields [`field_name`]; `or_null`: one NULL where there is none.
+    Rows { or_null: bool },
+}
+
+/// What a subquery's column is called in the struct of a row.
+pub(super) fn field_name(at: usize) -> String {
+    format!("c{at}")
 }
 
 /// A subquery as a function of the outer values that it sees.
@@ -179,16 +186,17 @@ impl Apply {
         let enough = match self.kind {
             Kind::Scalar => 2,
             Kind::Exists { .. } => 1,
-            Kind::Array | Kind::In { .. } => usize::MAX,
+            Kind::Array | Kind::In { .. } | Kind::Rows { .. } => usize::MAX,
         };
         let mut columns: Vec<ArrayRef> = vec![];
         let mut rows = 0;
         while let Some(batch) = stream.try_next().await.map_err(external)? {
             rows += batch.num_rows();
-            columns.push(match batch.columns().first() {
-                Some(column) => column.clone(),
+            columns.push(match (self.kind, batch.columns().first()) {
+                (Kind::Rows { .. }, _) => self.structs(batch)?,
+                (_, Some(column)) => column.clone(),
                 // SELECT without columns: EXISTS alone may have it.
-                None => Arc::new(datafusion::arrow::array::NullArray::new(batch.num_rows())),
+                (_, None) => Arc::new(datafusion::arrow::array::NullArray::new(batch.num_rows())),
             });
             if rows >= enough {
                 break;
@@ -201,11 +209,29 @@ impl Apply {
         let parts: Vec<&dyn Array> = columns.iter().map(AsRef::as_ref).collect();
         match parts.as_slice() {
             [] => {
-                let ty = schema.fields().first().map_or(DataType::Null, |f| f.data_type().clone());
+                let first = schema.fields().first().map_or(DataType::Null, |f| f.data_type().clone());
+                let ty = self.row_type().unwrap_or(first);
                 Ok(datafusion::arrow::array::new_empty_array(&ty))
             }
             parts => Ok(concat(parts)?),
         }
+    }
+
+    /// The type of one row, where rows are asked for.
+    fn row_type(&self) -> Option<DataType> {
+        match (self.kind, self.result.data_type()) {
+            (Kind::Rows { .. }, DataType::List(item)) => Some(item.data_type().clone()),
+            _ => None,
+        }
+    }
+
+    fn structs(&self, batch: RecordBatch) -> Result<ArrayRef> {
+        let Some(DataType::Struct(fields)) = self.row_type() else {
+            return Err(external(Error::internal("rows of a subquery are no structs")));
+        };
+        let rows = batch.num_rows();
+        let (_, columns, _) = batch.into_parts();
+        Ok(Arc::new(StructArray::try_new_with_length(fields, columns, None, rows)?))
     }
 
     fn result_of(&self, values: &ArrayRef, left: Option<&ScalarValue>) -> Result<ScalarValue> {
@@ -214,6 +240,12 @@ impl Apply {
             Kind::Scalar if values.is_empty() => ScalarValue::try_new_null(ty)?,
             Kind::Scalar => ScalarValue::try_from_array(values, 0)?.cast_to(ty)?,
             Kind::Array => SingleRowListArrayBuilder::new(values.clone()).build_list_scalar().cast_to(ty)?,
+            Kind::Rows { or_null } => {
+                let none = or_null && values.is_empty();
+                let rows = if none { new_null_array(values.data_type(), 1) } else { values.clone() };
+                let item = Field::new_list_field(rows.data_type().clone(), true);
+                SingleRowListArrayBuilder::new(rows).with_field(&item).build_list_scalar()
+            }
             Kind::Exists { negated } => ScalarValue::Boolean(Some(values.is_empty() == negated)),
             Kind::In { negated } => ScalarValue::Boolean(member(values, left)?.map(|found| found != negated)),
         })
@@ -318,6 +350,10 @@ impl AnalyzerRule for ApplySubqueries {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|node| {
+            let node = super::lateral::first(node)?.data;
+            if let LogicalPlan::Join(join) = node {
+                return super::lateral::replace(join);
+            }
             if !node.expressions().iter().any(has_subquery) {
                 return Ok(Transformed::no(node));
             }
@@ -345,7 +381,7 @@ impl AnalyzerRule for ApplySubqueries {
     }
 }
 
-fn has_subquery(expr: &Expr) -> bool {
+pub(super) fn has_subquery(expr: &Expr) -> bool {
     expr.exists(|e| Ok(matches!(e, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_)))).unwrap_or(false)
 }
 
@@ -357,7 +393,7 @@ enum Place {
     Aggregate,
 }
 
-struct Rewriter<'a> {
+pub(super) struct Rewriter<'a> {
     schema: &'a DFSchema,
     place: Place,
 }
@@ -389,7 +425,12 @@ impl TreeNodeRewriter for Rewriter<'_> {
     }
 }
 
-impl Rewriter<'_> {
+impl<'a> Rewriter<'a> {
+    /// For subqueries that see these columns.
+    pub(super) fn within(schema: &'a DFSchema) -> Self {
+        Rewriter { schema, place: Place::Projection }
+    }
+
     /// EXISTS and IN become joins in a filter, if their correlation can be pulled up.
     fn must_apply_predicate(&self, subquery: &Subquery) -> Result<bool> {
         if self.place != Place::Filter {
@@ -413,7 +454,7 @@ impl Rewriter<'_> {
     }
 
     /// Whether all that the subquery sees of the outside is this node's input, and no function of this module is in it.
-    fn is_local(&self, subquery: &Subquery) -> Result<bool> {
+    pub(super) fn is_local(&self, subquery: &Subquery) -> Result<bool> {
         let mut local = !occurs(&subquery.subquery);
         subquery.subquery.apply_with_subqueries(|node| {
             node.apply_expressions(|e| {
@@ -428,7 +469,7 @@ impl Rewriter<'_> {
         Ok(local)
     }
 
-    fn function(&self, kind: Kind, subquery: &Subquery, left: Option<Expr>) -> Result<Expr> {
+    pub(super) fn function(&self, kind: Kind, subquery: &Subquery, left: Option<Expr>) -> Result<Expr> {
         let mut names: Vec<String> = vec![];
         let mut args: Vec<Expr> = left.into_iter().collect();
         let mut outer: Vec<(Column, String)> = vec![];
@@ -475,6 +516,7 @@ impl Rewriter<'_> {
         let result = match (kind, first) {
             (Kind::Scalar, Some(field)) => Arc::new(field.as_ref().clone().with_nullable(true)),
             (Kind::Array, Some(field)) => array_field(&field),
+            (Kind::Rows { .. }, _) => rows_field(subquery.subquery.schema()),
             _ => Arc::new(Field::new(NAME, DataType::Boolean, true)),
         };
         let apply = Apply {
@@ -501,6 +543,13 @@ fn array_field(item: &Field) -> FieldRef {
     }
 }
 
+/// The field of an array of a subquery's rows.
+fn rows_field(schema: &DFSchema) -> FieldRef {
+    let field = |(at, field): (usize, &FieldRef)| field.as_ref().clone().with_name(field_name(at)).with_nullable(true);
+    let row = DataType::Struct(schema.fields().iter().enumerate().map(field).collect());
+    Arc::new(Field::new_list("rows", Field::new_list_field(row, true), true))
+}
+
 /// Whether a column that a query nested in `plan` sees as outer belongs to a query within `plan`.
 fn inner_scope(plan: &LogicalPlan, column: &Column) -> bool {
     let mut found = false;
@@ -524,8 +573,38 @@ fn aggregates(plan: &LogicalPlan) -> bool {
     }
 }
 
-fn pulls_up(subquery: &Subquery, exists: bool) -> Result<bool> {
+/// Whether DataFusion can join a correlated plan, by pulling its conditions up.
+pub(super) fn pulls_up(subquery: &Subquery, exists: bool) -> Result<bool> {
+    if !conditions_rise(&subquery.subquery, exists)? {
+        return Ok(false);
+    }
     let mut pull = PullUpCorrelatedExpr::new().with_need_handle_count_bug(!exists).with_exists_sub_query(exists);
     subquery.subquery.as_ref().clone().rewrite(&mut pull)?;
-    Ok(pull.can_pull_up)
+    Ok(pull.can_pull_up && (exists || pull.pull_up_having_expr.is_none()))
+}
+
+/// Whether a condition on outer columns may be asked above instead of below: not through what computes over several rows, which
+/// DataFusion does not look at; and where rows of an aggregate over nothing would be missed.
+fn conditions_rise(plan: &LogicalPlan, predicate: bool) -> Result<bool> {
+    let mut rise = true;
+    let mut aggregates = 0;
+    plan.apply(|node| {
+        let passes = match node {
+            LogicalPlan::Filter(_)
+            | LogicalPlan::Projection(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Distinct(Distinct::All(_)) => true,
+            LogicalPlan::Limit(limit) => limit.skip.is_none(),
+            LogicalPlan::Aggregate(aggregate) => {
+                aggregates += 1;
+                aggregates == 1 && !(predicate && aggregate.group_expr.is_empty())
+            }
+            LogicalPlan::Join(join) => join.join_type == JoinType::Inner,
+            _ => false,
+        };
+        rise &= passes || node.all_out_ref_exprs().is_empty();
+        Ok(if rise { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(rise)
 }

@@ -5,6 +5,7 @@
 use super::engine::Engine;
 use super::localize::Reduction;
 use super::scan::FragmentScanExec;
+use super::sites::SiteQueryExec;
 use atoll_model::{Catalog, Error, ErrorKind, Result, SiteId};
 use atoll_ports::cluster::Transaction;
 use datafusion::execution::SessionState;
@@ -227,8 +228,10 @@ impl Report<'_> {
         if self.options.analyze
             && let Some(metrics) = plan.metrics()
         {
-            let rows =
-                metrics.output_rows().or_else(|| plan.downcast_ref::<FragmentScanExec>().map(|s| s.total_shipped().0));
+            let rows = metrics
+                .output_rows()
+                .or_else(|| plan.downcast_ref::<FragmentScanExec>().map(|s| s.total_shipped().0))
+                .or_else(|| plan.downcast_ref::<SiteQueryExec>().map(|s| s.shipped().0));
             let mut actual = vec![];
             if self.options.timing
                 && let Some(nanos) = metrics.elapsed_compute()
@@ -324,6 +327,13 @@ fn collect(plan: &Arc<dyn ExecutionPlan>, sites: &mut BTreeMap<SiteId, AtSite>) 
             at.rows += rows;
             at.bytes += bytes;
         }
+    }
+    if let Some(query) = plan.downcast_ref::<SiteQueryExec>() {
+        let at = sites.entry(query.site()).or_default();
+        at.fragments.extend(query.fragments());
+        let (rows, bytes) = query.shipped();
+        at.rows += rows;
+        at.bytes += bytes;
     }
     for child in plan.children() {
         collect(child, sites);

@@ -5,7 +5,7 @@
 //! [`super::predicate`]), and those predicates are evaluated again above.
 
 use super::table::{AtollTable, Binding};
-use super::{join, partition_wise};
+use super::{join, partition_wise, sites};
 use atoll_model::Table;
 use atoll_ports::cluster::{Cluster, Transaction};
 use datafusion::common::Result;
@@ -76,10 +76,15 @@ pub(crate) fn localize(plan: LogicalPlan, cluster: &Arc<dyn Cluster>, txn: &Arc<
             let schema = scan.projected_schema.clone();
             return Ok(Transformed::yes(LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema })));
         }
-        let bound = table.bind(Binding { txn: txn.clone(), cluster: cluster.clone(), fragments: kept });
+        let bound = table.bind(Binding { txn: txn.clone(), cluster: cluster.clone(), fragments: kept, at: None });
         scan.source = provider_as_source(Arc::new(bound));
         Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
     })?;
     let apart = partition_wise::take_apart(plan.data.clone())?;
-    Ok(Localized { plan: apart.data, whole: apart.transformed.then_some(plan.data), reductions })
+    let whole = apart.transformed.then_some(plan.data);
+    Ok(match sites::hand_down(&apart.data, cluster, txn)? {
+        // Without what is handed down, the engine still reads every site.
+        Some(down) => Localized { plan: down, whole: Some(whole.unwrap_or(apart.data)), reductions },
+        None => Localized { plan: apart.data, whole, reductions },
+    })
 }

@@ -14,12 +14,14 @@ mod error;
 mod explain;
 mod interrupt;
 mod join;
+mod lateral;
 mod localize;
 mod overflow;
 mod partition_wise;
 mod predicate;
 mod pushdown;
 mod scan;
+mod sites;
 mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -29,7 +31,7 @@ mod testing;
 mod tests;
 
 pub(crate) use apply::{ARRAY as ARRAY_FUNCTION, NAME as APPLY_FUNCTION};
-pub(crate) use catalog::of_state as catalog_of;
+pub(crate) use catalog::{PUBLIC, of_state as catalog_of};
 pub(crate) use dependencies::check as check_dependencies;
 pub(crate) use engine::Engine;
 pub use engine::EngineOptions;

@@ -50,6 +50,8 @@ pub(crate) struct FragmentScanExec {
     txn: Arc<dyn Transaction>,
     parts: Arc<[ScanPart]>,
     columns: Vec<usize>,
+    /// For each of them, how many values it has at most, where that is known; empty: nowhere.
+    distinct: Arc<[Option<u64>]>,
     access: Access,
     reverse: bool,
     limit: Option<usize>,
@@ -81,6 +83,7 @@ impl FragmentScanExec {
             txn,
             parts,
             columns,
+            distinct: Arc::new([]),
             access,
             reverse: false,
             limit,
@@ -89,6 +92,11 @@ impl FragmentScanExec {
             metrics: ExecutionPlanMetricsSet::new(),
             properties,
         }
+    }
+
+    /// The same, with how many values each column has at most.
+    pub(crate) fn with_distinct(self, distinct: Arc<[Option<u64>]>) -> Self {
+        FragmentScanExec { distinct, ..self }
     }
 
     /// What is scanned.
@@ -151,8 +159,18 @@ impl FragmentScanExec {
         Statistics {
             num_rows: Precision::Inexact(rows),
             total_byte_size: Precision::Inexact(bytes),
-            column_statistics: vec![ColumnStatistics::new_unknown(); self.columns.len()],
+            column_statistics: (0..self.columns.len())
+                .map(|at| column_statistics(self.distinct.get(at).copied().flatten()))
+                .collect(),
         }
+    }
+}
+
+fn column_statistics(distinct: Option<u64>) -> ColumnStatistics {
+    let unknown = ColumnStatistics::new_unknown();
+    match distinct {
+        Some(count) => unknown.with_distinct_count(Precision::Inexact(usize::try_from(count).unwrap_or(usize::MAX))),
+        None => unknown,
     }
 }
 

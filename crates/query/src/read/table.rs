@@ -9,7 +9,7 @@ use super::error::external;
 use super::predicate;
 use super::scan::{FragmentScanExec, ScanPart};
 use async_trait::async_trait;
-use atoll_model::{Error, Table};
+use atoll_model::{Error, FragmentBounds, FragmentId, SiteId, Table};
 use atoll_ports::cluster::{Cluster, FragmentRef, Transaction};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -29,6 +29,8 @@ pub(crate) struct Binding {
     pub(crate) cluster: Arc<dyn Cluster>,
     /// Positions of the fragments to read.
     pub(crate) fragments: Vec<usize>,
+    /// The site at which the one fragment is read, where that is a database of its own.
+    pub(crate) at: Option<SiteId>,
 }
 
 /// A table, or one of its declared fragments.
@@ -72,6 +74,15 @@ impl AtollTable {
         AtollTable { bound: Some(binding), ..self.clone() }
     }
 
+    /// The fragment that is read alone, at a site that is a database of its own.
+    pub(crate) fn only_copy(&self) -> Option<(usize, SiteId)> {
+        let binding = self.bound.as_ref()?;
+        match binding.fragments.as_slice() {
+            [at] => Some((*at, binding.at?)),
+            _ => None,
+        }
+    }
+
     /// Positions of all fragments that the name stands for.
     pub(crate) fn all_fragments(&self) -> Vec<usize> {
         match self.fragment {
@@ -111,7 +122,7 @@ impl TableProvider for AtollTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(Binding { txn, cluster, fragments }) = &self.bound else {
+        let Some(Binding { txn, cluster, fragments, .. }) = &self.bound else {
             return Err(external(Error::internal(format!("table \"{}\" was not localized", self.table.name))));
         };
         let (columns, schema) = match projection {
@@ -135,6 +146,36 @@ impl TableProvider for AtollTable {
             })
             .collect();
         let batch_size = state.config_options().execution.batch_size.get();
-        Ok(Arc::new(FragmentScanExec::new(txn.clone(), parts, columns, schema, access, limit, batch_size)))
+        let distinct = columns.iter().map(|at| self.distinct(*at, txn, cluster, fragments)).collect();
+        let scan = FragmentScanExec::new(txn.clone(), parts, columns, schema, access, limit, batch_size);
+        Ok(Arc::new(scan.with_distinct(distinct)))
+    }
+}
+
+impl AtollTable {
+    /// How many values a column has at most, as its foreign key tells: those of the parent's rows. It lets the planner see that a join
+    /// over it keeps all rows. `None`: nothing is known.
+    fn distinct(
+        &self,
+        column: usize,
+        txn: &Arc<dyn Transaction>,
+        cluster: &Arc<dyn Cluster>,
+        fragments: &[usize],
+    ) -> Option<u64> {
+        let id = self.table.columns[column].id;
+        let key = self.table.foreign_keys.iter().find(|key| key.columns == [id])?;
+        let catalog = txn.catalog();
+        let parent = catalog.tables.get(&key.parent)?;
+        // The parent's fragments with which these are co-located; of another parent, or one with full copies, all.
+        let beside: Vec<FragmentId> = fragments
+            .iter()
+            .filter_map(|at| match self.table.fragments[*at].bounds {
+                FragmentBounds::Derived(beside) => Some(beside),
+                _ => None,
+            })
+            .filter(|beside| parent.fragments.iter().any(|f| f.id == *beside))
+            .collect();
+        let of_parent = parent.fragments.iter().map(|f| f.id).filter(|id| beside.is_empty() || beside.contains(id));
+        Some(of_parent.map(|id| cluster.statistics(parent, id).rows).sum())
     }
 }

@@ -3,11 +3,12 @@
 use crate::rows;
 use async_trait::async_trait;
 use atoll_model::{
-    Catalog, CatalogCommand, Column, ColumnId, Error, Fragment, FragmentBounds, FragmentId, Fragmentation, Index,
-    IndexId, NamedObject, Place, ReadBalance, RelationId, Replication, Result, Row, Site, SiteEngine, SiteId, SqlType,
-    Table, Timestamp, Value,
+    Catalog, CatalogCommand, Column, ColumnId, Error, ForeignKey, Fragment, FragmentBounds, FragmentId, Fragmentation,
+    Index, IndexId, NamedObject, Place, ReadBalance, ReferentialAction, RelationId, Replication, Result, Row, Site,
+    SiteEngine, SiteId, SqlType, Table, Timestamp, Value,
 };
 use atoll_ports::cluster::{Cluster, FragmentRef, TableLock, Transaction, TransactionInfo};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     BranchOptions, FragmentStatistics, KeyRange, LockMode, LockWait, LockedRow, RowChange, ScanRequest,
@@ -25,6 +26,7 @@ pub(super) struct Define {
     fragmentation: Fragmentation,
     bounds: Vec<(String, FragmentBounds, Vec<u32>)>,
     indexes: Vec<Vec<usize>>,
+    foreign_keys: Vec<ForeignKey>,
 }
 
 impl Define {
@@ -36,12 +38,25 @@ impl Define {
             fragmentation: Fragmentation::None,
             bounds: vec![(format!("{name}_0"), FragmentBounds::All, vec![1])],
             indexes: vec![],
+            foreign_keys: vec![],
         }
     }
     pub(super) fn fragments(mut self, by: Fragmentation, bounds: Vec<FragmentBounds>) -> Self {
         self.fragmentation = by;
         let at = |i: usize| vec![(i % 3) as u32 + 1];
         self.bounds = bounds.into_iter().enumerate().map(|(i, b)| (format!("{}_{i}", self.name), b, at(i))).collect();
+        self
+    }
+    /// A foreign key to another table's key.
+    pub(super) fn refers(mut self, at: usize, parent: RelationId) -> Self {
+        self.foreign_keys.push(ForeignKey {
+            name: format!("{}_{at}_fkey", self.name),
+            columns: vec![column(at)],
+            parent,
+            parent_columns: vec![column(0)],
+            on_delete: ReferentialAction::NoAction,
+            on_update: ReferentialAction::NoAction,
+        });
         self
     }
     pub(super) fn index(mut self, columns: &[usize]) -> Self {
@@ -114,7 +129,7 @@ impl Memory {
                 })
                 .collect(),
             checks: vec![],
-            foreign_keys: vec![],
+            foreign_keys: define.foreign_keys.clone(),
             fragmentation: define.fragmentation,
             fragments: fragments.collect(),
             replication: Replication::All,
@@ -199,6 +214,9 @@ impl Cluster for Memory {
         let rows = self.rows[&fragment].len() as u64;
         FragmentStatistics { rows, bytes: rows * 32, modifications: 1 }
     }
+    fn statement(&self, _: SiteId, _: &SiteQuery) -> Result<String> {
+        Err(Error::unsupported("queries"))
+    }
     fn transactions(&self) -> Vec<TransactionInfo> {
         vec![]
     }
@@ -231,6 +249,9 @@ impl Transaction for Reader {
     }
     async fn get(&self, _: &FragmentRef, _: &[Value]) -> Result<Option<Row>> {
         Err(Error::unsupported("get"))
+    }
+    fn query(&self, _: SiteId, _: SiteQuery) -> Result<BatchStream> {
+        Err(Error::unsupported("queries"))
     }
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)> {
         let table = &fragment.table;

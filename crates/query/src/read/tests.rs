@@ -81,7 +81,7 @@ fn memory(layout: Layout) -> Memory {
             let count = if layout == Layout::List { 4 } else { 2 };
             let bounds = (0..count).map(|n| FragmentBounds::Derived(m.id("users", n))).collect();
             let by = Fragmentation::Derived { parent, column: column(1), parent_column: column(0), direct: false };
-            r.fragments(by, bounds)
+            r.fragments(by, bounds).refers(1, parent)
         }
     };
     m.add(r, reads);
@@ -251,6 +251,48 @@ async fn reduction() {
     assert!(both.iter().all(|l| l.contains("1 of 3")), "{both:?}");
     let range = world(Layout::Range);
     assert!(header(&range, "SELECT * FROM users WHERE uid < 10").await[0].contains("1 of 2"));
+}
+
+/// How many joins are made, and what the first of them holds in its hash table.
+async fn joins(world: &World, sql: &str) -> (usize, String) {
+    let lines = world.explain(sql, false).await;
+    let joins: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].contains("HashJoinExec")).collect();
+    let built = joins.first().and_then(|at| {
+        lines[at + 1..]
+            .iter()
+            .find(|l| l.contains("FragmentScan") || l.contains("UnionExec") || l.contains("HashJoinExec"))
+    });
+    (joins.len(), built.map_or_else(String::new, |line| line.trim_start_matches([' ', '-', '>']).to_owned()))
+}
+
+#[tokio::test]
+async fn co_located_joins_run_fragment_by_fragment() {
+    let list = world(Layout::List);
+    let cases = [
+        ("SELECT * FROM users u JOIN reads r ON u.uid = r.uid", 4),
+        ("SELECT * FROM users u LEFT JOIN reads r ON u.uid = r.uid", 4),
+        ("SELECT * FROM users u FULL JOIN reads r ON u.uid = r.uid AND r.secs < u.age", 4),
+        ("SELECT * FROM users WHERE uid IN (SELECT uid FROM reads WHERE secs > 3)", 4),
+        ("SELECT * FROM (SELECT uid AS k FROM users WHERE age > 3) u JOIN (SELECT uid AS k FROM reads) r USING (k)", 4),
+        // Rows of other fragments match as well.
+        ("SELECT * FROM users u JOIN reads r ON u.uid = r.rid", 1),
+        ("SELECT * FROM users u LEFT JOIN reads r ON u.uid IS NOT DISTINCT FROM r.uid", 1),
+        ("SELECT * FROM users u JOIN reads r ON u.uid = r.uid AND u.region = 'Lima'", 1),
+        // A NULL anywhere decides.
+        ("SELECT * FROM users WHERE uid NOT IN (SELECT aid FROM reads)", 1),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(joins(&list, sql).await.0, expected, "{sql}\n{}", list.explain(sql, false).await.join("\n"));
+    }
+    assert_eq!(joins(&world(Layout::Hash), "SELECT * FROM users u JOIN reads r ON u.uid = r.uid").await.0, 3);
+}
+
+/// The foreign key tells that the join with users keeps all reads; so the few articles make the hash table.
+#[tokio::test]
+async fn the_smaller_side_is_held() {
+    let sql = "SELECT * FROM reads r JOIN users u ON u.uid = r.uid JOIN articles a ON a.aid = r.aid";
+    let (_, built) = joins(&world(Layout::List), sql).await;
+    assert!(built.contains("articles"), "{built}");
 }
 
 #[tokio::test]

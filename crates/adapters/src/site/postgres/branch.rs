@@ -12,12 +12,14 @@
 use super::connection::Link;
 use super::error::{is_lost, of_table};
 use super::layout::Layout;
+use super::query::Statement;
 use super::site::Shared;
 use super::snapshot::Snapshot;
 use super::values::Raw;
 use super::{adopt, define, lock, scan, values, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Table, Timestamp, Value};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Belonging, Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
@@ -361,7 +363,8 @@ impl State {
 
 /// A row of the site, from a column on.
 pub(super) fn decode_row(layout: &Layout, row: &tokio_postgres::Row, first: usize) -> Result<Row> {
-    scan::check_types(layout, &layout.all, &row.columns()[first..])?;
+    let expected = layout.table.columns.iter().map(|column| (column.name.as_str(), &column.ty));
+    scan::check_types(&layout.table.name, expected, &row.columns()[first..])?;
     let columns = layout.table.columns.iter().enumerate();
     columns
         .map(|(at, column)| match row.try_get::<_, Raw<'_>>(first + at) {
@@ -403,6 +406,11 @@ impl Branch for PostgresBranch {
 
     fn scan(&self, at: &Replica, request: ScanRequest) -> Result<BatchStream> {
         scan::scan(self.0.clone(), self.0.site.layout(at)?, request)
+    }
+
+    fn query(&self, query: SiteQuery) -> Result<BatchStream> {
+        let asked = Statement::new(&query, |replica| self.0.site.layout(replica))?;
+        Ok(scan::query(self.0.clone(), asked.first.clone(), &query, asked.sql))
     }
 
     async fn lock(&self, at: &Replica, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>> {

@@ -24,8 +24,6 @@ pub(super) struct Layout {
     pub(super) relation: String,
     /// All columns, as statements have them.
     pub(super) columns: String,
-    /// Positions of all columns.
-    pub(super) all: Vec<usize>,
     /// Positions of the key's columns.
     pub(super) key: Vec<usize>,
 }
@@ -66,7 +64,6 @@ impl Layout {
             fragment: at.fragment,
             adopted: adopted.is_some(),
             schema: schema.to_owned(),
-            all: (0..table.columns.len()).collect(),
             key,
             table: table.clone(),
         })

@@ -27,6 +27,7 @@ mod numeric;
 mod options;
 mod pool;
 mod predicate;
+mod query;
 mod scan;
 mod site;
 mod snapshot;

@@ -15,6 +15,7 @@ use crate::site::predicate::Condition;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::ScanRequest;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
@@ -57,10 +58,27 @@ pub(super) fn scan(inner: Arc<Inner>, layout: Arc<Layout>, request: ScanRequest)
     Ok(stream::once(async move { open(inner, plan).await }).try_flatten().boxed())
 }
 
+/// The answer to a query.
+pub(super) fn query(inner: Arc<Inner>, layout: Arc<Layout>, query: &SiteQuery, sql: String) -> BatchStream {
+    let outputs = query.outputs.iter();
+    let plan = Plan {
+        names: outputs.clone().map(|output| output.name.clone()).collect(),
+        types: outputs.clone().map(|output| output.ty.clone()).collect(),
+        schema: columns::schema(outputs.map(|output| (output.name.as_str(), &output.ty, output.nullable))),
+        values: vec![],
+        batch_size: query.batch_size.max(1),
+        limit: query.limit.and_then(|n| usize::try_from(n).ok()),
+        layout,
+        sql,
+    };
+    stream::once(async move { open(inner, plan).await }).try_flatten().boxed()
+}
+
 /// What to ask the site for, and in which form to give it.
 struct Plan {
     layout: Arc<Layout>,
-    positions: Vec<usize>,
+    /// What the columns are called; none: the answer is the number of rows.
+    names: Vec<String>,
     types: Vec<SqlType>,
     schema: SchemaRef,
     sql: String,
@@ -92,7 +110,7 @@ impl Plan {
             )
         };
         Ok(Plan {
-            positions: request.columns.clone(),
+            names: request.columns.iter().map(|at| layout.table.columns[*at].name.clone()).collect(),
             types: request.columns.iter().map(|at| layout.ty(*at).clone()).collect(),
             schema: layout.arrow(&request.columns),
             batch_size: request.batch_size.max(1),
@@ -104,12 +122,19 @@ impl Plan {
     }
 }
 
+impl Plan {
+    fn check_types(&self, columns: &[Column]) -> Result<()> {
+        let expected = self.names.iter().map(String::as_str).zip(&self.types);
+        check_types(&self.layout.table.name, expected, columns)
+    }
+}
+
 async fn open(inner: Arc<Inner>, plan: Plan) -> Result<BatchStream> {
     let (link, ask) = inner.reader().await?;
     if ask {
         inner.saw(&link).await?;
     }
-    if plan.positions.is_empty() {
+    if plan.names.is_empty() {
         return count(&inner, &link, plan).await;
     }
     if plan.limit.is_some_and(|n| n <= SMALL) {
@@ -126,7 +151,7 @@ async fn open(inner: Arc<Inner>, plan: Plan) -> Result<BatchStream> {
 fn batch(plan: &Plan, rows: &[tokio_postgres::Row]) -> Result<RecordBatch> {
     let mut batch = Batch::new(plan.schema.clone(), &plan.types);
     for row in rows {
-        check_types(&plan.layout, &plan.positions, row.columns())?;
+        plan.check_types(row.columns())?;
         batch.push((0..plan.types.len()).map(|at| raw(row, at)))?;
     }
     batch.finish()
@@ -250,7 +275,7 @@ async fn read(link: &Link, plan: &Plan, rows: RowStream) -> Result<Portion> {
             continue;
         }
         if portion.rows == 0
-            && let Err(error) = check_types(&plan.layout, &plan.positions, row.columns())
+            && let Err(error) = plan.check_types(row.columns())
         {
             wrong = Some(error);
             continue;
@@ -281,22 +306,24 @@ fn raw(row: &tokio_postgres::Row, at: usize) -> Result<Option<&[u8]>> {
 }
 
 /// Whether the site's columns are of the types that the table's definition says.
-pub(super) fn check_types(layout: &Layout, positions: &[usize], columns: &[Column]) -> Result<()> {
-    for (at, column) in positions.iter().zip(columns) {
-        let (ty, oid) = (layout.ty(*at), column.type_().oid());
+pub(super) fn check_types<'a>(
+    table: &str,
+    expected: impl Iterator<Item = (&'a str, &'a SqlType)>,
+    columns: &[Column],
+) -> Result<()> {
+    for ((name, ty), column) in expected.zip(columns) {
+        let oid = column.type_().oid();
         let known = oid == ty.pg_oid() || types::of_site(oid, -1).is_some_and(|site| types::carries(&site, ty));
         if !known {
             return Err(Error::new(
                 ErrorKind::DatatypeMismatch,
                 format!(
-                    "column \"{}\" of table \"{}\" is of type {ty}, but of type {} at the site",
-                    layout.table.columns[*at].name,
-                    layout.table.name,
+                    "column \"{name}\" of table \"{table}\" is of type {ty}, but of type {} at the site",
                     column.type_().name()
                 ),
             )
             .hint("Somebody has changed the table at the site.")
-            .table(&layout.table.name));
+            .table(table));
         }
     }
     Ok(())

@@ -7,12 +7,14 @@ use super::connection::Link;
 use super::layout::{Layout, quote, table_name};
 use super::options::PostgresOptions;
 use super::pool::{self, Pool};
+use super::query::Statement;
 use super::survey;
 use crate::site::clock::Clock;
 use crate::site::name::SiteName;
 use crate::site::statistics::Statistics;
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{
     Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedBranch, PreparedName, Replica, Site,
     SiteTable,
@@ -163,6 +165,10 @@ impl Site for PostgresSite {
         });
         // Others write to the site, too: no two answers promise the same content.
         FragmentStatistics { modifications: self.shared.clock().0, ..known }
+    }
+
+    fn statement(&self, query: &SiteQuery) -> Result<String> {
+        Ok(Statement::new(query, |replica| self.shared.layout(replica))?.sql)
     }
 
     async fn purge(&self, fragment: FragmentId) -> Result<()> {

@@ -160,7 +160,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Gives every fragment of the tables a new id, under which there are no rows. Adopted copies stay what they are: whoever applies the
+    /// Gives every fragment of the tables a new id, under which there are no rows. Those with adopted copies keep theirs: whoever applies the
     /// command deletes their rows.
     pub(super) fn truncate(&mut self, tables: &[String], restart_identity: bool) -> Result<()> {
         let mut emptied = vec![];
@@ -182,7 +182,7 @@ impl Catalog {
         for id in &emptied {
             let Some(table) = self.tables.get(id) else { continue };
             let mut table = (**table).clone();
-            for fragment in &mut table.fragments {
+            for fragment in table.fragments.iter_mut().filter(|f| f.adopted.is_empty()) {
                 let fresh = FragmentId(self.fresh_id()?);
                 renewed.insert(fragment.id, fresh);
                 fragment.id = fresh;

@@ -495,3 +495,94 @@ fn names_are_chosen_as_postgresql_chooses_them() {
     s.create(table(&long, "a integer key"));
     assert_eq!(s.table(&long).primary_key.as_deref(), Some(format!("{}_pkey", "x".repeat(58)).as_str()));
 }
+
+fn adopting(mut command: CatalogCommand, name: &str) -> CatalogCommand {
+    match &mut command {
+        CatalogCommand::CreateFragment { fragment, .. } => fragment.adopted = Some(name.into()),
+        CatalogCommand::CreateTable(table) => table.adopted = Some(name.into()),
+        other => panic!("{other:?}"),
+    }
+    command
+}
+
+fn postgres_site(name: &str) -> CatalogCommand {
+    let options = [("url".to_owned(), "postgres://app@h/d".to_owned())].into();
+    CatalogCommand::CreateSite { name: name.into(), engine: SiteEngine::Postgres, options }
+}
+
+#[test]
+fn tables_of_a_site_are_adopted_once() {
+    let mut s = news();
+    s.ok(postgres_site("pg"));
+    s.ok(postgres_site("pg2"));
+    let part = |name: &str, value: &str, sites: &[&str]| fragment("users", name, list(&[value]), sites);
+    s.ok(adopting(part("users_pg", "pg", &["pg"]), "users"));
+    assert_eq!(s.table("users").fragments[2].adopted.values().collect::<Vec<_>>(), ["public.users"]);
+    // Those of another site are others.
+    s.ok(adopting(part("users_pg2", "pg2", &["pg2"]), "public.users"));
+    let whole = |table: NewTable| adopting(CatalogCommand::CreateTable(Box::new(table)), "shop.t");
+    let there = |columns: &str| with(at(table("t", columns), &["pg"]), NewFragmentation::Copies);
+    let refusals = [
+        s.refused(adopting(part("u", "x", &["pg"]), "public.users")),
+        s.refused(adopting(part("u", "x", &["pg", "pg2"]), "public.u")),
+        s.refused(adopting(part("u", "x", &["bj"]), "public.u")),
+        s.refused(adopting(part("u", "x", &["pg"]), ".u")),
+        s.refused(whole(there("a integer"))),
+        s.refused(whole(at(table("t", "a integer key"), &["pg"]))),
+        s.refused(whole(refers(there("a integer key, uid text"), foreign(&["uid"], "users", &["uid"])))),
+    ];
+    assert_eq!(
+        refusals,
+        [
+            "42P07 table public.users of site \"pg\" is adopted already, by \"users_pg\"",
+            "22023 a table is adopted at one site",
+            "22023 site \"bj\" has no tables that could be adopted: it is Atoll's own",
+            "22023 \".u\" is no name of a table of a site",
+            "42P16 table \"t\" needs a primary key, to adopt a table of a site",
+            "42P16 only a table in one piece is adopted as a whole",
+            "0A000 adopting rows into table \"t\", which has foreign keys",
+        ]
+    );
+    s.ok(whole(there("a integer key")));
+    // TRUNCATE gives no new id to what it cannot empty by that.
+    let before: Vec<FragmentId> = s.table("users").fragments.iter().map(|f| f.id).collect();
+    s.ok(drop("reads", false));
+    s.ok(CatalogCommand::Truncate { tables: vec!["users".into()], restart_identity: false });
+    let after: Vec<FragmentId> = s.table("users").fragments.iter().map(|f| f.id).collect();
+    assert_eq!(before.iter().zip(&after).map(|(a, b)| a == b).collect::<Vec<_>>(), [false, false, true, true]);
+    // Once it is forgotten, it can be adopted again.
+    s.ok(drop("users_pg", false));
+    s.ok(adopting(part("users_again", "pg", &["pg"]), "users"));
+}
+
+#[test]
+fn options_of_sites_change_by_name() {
+    let mut s = news();
+    s.ok(postgres_site("pg"));
+    let change = |site: &str, changes: &[OptionChange]| CatalogCommand::AlterSite {
+        name: site.into(),
+        changes: changes.to_vec(),
+    };
+    let add = |option: &str| OptionChange::Add(option.into(), "1".into());
+    let set = |option: &str| OptionChange::Set(option.into(), "2".into());
+    s.ok(change("pg", &[add("pool_size"), set("url")]));
+    s.ok(change("pg", &[set("pool_size"), OptionChange::Drop("pool_size".into()), add("schema")]));
+    let options = s.catalog.site("pg").map(|site| site.options.clone()).unwrap_or_default();
+    assert_eq!(options.into_iter().collect::<Vec<_>>(), [("schema".into(), "1".into()), ("url".into(), "2".into())]);
+    assert_eq!(
+        [
+            s.refused(change("pg", &[add("url")])),
+            s.refused(change("pg", &[set("pool_size")])),
+            s.refused(change("pg", &[OptionChange::Drop("url".into())])),
+            s.refused(change("bj", &[add("url")])),
+            s.refused(change("nowhere", &[])),
+        ],
+        [
+            "42710 option \"url\" provided more than once",
+            "42704 option \"pool_size\" not found",
+            "22023 a site of the engine postgres needs the option \"url\"",
+            "22023 an embedded site takes no option \"url\"",
+            "42704 site \"nowhere\" does not exist",
+        ]
+    );
+}

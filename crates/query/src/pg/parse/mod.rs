@@ -57,6 +57,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
     copy::plain_options(&mut tokens);
     mark_symmetric(&mut tokens);
+    spelling::select_nothing(&mut tokens);
     let lines = line_starts(sql);
     limits::check(&tokens).map_err(|at| too_complex().position(characters(sql, offset(sql, &lines, at))))?;
     let overriding = spelling::respell(&mut tokens);

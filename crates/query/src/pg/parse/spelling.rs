@@ -52,7 +52,7 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) -> Vec<(Location, Overrid
     let mut found = vec![];
     let concerned = tokens.iter().any(|t| {
         matches!(&t.token, Token::Word(w)
-            if matches!(w.keyword, Keyword::KEY | Keyword::SEQUENCE | Keyword::IDENTITY | Keyword::FOR | Keyword::FETCH)
+            if matches!(w.keyword, Keyword::KEY | Keyword::SEQUENCE | Keyword::IDENTITY | Keyword::FOR | Keyword::FETCH | Keyword::TABLE)
                 || is(&t.token, "OVERRIDING"))
     });
     if !concerned {
@@ -78,6 +78,8 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) -> Vec<(Location, Overrid
             lock_clause(tokens, at);
         } else if next(0, "FETCH") && (at == 0 || tokens[at - 1].token == Token::SemiColon) {
             fetch(tokens, at);
+        } else if next(0, "TABLE") && begins_query(&tokens[..at]) {
+            table_query(tokens, at);
         } else if next(0, "IDENTITY") && tokens.get(at + 1).is_some_and(|t| t.token == Token::LParen) {
             let end = tokens[at..].iter().position(|t| t.token == Token::RParen).map_or(tokens.len(), |n| at + n);
             order_options(&mut tokens[at + 2..end]);
@@ -156,6 +158,47 @@ fn lock_clause(tokens: &mut Vec<TokenWithSpan>, at: usize) {
     }
     let limits = tokens[end..after].to_vec();
     tokens.splice(at..after, limits.into_iter().chain(clause));
+}
+
+/// `SELECT` of nothing from nothing, which sqlparser takes from a table only: a table of one row is put there.
+pub(super) fn select_nothing(tokens: &mut Vec<TokenWithSpan>) {
+    let mut at = 0;
+    while at < tokens.len() {
+        let select = is(&tokens[at].token, "SELECT");
+        at += 1;
+        if !select {
+            continue;
+        }
+        let next = tokens[at..].iter().find(|t| !matches!(t.token, Token::Whitespace(_)));
+        let nothing = next.is_none_or(|t| {
+            matches!(t.token, Token::EOF | Token::SemiColon | Token::RParen)
+                || ["WHERE", "UNION", "INTERSECT", "EXCEPT", "LIMIT"].iter().any(|word| is(&t.token, word))
+        });
+        if nothing {
+            let span = tokens[at - 1].span;
+            let word = Token::make_keyword;
+            let one = || Token::Number("1".into(), false);
+            let name = Token::make_word("nothing", Some('"'));
+            let table = [word("FROM"), Token::LParen, word("SELECT"), one(), Token::RParen];
+            let made = table.into_iter().chain([word("AS"), name]).map(|token| TokenWithSpan { token, span });
+            tokens.splice(at..at, made);
+            at += 7;
+        }
+    }
+}
+
+/// Whether a query may stand behind these tokens.
+fn begins_query(before: &[TokenWithSpan]) -> bool {
+    let Some(last) = before.last() else { return true };
+    matches!(last.token, Token::SemiColon | Token::LParen)
+        || ["UNION", "ALL", "DISTINCT", "INTERSECT", "EXCEPT", "AS", "EXPLAIN"].iter().any(|word| is(&last.token, word))
+}
+
+/// `TABLE t` is `SELECT * FROM t`.
+fn table_query(tokens: &mut Vec<TokenWithSpan>, at: usize) {
+    let span = tokens[at].span;
+    let words = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
+    tokens.splice(at..=at, words.map(|token| TokenWithSpan { token, span }));
 }
 
 /// `FETCH c` and `FETCH 3 c`: sqlparser needs a direction, and FROM.

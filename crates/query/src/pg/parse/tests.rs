@@ -199,6 +199,17 @@ fn spellings_that_sqlparser_lacks() {
     assert_eq!(written("SELECT substring('abc' from 1 for 2)"), "SELECT SUBSTRING('abc' FROM 1 FOR 2)");
     assert_eq!(written("FETCH c"), written("FETCH NEXT FROM c"));
     assert_eq!(written("FETCH 3 c"), written("FETCH 3 FROM c"));
+    assert_eq!(written("SELECT"), "SELECT FROM (SELECT 1) AS \"nothing\"");
+    assert_eq!(
+        written("SELECT 1 WHERE EXISTS (SELECT )"),
+        "SELECT 1 WHERE EXISTS (SELECT FROM (SELECT 1) AS \"nothing\")"
+    );
+    assert_eq!(written("TABLE t"), "SELECT * FROM t");
+    assert_eq!(
+        written("SELECT 1 FROM (TABLE t UNION ALL TABLE u) x"),
+        written("SELECT 1 FROM (SELECT * FROM t UNION ALL SELECT * FROM u) x")
+    );
+    assert_eq!(written("ALTER TABLE t ADD COLUMN a int"), "ALTER TABLE t ADD COLUMN a INT");
     assert_eq!(
         written("CREATE SEQUENCE s NO CYCLE START WITH -5 CACHE 2 INCREMENT BY -1 MINVALUE -10"),
         written("CREATE SEQUENCE s INCREMENT BY -1 MINVALUE -10 START WITH -5 CACHE 2 NO CYCLE")

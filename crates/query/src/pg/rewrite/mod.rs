@@ -17,6 +17,7 @@ mod calls;
 pub mod grouping;
 mod joins;
 pub mod names;
+pub mod outer;
 mod sets;
 mod shapes;
 mod subqueries;
@@ -65,6 +66,7 @@ impl VisitorMut for Rewriter {
         let top = self.shows_rows && self.depth == 0;
         self.depth += 1;
         or_break(before_names(&mut query.body).and_then(|()| {
+            names::unambiguous(query)?;
             let inputs = names::inputs_in_order_by(query);
             name_columns(&mut query.body, top, &inputs);
             names::order_by(query);

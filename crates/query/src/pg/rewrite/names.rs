@@ -5,6 +5,7 @@
 //! holds: such a column cannot be referred to by name (in PostgreSQL it is ambiguous), and [`shown`] cuts the suffix off before a
 //! client sees it.
 
+use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, DataType, Expr, Function, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, TrimWhereField,
     UnaryOperator, Value,
@@ -54,6 +55,30 @@ pub fn inputs_in_order_by(query: &Query) -> Vec<String> {
         }
     }
     found
+}
+
+/// Whether each name alone in ORDER BY means one column of the result, if it means any.
+///
+/// # Errors
+/// 42702.
+pub fn unambiguous(query: &Query) -> Result<()> {
+    let (Some(order), SetExpr::Select(select)) = (&query.order_by, query.body.as_ref()) else { return Ok(()) };
+    let OrderByKind::Expressions(items) = &order.kind else { return Ok(()) };
+    for item in items {
+        let Expr::Identifier(ident) = &item.expr else { continue };
+        let name = folded(ident);
+        let mut meant = select.projection.iter().filter_map(|item| match item {
+            SelectItem::UnnamedExpr(e) if figure(e) == name => Some(e),
+            SelectItem::ExprWithAlias { expr, alias } if folded(alias) == name => Some(expr),
+            _ => None,
+        });
+        let Some(first) = meant.next() else { continue };
+        // `id` and `t.id` may be the same column; that is the planner's to tell.
+        if meant.any(|e| e != first && !(is_column(e) && is_column(first))) {
+            return Err(Error::new(ErrorKind::AmbiguousColumn, format!("ORDER BY \"{name}\" is ambiguous")));
+        }
+    }
+    Ok(())
 }
 
 /// Names the columns of one SELECT. `top`: its rows go to a client as they are. `inputs`: names by which ORDER BY means columns of

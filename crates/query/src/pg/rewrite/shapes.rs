@@ -6,8 +6,9 @@ use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Ident, LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem,
-    SetExpr, Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, Values,
+    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, LimitClause, ObjectName, ObjectNamePart,
+    OrderByKind, Query, SelectItem, SetExpr, Statement as Ast, TableAlias, TableAliasColumnDef, TableFactor,
+    UnaryOperator, Value, Values,
 };
 
 /// FETCH FIRST is LIMIT.
@@ -323,60 +324,78 @@ fn compare_rows(a: Vec<Expr>, op: &BinaryOperator, b: Vec<Expr>) -> Result<Expr>
 /// # Errors
 /// `NotSupported` for WITH ORDINALITY.
 pub fn table(factor: &mut TableFactor) -> Result<()> {
-    let (function, alias) = match factor {
-        TableFactor::Table { name, args: Some(_), alias, with_ordinality: false, .. }
-        | TableFactor::Function { name, alias, .. } => {
-            unqualify(name);
-            (name.to_string().to_lowercase(), alias)
-        }
-        TableFactor::UNNEST { array_exprs, alias, with_ordinality: false, .. } if array_exprs.len() == 1 => {
-            ("unnest".to_owned(), alias)
-        }
-        TableFactor::Table { with_ordinality: true, .. } | TableFactor::UNNEST { with_ordinality: true, .. } => {
+    let made = match factor {
+        TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } => match array_exprs.as_slice() {
+            [array] => rows_of(array, named_as(alias, "unnest"), *with_ordinality)?,
+            _ if *with_ordinality => return Err(Error::unsupported("WITH ORDINALITY over several arrays")),
+            _ => return Ok(()),
+        },
+        TableFactor::Table { with_ordinality: true, .. } => {
             return Err(Error::unsupported("WITH ORDINALITY").hint("Use row_number() OVER ()."));
+        }
+        TableFactor::Table { name, args: Some(args), alias, .. } => {
+            unqualify(name);
+            if !name.to_string().eq_ignore_ascii_case("generate_series") {
+                return Ok(());
+            }
+            series(&args.args, named_as(alias, "generate_series"))?
+        }
+        TableFactor::Function { name, args, alias, with_ordinality: false, .. }
+            if name.to_string().eq_ignore_ascii_case("generate_series") =>
+        {
+            series(args, named_as(alias, "generate_series"))?
         }
         _ => return Ok(()),
     };
-    if !matches!(function.as_str(), "generate_series" | "unnest" | "range") {
-        return Ok(());
-    }
-    let alias = alias.get_or_insert_with(|| TableAlias {
+    *factor = made;
+    Ok(())
+}
+
+/// The alias of a function that gives one column.
+fn named_as(alias: &Option<TableAlias>, function: &str) -> TableAlias {
+    let mut alias = alias.clone().unwrap_or_else(|| TableAlias {
         explicit: true,
-        name: Ident::with_quote('"', &function),
+        name: Ident::with_quote('"', function),
         columns: vec![],
         at: None,
     });
     if alias.columns.is_empty() {
         alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
     }
-    narrow_series(factor, &function)
+    alias
 }
 
 /// `generate_series` gives what its arguments are.
-fn narrow_series(factor: &mut TableFactor, function: &str) -> Result<()> {
-    let TableFactor::Table { args: Some(args), alias: Some(alias), .. } = factor else { return Ok(()) };
-    let [column] = alias.columns.as_slice() else { return Ok(()) };
-    if function != "generate_series" {
-        return Ok(());
-    }
-    let column = Ident::with_quote('"', folded(&column.name));
-    let shown: Vec<String> = args.args.iter().map(ToString::to_string).collect();
-    let shown = shown.join(", ");
+fn series(args: &[FunctionArg], alias: TableAlias) -> Result<TableFactor> {
+    let shown: Vec<String> = args.iter().map(ToString::to_string).collect();
     // Over int4 literals the planner makes rows one by one, of int8; all others are made as one array.
-    let small = args.args.iter().all(|a| a.to_string().parse::<i32>().is_ok());
-    let sql = if small {
-        format!("SELECT CAST(value AS integer) AS {column} FROM generate_series({shown}) AS series(value)")
-    } else {
-        format!("SELECT unnest(atoll_series({shown})) AS {column}")
-    };
-    let alias = TableAlias { columns: vec![], ..alias.clone() };
-    *factor = TableFactor::Derived {
-        lateral: false,
-        subquery: Box::new(parse_query(&sql)?),
-        alias: Some(alias),
-        sample: None,
-    };
-    Ok(())
+    if shown.iter().all(|a| a.parse::<i32>().is_ok()) {
+        let shown = shown.join(", ");
+        let sql = format!("SELECT CAST(value AS integer) FROM generate_series({shown}) AS series(value)");
+        return Ok(derived(parse_query(&sql)?, false, alias));
+    }
+    let args = args.iter().map(|a| match a {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Ok(e.clone()),
+        other => Err(Error::unsupported(format!("argument {other} of generate_series"))),
+    });
+    rows_of(&call("atoll_series", args.collect::<Result<_>>()?), alias, false)
+}
+
+/// An array's elements as rows, with their numbers where they are asked for. The array may be a column of a table that stands before
+/// it.
+fn rows_of(array: &Expr, mut alias: TableAlias, numbered: bool) -> Result<TableFactor> {
+    let mut sql = format!("SELECT {}", call("unnest", vec![array.clone()]));
+    if numbered {
+        sql += &format!(", unnest(atoll_subscripts({array}, 1))");
+        if alias.columns.len() == 1 {
+            alias.columns.push(TableAliasColumnDef { name: Ident::new("ordinality"), data_type: None });
+        }
+    }
+    Ok(derived(parse_query(&sql)?, true, alias))
+}
+
+fn derived(query: Query, lateral: bool, alias: TableAlias) -> TableFactor {
+    TableFactor::Derived { lateral, subquery: Box::new(query), alias: Some(alias), sample: None }
 }
 
 /// String literals in VALUES take the type that a cast gives another row's value of their column.
