@@ -171,7 +171,7 @@ fn imported_schemas() {
     };
     let text = || Some(SqlType::Text);
     let tables = [
-        table("a", vec![id, column("t", text(), false, Some("'x'::text"))], Some("id"), &["t"]),
+        table("a", vec![id, column("t", text(), false, Some("'x'"))], Some("id"), &["t"]),
         table("b", vec![column("t", text(), true, None), column("u", text(), false, None)], None, &["u", "t"]),
         table("c", vec![column("t", text(), true, None), column("p", None, false, None)], Some("t"), &[]),
         table("d", vec![column("t", text(), false, None)], None, &["t"]),
