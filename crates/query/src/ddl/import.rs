@@ -77,7 +77,7 @@ impl Binder<'_> {
             names.iter().all(|name| table.columns.iter().any(|column| column.name == *name && column.not_null))
         };
         let mut unique = table.unique.clone();
-        let key = match (&table.key, unique.iter().position(|names| given(names))) {
+        let key = match (&table.key, unique.iter().position(given)) {
             (Some(key), _) => key.clone(),
             // A unique index over columns without NULLs is as good.
             (None, Some(at)) => unique.remove(at),

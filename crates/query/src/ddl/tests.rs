@@ -108,3 +108,102 @@ fn constraints_are_checked_before_they_are_added() {
     let table = catalog.table("t").expect("t");
     assert_eq!((table.primary_key.as_deref(), table.indexes[0].name.as_str()), (Some("t_pkey"), "t_b"));
 }
+
+const SITE: &str = "CREATE SITE pg ENGINE postgres OPTIONS (url 'postgres://app@h/d');";
+
+#[test]
+fn adopted_tables() {
+    let mut catalog = Catalog::initial();
+    run(&mut catalog, SITE).expect("a site");
+    let steps = run(
+        &mut catalog,
+        "CREATE TABLE t (id int PRIMARY KEY, n int CHECK (n > 0)) TABLESPACE pg OPTIONS (table 'shop.t');
+         CREATE TABLE p (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+         CREATE TABLE p_hk PARTITION OF p FOR VALUES IN ('hk') TABLESPACE pg OPTIONS (table 'p');",
+    )
+    .expect("tables");
+    // Its rows have to fulfil the CHECK.
+    assert!(matches!(&steps[1], Step::Check { sql, .. } if sql.contains("NOT (n > 0)")), "{steps:?}");
+    let adopted = |table: &str| {
+        let fragments = &catalog.table(table).expect("it was made").fragments;
+        fragments.iter().flat_map(|f| f.adopted.values().cloned()).collect::<Vec<_>>()
+    };
+    assert_eq!((adopted("t"), adopted("p")), (vec!["shop.t".into()], vec!["public.p".into()]));
+    for (sql, kind) in [
+        ("CREATE TABLE x (id int) TABLESPACE pg OPTIONS (table 'x')", ErrorKind::InvalidTableDefinition),
+        ("CREATE TABLE x (id int PRIMARY KEY) OPTIONS (table 'x')", ErrorKind::InvalidParameterValue),
+        (
+            "CREATE TABLE x (id int PRIMARY KEY) WITH (fragments = 2, sites = 'pg') OPTIONS (table 'x')",
+            ErrorKind::InvalidTableDefinition,
+        ),
+        (
+            "CREATE TABLE x (id int PRIMARY KEY) PARTITION BY HASH (id) TABLESPACE pg OPTIONS (table 'x')",
+            ErrorKind::InvalidTableDefinition,
+        ),
+    ] {
+        assert_eq!(refused(&catalog, sql).0, kind, "{sql}");
+    }
+}
+
+#[test]
+fn imported_schemas() {
+    use crate::pg::parse::Chosen;
+    use atoll_model::{NewSequence, SqlType};
+    use atoll_ports::site::{SiteColumn, SiteTable};
+
+    let mut catalog = Catalog::initial();
+    run(&mut catalog, SITE).expect("a site");
+    let column = |name: &str, ty: Option<SqlType>, not_null: bool, default: Option<&str>| SiteColumn {
+        name: name.into(),
+        ty,
+        declared: "point".into(),
+        not_null,
+        default: default.map(str::to_owned),
+        sequence: None,
+        problem: None,
+    };
+    let mut id = column("id", Some(SqlType::Int4), true, None);
+    id.sequence = Some(NewSequence { name: String::new(), start: 8, increment: 1, min: 1, max: 100, cycle: false });
+    let table = |name: &str, columns: Vec<SiteColumn>, key: Option<&str>, unique: &[&str]| SiteTable {
+        name: name.into(),
+        columns,
+        key: key.map(|key| vec![key.to_owned()]),
+        unique: unique.iter().map(|name| vec![(*name).to_owned()]).collect(),
+    };
+    let text = || Some(SqlType::Text);
+    let tables = [
+        table("a", vec![id, column("t", text(), false, Some("'x'"))], Some("id"), &["t"]),
+        table("b", vec![column("t", text(), true, None), column("u", text(), false, None)], None, &["u", "t"]),
+        table("c", vec![column("t", text(), true, None), column("p", None, false, None)], Some("t"), &[]),
+        table("d", vec![column("t", text(), false, None)], None, &["t"]),
+        table("e", vec![column("t", text(), true, Some("unheard_of(1)"))], Some("t"), &[]),
+    ];
+    let state = SessionContext::new().state();
+    let import = |catalog: &Catalog, chosen: Chosen| {
+        let site = catalog.site("pg").expect("it was made").clone();
+        Binder { catalog, state: &state }.import_schema(&site, "shop", &chosen, &tables)
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let error = import(&catalog, Chosen::All).expect_err("some cannot be carried");
+    let detail = error.detail_text().unwrap_or_default();
+    let reasons: Vec<&str> = detail.lines().collect();
+    assert_eq!(
+        reasons[..2],
+        ["c: column \"p\" is of type point", "d: it has neither a primary key nor a unique index without NULLs",]
+    );
+    assert!(reasons[2].starts_with("e: column \"t\" has the default unheard_of(1): "), "{detail}");
+    assert_eq!(error.hint_text(), Some("EXCEPT (\"c\", \"d\", \"e\") leaves them out."));
+    let missing = import(&catalog, Chosen::Only(names(&["a", "z"]))).expect_err("there is no z");
+    assert_eq!(missing.kind(), ErrorKind::UndefinedTable);
+
+    let bound = import(&catalog, Chosen::AllBut(names(&["c", "d", "e"]))).expect("these can be carried");
+    for step in bound.steps {
+        let Step::Apply(command) = step else { panic!("{step:?}") };
+        catalog = catalog.apply(&command).expect("the catalog takes it");
+    }
+    let (a, b) = (catalog.table("a").expect("a"), catalog.table("b").expect("b"));
+    assert_eq!(a.fragments[0].adopted.values().collect::<Vec<_>>(), ["shop.a"]);
+    assert_eq!(catalog.sequence("a_id_seq").map(|s| (s.start, s.max)), Some((8, 100)));
+    assert!(a.columns[1].default.is_some() && a.indexes[0].unique);
+    assert_eq!((b.key.len(), b.columns[0].id == b.key[0], b.indexes.len()), (1, true, 1));
+}
