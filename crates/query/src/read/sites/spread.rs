@@ -8,7 +8,7 @@ use super::block::Block;
 use super::expr::{function, unaliased};
 use atoll_ports::query;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{bool_and, bool_or, count, max, min, sum};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{
@@ -42,7 +42,14 @@ fn branches(plan: &LogicalPlan) -> Result<Option<Vec<Arc<LogicalPlan>>>> {
 
 fn each(inputs: &[Arc<LogicalPlan>], make: impl Fn(Arc<LogicalPlan>) -> Result<LogicalPlan>) -> Result<LogicalPlan> {
     let made = inputs.iter().map(|input| make(input.clone()).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-    Ok(LogicalPlan::Union(Union::try_new(made)?))
+    // By position. DataFusion's own constructor leaves out what qualifies the names.
+    let first = made[0].schema();
+    let fields = first.iter().enumerate().map(|(at, (table, field))| {
+        let nullable = made.iter().any(|branch| branch.schema().field(at).is_nullable());
+        (table.cloned(), Arc::new(field.as_ref().clone().with_nullable(nullable)))
+    });
+    let schema = DFSchema::new_with_metadata(fields.collect(), first.metadata().clone())?;
+    Ok(LogicalPlan::Union(Union { inputs: made, schema: Arc::new(schema) }))
 }
 
 fn node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
