@@ -31,6 +31,12 @@ const PURGE_PATIENCE: u32 = 500;
 /// Connections for what must not wait for transactions, and for what transactions wait for.
 const CONTROL_CONNECTIONS: usize = 2;
 
+/// Milliseconds that a question for statistics may wait for a lock.
+const STATISTICS_LOCK_MS: u32 = 10;
+
+/// The same for what a site's tables are.
+const SURVEY_LOCK_MS: u32 = 2000;
+
 /// A PostgreSQL database as a site.
 pub struct PostgresSite {
     id: SiteId,
@@ -123,7 +129,8 @@ impl Shared {
         // What ANALYZE has found, or what the statistics collector has counted since.
         let sql = "SELECT GREATEST(c.reltuples::bigint, COALESCE(s.n_live_tup, 0), 0), pg_relation_size(c.oid) \
                    FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid WHERE c.oid = to_regclass($1)";
-        let link = self.control("BEGIN READ ONLY").await?;
+        // The size of a table that somebody changes is waited for; and those who end that change wait for this connection.
+        let link = self.control(&format!("BEGIN READ ONLY; SET LOCAL lock_timeout = {STATISTICS_LOCK_MS}")).await?;
         let rows = link.query(sql, &[(&relation, Type::TEXT)]).await?;
         let read = |at: usize| {
             let number: i64 = rows.first().and_then(|row| row.try_get(at).ok()).unwrap_or_default();
@@ -191,7 +198,9 @@ impl Site for PostgresSite {
                 format!("schema \"{schema}\" of site \"{site}\" is where Atoll keeps its own copies"),
             ));
         }
-        let link = self.shared.control("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let begin =
+            format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {SURVEY_LOCK_MS}");
+        let link = self.shared.control(&begin).await?;
         let schema_there = "SELECT to_regnamespace($1) IS NOT NULL";
         let known = link.query(schema_there, &[(&quote(schema), Type::TEXT)]).await?;
         if !known.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
