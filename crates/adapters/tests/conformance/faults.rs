@@ -6,7 +6,7 @@ use crate::world::{
     postgres, replica, rows, set, table,
 };
 use atoll_model::{ErrorKind, FragmentId, Outcome, SiteId, SqlType, Value};
-use atoll_ports::site::{Branch, BranchOptions, Isolation, PreparedName, Replica, Site};
+use atoll_ports::site::{Branch, BranchOptions, Finished, Isolation, PreparedName, Replica, Site};
 use futures::StreamExt as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -308,6 +308,28 @@ async fn prepared_transactions_disabled() -> TestResult {
     branch.commit().await?;
     let reader = begin(&site, Isolation::ReadCommitted).await?;
     assert_eq!(rows(&*reader, &at, everything(&at)).await?, [account(0, "0@x", 100), account(8, "8@x", 1)]);
+    Ok(())
+}
+
+/// Questions for statistics wait for tables that a prepared transaction has locked; its end does not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prepared_locks_and_statistics() -> TestResult {
+    let server = Server::start().await?;
+    let site = postgres(1, &server.url("postgres"), &[])?;
+    let copies = [made(&site, 1).await?, made(&site, 1).await?, made(&site, 1).await?];
+    let tables: Vec<String> = copies.iter().map(|at| format!("atoll.f{}", at.fragment)).collect();
+    let sql = format!(
+        "BEGIN; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'atoll_locks:1'",
+        tables.join(", ")
+    );
+    server.run("postgres", &sql).await?;
+    for at in &copies {
+        site.statistics(at.fragment);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), site.finish(&PreparedName::new("atoll_locks:1")?, true));
+    assert_eq!(ended.await??, Finished::Now);
+    assert!(reads(&site, &copies[0]).await.is_ok());
     Ok(())
 }
 
