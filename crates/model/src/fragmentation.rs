@@ -129,6 +129,7 @@ impl Table {
                         && compare_bound(key, from) != Ordering::Less
                         && compare_bound(key, to) == Ordering::Less
                 }
+                FragmentBounds::Hash { modulus: 1, .. } => true,
                 FragmentBounds::Hash { modulus, remainder } => *hash % u64::from(*modulus) == u64::from(*remainder),
                 FragmentBounds::Derived(_) => false,
                 FragmentBounds::Default => {

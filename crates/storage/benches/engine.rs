@@ -5,7 +5,7 @@ use atoll_model::{
     Replication, Result, SiteId, SqlType, Table, Value,
 };
 use atoll_storage::rows::{At, Change, ScanPlan, TableCodec};
-use atoll_storage::{LockMode, LockWait, Space, Store, StoreOptions, TxnOptions};
+use atoll_storage::{LockMode, LockWait, Space, Store, StoreOptions, Txn, TxnOptions};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,6 +135,35 @@ fn gets(store: &Store, space: &Arc<Space>, codec: &TableCodec, fragment: u32, st
     Ok(())
 }
 
+/// As TPC-B: three updates of existing rows under locks, one insert.
+async fn small(txn: &Txn, space: &Arc<Space>, client: u64, n: u64) -> Result<()> {
+    for part in 0..3u64 {
+        let key = ((client << 40) | (part << 32) | (n % 1000)).to_be_bytes();
+        txn.lock(1, &key, LockMode::Exclusive, WAIT).await?;
+        txn.changed(space, &key)?;
+        txn.latest(space, &key)?;
+        txn.put(space, &key, &[1; 100])?;
+    }
+    txn.put(space, &((client << 40) | (3 << 32) | n).to_be_bytes(), &[1; 50])
+}
+
+/// Small transactions up to their commit, on one core; the best of some rounds.
+async fn writes(store: &Store, space: &Arc<Space>) -> Result<()> {
+    const COUNT: u64 = 100_000;
+    let mut best = Duration::MAX;
+    for _ in 0..7 {
+        let began = Instant::now();
+        for n in 0..COUNT {
+            let txn = store.begin(TxnOptions::default());
+            small(&txn, space, 0, n).await?;
+            txn.rollback();
+        }
+        best = best.min(began.elapsed());
+    }
+    report("small transactions, rolled back", COUNT, best);
+    Ok(())
+}
+
 async fn commits(store: &Arc<Store>, space: &Arc<Space>, clients: u64, durable: bool) -> Result<()> {
     let done = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
@@ -145,15 +174,7 @@ async fn commits(store: &Arc<Store>, space: &Arc<Space>, clients: u64, durable: 
             let mut n = 0u64;
             while began.elapsed() < Duration::from_secs(2) {
                 let txn = store.begin(TxnOptions { synchronous_commit: durable, ..TxnOptions::default() });
-                // As TPC-B: three updates of existing rows under locks, one insert.
-                for part in 0..3u64 {
-                    let key = ((client << 40) | (part << 32) | (n % 1000)).to_be_bytes();
-                    txn.lock(1, &key, LockMode::Exclusive, WAIT).await?;
-                    txn.changed(&space, &key)?;
-                    txn.latest(&space, &key)?;
-                    txn.put(&space, &key, &[1; 100])?;
-                }
-                txn.put(&space, &((client << 40) | (3 << 32) | n).to_be_bytes(), &[1; 50])?;
+                small(&txn, &space, client, n).await?;
                 txn.commit().await?;
                 n += 1;
             }
@@ -177,6 +198,7 @@ async fn run(dir: &std::path::Path) -> Result<()> {
         commits(&store, &other, clients, true).await?;
     }
     commits(&store, &other, 8, false).await?;
+    writes(&store, &other).await?;
     let (plain, indexed) = (Arc::new(TableCodec::new(table(1, false))?), Arc::new(TableCodec::new(table(2, true))?));
     report("load, transactions of 50,000 rows", ROWS as u64, load(&store, &space, &plain, 1, CHUNK).await?);
     scans(&store, &space, &plain, 1, "just loaded")?;

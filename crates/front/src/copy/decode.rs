@@ -11,8 +11,9 @@ use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::session::{CopyFormat, CopyOptions, ResultColumn};
 use std::borrow::Cow;
 
-/// Rows in a batch.
-const BATCH_ROWS: usize = 8192;
+/// Rows in a batch: many enough for what a batch costs, few enough that the lists of them on the way into the store stay small for the
+/// allocator, which would fetch larger ones from the system and give them back each time.
+const BATCH_ROWS: usize = 2048;
 /// Bytes of input after which a batch is closed early: wide rows must not pile up.
 const BATCH_BYTES: usize = 16 << 20;
 /// Longest record.

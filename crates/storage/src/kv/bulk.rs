@@ -4,7 +4,8 @@
 //! A table becomes visible to the tree per site, so a load over several sites takes a protocol to be atomic:
 //!
 //! 1. A note of the load (its timestamp; per site its first and last key) is written to the journal and synced.
-//! 2. The tables are written, synced and added to each site's tree. No snapshot is published meanwhile, so nobody sees them.
+//! 2. The tables are written, synced and added to each site's tree, ranges of keys side by side. No snapshot is published meanwhile,
+//!    so nobody sees them.
 //! 3. One batch removes the note, carries all other writes of the transaction, and is synced: **this is the commit**.
 //!
 //! After a crash before 3 the note is still there, and opening the store deletes what has the load's timestamp in the noted ranges
@@ -12,9 +13,13 @@
 //! ([`Part::fresh`]), under locks or in hidden keys that nobody else could put meanwhile.
 
 use super::commit::stamped;
+use super::sorted::Entry;
 use super::store::{Shared, keyspace_name};
 use super::writes::{Part, WriteSet};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Slice};
+use parking_lot::Mutex;
+use std::panic::resume_unwind;
+use std::thread;
 
 /// Deletes in one batch of an undo.
 const UNDO_CHUNK: usize = 10_000;
@@ -46,12 +51,12 @@ pub(crate) fn begin<'a>(
     let mut large = Large { parts: Vec::new(), notes: Vec::new() };
     for (timestamp, writes) in round {
         for part in writes.parts().iter().filter(|part| is_large_part(shared, part)) {
-            let (Some((first, _)), Some((last, _))) = (part.map.first_key_value(), part.map.last_key_value()) else {
+            let (Some(first), Some(last)) = (part.map.first_key(), part.map.last_key()) else {
                 continue;
             };
             let key = [NOTE, &timestamp.to_be_bytes(), part.space.name.as_bytes()].concat();
             let first_length = (first.len() as u16).to_le_bytes();
-            batch.insert(&shared.own, key.clone(), [&first_length, first.as_ref(), last.as_ref()].concat());
+            batch.insert(&shared.own, key.clone(), [&first_length, first, last].concat());
             large.notes.push(key);
             large.parts.push((timestamp, part));
         }
@@ -59,19 +64,39 @@ pub(crate) fn begin<'a>(
     large
 }
 
-/// Writes the tables.
-pub(crate) fn ingest(large: &Large<'_>, scratch: &mut Vec<u8>) -> fjall::Result<()> {
-    for (timestamp, part) in &large.parts {
-        let mut tables = part.space.keyspace.start_ingestion()?;
-        // A part whose writes are all fresh holds no deletes of committed keys; own inserts that were deleted again are not there.
-        for (key, payload) in part.map.iter() {
-            if let Some(payload) = payload {
-                tables.write(key.clone(), stamped(*timestamp, payload, scratch))?;
+/// Writes the tables, with so many threads at a time, each a range of a part's keys.
+pub(crate) fn ingest(large: &Large<'_>, threads: usize) -> fjall::Result<()> {
+    let ranges = threads.div_ceil(large.parts.len().max(1));
+    let tables = large
+        .parts
+        .iter()
+        .flat_map(|(timestamp, part)| part.map.parts(ranges).map(move |entries| (*timestamp, part, entries)));
+    let tables = Mutex::new(tables);
+    let next = || tables.lock().next();
+    thread::scope(|scope| {
+        let work = || -> fjall::Result<()> {
+            while let Some((timestamp, part, entries)) = next() {
+                write_table(timestamp, part, entries)?;
             }
+            Ok(())
+        };
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        // A panic of theirs goes on here, and ends like one of the committer's own.
+        others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))).fold(own, Result::and)
+    })
+}
+
+fn write_table<'a>(timestamp: u64, part: &Part, entries: impl Iterator<Item = Entry<'a>>) -> fjall::Result<()> {
+    let mut table = part.space.keyspace.start_ingestion()?;
+    let mut scratch = Vec::new();
+    // A part whose writes are all fresh holds no deletes of committed keys; own inserts that were deleted again are not there.
+    for (key, payload) in entries {
+        if let Some(payload) = payload {
+            table.write(key, stamped(timestamp, payload, &mut scratch))?;
         }
-        tables.finish()?;
     }
-    Ok(())
+    table.finish()
 }
 
 /// Adds the removal of the notes to the batch that commits the round.

@@ -277,7 +277,7 @@ impl Committer {
             bulk::begin(shared, accepted.iter().map(|(timestamp, request)| (*timestamp, &request.writes)), &mut note);
         self.renew_lease(shared, &mut note);
         note.commit()?;
-        bulk::ingest(&large, &mut self.scratch)?;
+        bulk::ingest(&large, shared.options.workers)?;
         let mut batch = self.batch(shared, accepted, true);
         bulk::end(shared, &large, &mut batch);
         Ok(batch)
@@ -303,9 +303,9 @@ impl Committer {
                     match payload {
                         Some(payload) => {
                             let value = stamped(*timestamp, payload, &mut self.scratch);
-                            batch.insert(&part.space.keyspace, key.clone(), value);
+                            batch.insert(&part.space.keyspace, key, value);
                         }
-                        None => batch.remove(&part.space.keyspace, key.clone()),
+                        None => batch.remove(&part.space.keyspace, key),
                     }
                 }
             }

@@ -8,17 +8,18 @@
 //!   waits for the conflicting holders and the conflicting waiters ahead of it (Özsu & Valduriez, section 5.2.3).
 //! * Lock order inside: `waits` or `runs`, then one shard; never two shards at once, never `waits` with `runs`.
 //!
-//! Loads lock very many keys, so they lock them as *runs*: a sorted list of keys in one place rather than an entry per key (the idea
-//! of implicit locks, as InnoDB has them for inserted rows). Whoever wants a key of another's run makes the run's lock on that one key
+//! Loads lock very many keys, so they lock them as *runs*: sorted keys in one place rather than an entry per key (the idea of
+//! implicit locks, as InnoDB has them for inserted rows). Whoever wants a key of another's run makes the run's lock on that one key
 //! explicit, in the name of the run's owner, and then waits as usual. `runs` is held shared from looking into the runs to having
 //! entered the queue, and exclusively while a run is entered, whose keys are compared with all queues meanwhile; so of two owners one
 //! always sees the other.
 
+use super::sorted::SortedMap;
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::Slice;
 use parking_lot::{Mutex, RwLock};
 use std::collections::hash_map::{Entry, HashMap, RandomState};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,9 +30,6 @@ const SHARDS: usize = 64;
 
 /// Bytes that a held lock takes, for the limit on a transaction's memory.
 const LOCK_BYTES: usize = 160;
-
-/// Bytes that a key of a run takes.
-const RUN_KEY_BYTES: usize = 40;
 
 /// Strength of a lock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -140,21 +138,15 @@ impl Queue {
 struct Run {
     owner: u64,
     held: Arc<Mutex<Vec<LockKey>>>,
-    /// Ascending.
-    keys: Vec<Slice>,
+    keys: SortedMap,
 }
 
 impl Run {
-    /// Whether some of the ascending `keys` lie between its first and its last.
-    fn overlaps(&self, keys: &[Slice]) -> bool {
-        self.keys.first() <= keys.last() && keys.first() <= self.keys.last()
-    }
-
-    fn contains(&self, key: &Slice) -> bool {
+    fn contains(&self, key: &[u8]) -> bool {
         // Most runs lie elsewhere.
-        self.keys.first().is_some_and(|first| first <= key)
-            && self.keys.last().is_some_and(|last| key <= last)
-            && self.keys.binary_search(key).is_ok()
+        self.keys.first_key().is_some_and(|first| first <= key)
+            && self.keys.last_key().is_some_and(|last| key <= last)
+            && self.keys.contains(key)
     }
 }
 
@@ -185,7 +177,7 @@ impl LockTable {
             table: self.clone(),
             id: self.counter.fetch_add(1, Ordering::Relaxed),
             held: Arc::default(),
-            run_keys: AtomicUsize::new(0),
+            run_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -231,6 +223,25 @@ impl LockTable {
         false
     }
 
+    /// Those of the ascending `keys` that have an entry. Called with `runs` held exclusively, so that none gets one meanwhile.
+    fn explicit<'a>(&self, space: u64, keys: &[&'a [u8]]) -> BTreeSet<&'a [u8]> {
+        let entries: usize = self.shards.iter().map(|shard| shard.lock().len()).sum();
+        if entries > keys.len() {
+            let has_entry = |key: &&[u8]| {
+                let key = LockKey { space, key: Slice::new(key) };
+                self.shard(&key).lock().contains_key(&key)
+            };
+            return keys.iter().copied().filter(has_entry).collect();
+        }
+        let mut found = BTreeSet::new();
+        for shard in &self.shards {
+            for entry in shard.lock().keys().filter(|entry| entry.space == space) {
+                found.extend(keys.binary_search(&entry.key.as_ref()).ok().map(|at| keys[at]));
+            }
+        }
+        found
+    }
+
     /// Number of keys that are locked now.
     pub(crate) fn len(&self) -> usize {
         let in_runs: usize = self.runs.read().values().flatten().map(|run| run.keys.len()).sum();
@@ -243,7 +254,8 @@ pub(crate) struct LockOwner {
     table: Arc<LockTable>,
     id: u64,
     held: Arc<Mutex<Vec<LockKey>>>,
-    run_keys: AtomicUsize,
+    /// What its runs take.
+    run_bytes: AtomicUsize,
 }
 
 impl LockOwner {
@@ -339,27 +351,31 @@ impl LockOwner {
     ///
     /// # Errors
     /// As [`LockOwner::lock`]; `Ok(false)`: one is held by another, and waiting was not wanted.
-    pub(crate) async fn lock_run(&self, space: u64, keys: Vec<Slice>, wait: LockWait) -> Result<bool> {
-        let mut contended = Vec::new();
-        {
+    pub(crate) async fn lock_run(&self, space: u64, keys: &[&[u8]], wait: LockWait) -> Result<bool> {
+        let contended = {
             let mut runs = self.table.runs.write();
             let of_space = runs.entry(space).or_default();
-            let others: Vec<&Run> = of_space.iter().filter(|r| r.owner != self.id && r.overlaps(&keys)).collect();
-            let (taken, free): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| {
-                let key = LockKey { space, key: key.clone() };
-                others.iter().any(|run| run.contains(&key.key)) || self.table.shard(&key).lock().contains_key(&key)
-            });
-            contended.extend(taken);
-            self.run_keys.fetch_add(free.len(), Ordering::Relaxed);
-            // A load in key order makes one run, however many calls it takes.
-            match of_space.iter_mut().find(|run| run.owner == self.id && run.keys.last() < free.first()) {
-                Some(run) => run.keys.extend(free),
-                None if free.is_empty() => {}
-                None => of_space.push(Run { owner: self.id, held: self.held.clone(), keys: free }),
+            let mut contended = self.table.explicit(space, keys);
+            for run in of_space.iter().filter(|run| run.owner != self.id) {
+                contended.extend(keys.iter().copied().filter(|key| run.contains(key)));
             }
-        }
+            if contended.len() < keys.len() {
+                // A load in key order makes one run, however many calls it takes.
+                let follows = |run: &Run| run.owner == self.id && run.keys.last_key() < keys.first().copied();
+                let at = of_space.iter().position(follows).unwrap_or(of_space.len());
+                if at == of_space.len() {
+                    of_space.push(Run { owner: self.id, held: self.held.clone(), keys: SortedMap::default() });
+                }
+                let run = &mut of_space[at].keys;
+                let before = run.bytes();
+                let free = keys.iter().filter(|key| contended.is_empty() || !contended.contains(*key));
+                free.for_each(|key| run.set(key, None));
+                self.run_bytes.fetch_add(run.bytes() - before, Ordering::Relaxed);
+            }
+            contended
+        };
         for key in contended {
-            if !self.lock(space, &key, LockMode::Exclusive, wait).await? {
+            if !self.lock(space, key, LockMode::Exclusive, wait).await? {
                 return Ok(false);
             }
         }
@@ -368,7 +384,7 @@ impl LockOwner {
 
     /// Gives every lock back and wakes those who waited.
     pub(crate) fn release_all(&self) {
-        if self.run_keys.swap(0, Ordering::Relaxed) > 0 {
+        if self.run_bytes.swap(0, Ordering::Relaxed) > 0 {
             let mut runs = self.table.runs.write();
             runs.values_mut().for_each(|runs| runs.retain(|run| run.owner != self.id));
             runs.retain(|_, runs| !runs.is_empty());
@@ -387,7 +403,7 @@ impl LockOwner {
 
     /// Bytes of memory that its locks take.
     pub(crate) fn bytes(&self) -> usize {
-        self.held.lock().len() * LOCK_BYTES + self.run_keys.load(Ordering::Relaxed) * RUN_KEY_BYTES
+        self.held.lock().len() * LOCK_BYTES + self.run_bytes.load(Ordering::Relaxed)
     }
 }
 

@@ -12,6 +12,7 @@ mod locks;
 mod options;
 mod reads;
 mod scan;
+mod sorted;
 mod stats;
 mod store;
 mod txn;

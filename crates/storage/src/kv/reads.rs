@@ -16,7 +16,7 @@
 //! more. Forgetting old commits (a bound on [`History`]) is answered by aborting whoever would need them.
 
 use super::store::Space;
-use super::writes::WriteSet;
+use super::writes::{Part, WriteSet};
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::Slice;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -63,7 +63,7 @@ impl ReadSet {
         }
     }
 
-    fn has_read(&self, space: u32, key: &Slice) -> bool {
+    fn has_read(&self, space: u32, key: &[u8]) -> bool {
         self.spaces.get(&space).is_some_and(|reads| {
             reads.everything || reads.keys.contains(key) || reads.ranges.iter().any(|range| contains(range, key))
         })
@@ -71,7 +71,7 @@ impl ReadSet {
 
     /// Whether it read something that `writes` changes.
     pub(crate) fn conflicts_with(&self, writes: &WriteSet) -> bool {
-        writes.parts().iter().any(|part| part.map.keys().any(|key| self.has_read(part.space.index, key)))
+        writes.parts().iter().any(|part| part.map.iter().any(|(key, _)| self.has_read(part.space.index, key)))
     }
 }
 
@@ -83,14 +83,14 @@ impl SpaceReads {
     }
 }
 
-fn contains((lower, upper): &Range, key: &Slice) -> bool {
+fn contains((lower, upper): &Range, key: &[u8]) -> bool {
     (match lower {
-        Bound::Included(l) => key >= l,
-        Bound::Excluded(l) => key > l,
+        Bound::Included(l) => key >= l.as_ref(),
+        Bound::Excluded(l) => key > l.as_ref(),
         Bound::Unbounded => true,
     }) && (match upper {
-        Bound::Included(u) => key <= u,
-        Bound::Excluded(u) => key < u,
+        Bound::Included(u) => key <= u.as_ref(),
+        Bound::Excluded(u) => key < u.as_ref(),
         Bound::Unbounded => true,
     })
 }
@@ -106,8 +106,9 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn record(&mut self, timestamp: u64, writes: &WriteSet) {
-        let keys: Vec<(u32, Slice)> =
-            writes.parts().iter().flat_map(|part| part.map.keys().map(|key| (part.space.index, key.clone()))).collect();
+        let keys =
+            |part: &'_ Part| part.map.iter().map(|(key, _)| (part.space.index, Slice::new(key))).collect::<Vec<_>>();
+        let keys: Vec<(u32, Slice)> = writes.parts().iter().flat_map(keys).collect();
         self.keys += keys.len();
         self.commits.push_back((timestamp, keys));
         while self.keys > MAX_HISTORY {

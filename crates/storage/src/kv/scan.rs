@@ -4,9 +4,10 @@
 //! reads from, so it can outlive the transaction and move to another thread.
 
 use super::error::tree_error;
+use super::sorted::{Cursor, SortedMap};
 use super::store::{Published, Space};
 use super::txn::Stored;
-use super::writes::{MAX_KEY, SpaceWrites};
+use super::writes::MAX_KEY;
 use atoll_model::Result;
 use fjall::{Readable, Slice};
 use std::cmp::Ordering;
@@ -24,41 +25,29 @@ pub struct Scan {
     base_ended: bool,
 }
 
-/// A cursor over the own writes in the range.
+/// The own writes in the range.
 struct Own {
-    map: Arc<SpaceWrites>,
-    lower: Bound<Slice>,
-    upper: Bound<Slice>,
+    cursor: Cursor,
     next: Option<(Slice, Option<Slice>)>,
 }
 
 impl Own {
     fn advance(&mut self, reverse: bool) {
-        let range = (self.lower.as_ref(), self.upper.as_ref());
-        self.next = if is_empty(&range) {
-            None
-        } else {
-            let mut range = self.map.range::<Slice, _>(range);
-            if reverse { range.next_back() } else { range.next() }.map(|(k, v)| (k.clone(), v.clone()))
-        };
-        if let Some((key, _)) = &self.next {
-            let past = Bound::Excluded(key.clone());
-            if reverse {
-                self.upper = past;
-            } else {
-                self.lower = past;
-            }
-        }
+        self.next = if reverse { self.cursor.next_back() } else { self.cursor.next() };
     }
 }
 
-/// Whether a range holds nothing for sure; `BTreeMap` panics on inverted bounds.
+/// Whether a range holds nothing for sure.
 fn is_empty(range: &(Bound<&Slice>, Bound<&Slice>)) -> bool {
     match range {
         (Bound::Included(l), Bound::Included(u)) => l > u,
         (Bound::Included(l) | Bound::Excluded(l), Bound::Included(u) | Bound::Excluded(u)) => l >= u,
         _ => false,
     }
+}
+
+fn bytes(bound: &Bound<Slice>) -> Bound<&[u8]> {
+    bound.as_ref().map(|key| key.as_ref())
 }
 
 /// A bound that the tree takes (it panics at keys that are too long to be there): the longest part of such a bound is a bound of the
@@ -86,23 +75,23 @@ impl Scan {
     pub(crate) fn new(
         space: &Arc<Space>,
         snapshot: &Published,
-        own: Option<Arc<SpaceWrites>>,
+        own: Option<Arc<SortedMap>>,
         lower: Bound<Slice>,
         upper: Bound<Slice>,
         reverse: bool,
     ) -> Scan {
         let empty = is_empty(&(lower.as_ref(), upper.as_ref()));
+        let own = own.map(|map| {
+            let mut own = Own { cursor: Cursor::new(map, bytes(&lower), bytes(&upper)), next: None };
+            own.advance(reverse);
+            own
+        });
         let base = if empty {
             // The tree does not promise to take inverted bounds; this is a range that it does, and it is not read.
             snapshot.snapshot.range(&space.keyspace, Slice::new(b"")..=Slice::new(b""))
         } else {
-            snapshot.snapshot.range(&space.keyspace, (lower.clone(), upper.clone()))
+            snapshot.snapshot.range(&space.keyspace, (lower, upper))
         };
-        let own = own.map(|map| {
-            let mut own = Own { map, lower, upper, next: None };
-            own.advance(reverse);
-            own
-        });
         Scan { space: space.clone(), base, reverse, own, ahead: None, base_ended: empty }
     }
 

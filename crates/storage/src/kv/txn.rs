@@ -11,11 +11,12 @@ use super::error::tree_error;
 use super::locks::{LockMode, LockOwner, LockWait};
 use super::reads::ReadSet;
 use super::scan::{Scan, lower_bound, upper_bound};
+use super::sorted::SortedMap;
 use super::store::{Published, Shared, Space};
-use super::writes::{SpaceWrites, WriteSet};
+use super::writes::WriteSet;
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::{Readable, Slice};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -74,6 +75,11 @@ impl Stored {
         Stored { bytes, start: 0 }
     }
 
+    /// What a transaction has itself made of a key: a payload, or nothing.
+    fn of_write(payload: Option<&[u8]>) -> Option<Stored> {
+        payload.map(|bytes| Stored::own(Slice::new(bytes)))
+    }
+
     /// What was put.
     pub fn payload(&self) -> &[u8] {
         &self.bytes[self.start..]
@@ -102,7 +108,7 @@ struct State {
 pub struct View {
     space: Arc<Space>,
     snapshot: Arc<Published>,
-    own: Option<Arc<SpaceWrites>>,
+    own: Option<Arc<SortedMap>>,
     reads: Option<Arc<Mutex<ReadSet>>>,
 }
 
@@ -113,7 +119,7 @@ impl View {
     /// `DataCorrupted`, `Io`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Stored>> {
         if let Some(own) = self.own.as_ref().and_then(|own| own.get(key)) {
-            return Ok(own.clone().map(Stored::own));
+            return Ok(Stored::of_write(own));
         }
         if let Some(reads) = &self.reads {
             reads.lock().key(&self.space, key);
@@ -213,7 +219,7 @@ impl Txn {
         let snapshot = {
             let state = self.state.lock();
             if let Some(own) = state.writes.get(space, key) {
-                return Ok(own.clone().map(Stored::own));
+                return Ok(Stored::of_write(own));
             }
             if let Some(reads) = &state.reads {
                 reads.lock().key(space, key);
@@ -231,7 +237,7 @@ impl Txn {
         {
             let state = self.state.lock();
             if let Some(own) = state.writes.get(space, key) {
-                return Ok(own.clone().map(Stored::own));
+                return Ok(Stored::of_write(own));
             }
             if let Some(reads) = &state.reads {
                 reads.lock().key(space, key);
@@ -316,7 +322,7 @@ impl Txn {
     ///
     /// # Errors
     /// As `lock`.
-    pub async fn lock_run(&self, locks: u64, keys: Vec<Slice>, wait: LockWait) -> Result<bool> {
+    pub async fn lock_run(&self, locks: u64, keys: &[&[u8]], wait: LockWait) -> Result<bool> {
         self.check_locks()?;
         self.locks.lock_run(locks, keys, wait).await
     }
@@ -339,7 +345,7 @@ impl Txn {
     /// # Errors
     /// `ReadOnlyTransaction`, `ProgramLimit` (key too long), `OutOfMemory` (transaction too large).
     pub fn put(&self, space: &Arc<Space>, key: &[u8], payload: &[u8]) -> Result<()> {
-        self.write(space, Slice::new(key), Some(Slice::new(payload)), false)
+        self.writer(space)?.put(key, payload)
     }
 
     /// As [`Txn::put`], for a key of which the caller knows, under its lock, that no committed version exists. Large transactions of
@@ -348,7 +354,7 @@ impl Txn {
     /// # Errors
     /// As `put`.
     pub fn put_new(&self, space: &Arc<Space>, key: &[u8], payload: &[u8]) -> Result<()> {
-        self.write(space, Slice::new(key), Some(Slice::new(payload)), true)
+        self.writer(space)?.put_new(key, payload)
     }
 
     /// Deletes a key. The caller holds its lock, or knows that nobody else writes it.
@@ -356,19 +362,23 @@ impl Txn {
     /// # Errors
     /// As `put`.
     pub fn delete(&self, space: &Arc<Space>, key: &[u8]) -> Result<()> {
-        self.write(space, Slice::new(key), None, false)
+        self.writer(space)?.delete(key)
     }
 
-    fn write(&self, space: &Arc<Space>, key: Slice, payload: Option<Slice>, fresh: bool) -> Result<()> {
+    /// For many writes at one site without anything else in between.
+    ///
+    /// # Errors
+    /// `ReadOnlyTransaction`.
+    pub fn writer<'a>(&'a self, space: &'a Arc<Space>) -> Result<Writer<'a>> {
         if self.options.read_only {
             return Err(Error::new(ErrorKind::ReadOnlyTransaction, "cannot write in a read-only transaction"));
         }
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.finished {
             return Err(finished());
         }
         let limit = self.shared.options.transaction_bytes.saturating_sub(self.locks.bytes());
-        state.writes.set(space, key, payload, fresh, limit)
+        Ok(Writer { state, space, limit })
     }
 
     /// Counts rows and bytes that a fragment gains or loses with this transaction's writes.
@@ -442,6 +452,39 @@ impl Txn {
         state.reads = None;
         drop(state);
         self.locks.release_all();
+    }
+}
+
+/// Writes at one site ([`Txn::writer`]); the transaction waits for its end with all else.
+pub struct Writer<'a> {
+    state: MutexGuard<'a, State>,
+    space: &'a Arc<Space>,
+    limit: usize,
+}
+
+impl Writer<'_> {
+    /// As [`Txn::put`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put(&mut self, key: &[u8], payload: &[u8]) -> Result<()> {
+        self.state.writes.set(self.space, key, Some(payload), false, self.limit)
+    }
+
+    /// As [`Txn::put_new`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_new(&mut self, key: &[u8], payload: &[u8]) -> Result<()> {
+        self.state.writes.set(self.space, key, Some(payload), true, self.limit)
+    }
+
+    /// As [`Txn::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.state.writes.set(self.space, key, None, false, self.limit)
     }
 }
 

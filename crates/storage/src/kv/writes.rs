@@ -3,26 +3,26 @@
 //! Invariant: after `rollback_to(mark)` the set equals what it was at `savepoint() == mark`. An undo log is kept only while a
 //! savepoint exists, so transactions without one pay nothing for it.
 
+use super::sorted::{MAX_PAYLOAD, SortedMap};
 use super::stats::Deltas;
 use super::store::Space;
 use atoll_model::{Error, ErrorKind, Result};
 use fjall::Slice;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// One site's part: key to new payload, `None` for a delete.
-pub(crate) type SpaceWrites = BTreeMap<Slice, Option<Slice>>;
 
 /// The longest key that the tree takes.
 pub(crate) const MAX_KEY: usize = u16::MAX as usize;
-
-/// Bytes that an entry costs besides key and payload.
-const ENTRY_BYTES: usize = 96;
 
 struct Undo {
     at: usize,
     key: Slice,
     before: Option<Option<Slice>>,
+}
+
+impl Undo {
+    fn bytes(&self) -> usize {
+        size_of::<Undo>() + self.key.len() + self.before.as_ref().and_then(Option::as_ref).map_or(0, |p| p.len())
+    }
 }
 
 struct Mark {
@@ -33,7 +33,8 @@ struct Mark {
 /// The writes at one site.
 pub(crate) struct Part {
     pub(crate) space: Arc<Space>,
-    pub(crate) map: Arc<SpaceWrites>,
+    /// Key to new payload; none for a delete.
+    pub(crate) map: Arc<SortedMap>,
     /// Every write put a key of which no committed version existed, so deleting the keys undoes them.
     pub(crate) fresh: bool,
 }
@@ -42,9 +43,9 @@ pub(crate) struct Part {
 #[derive(Default)]
 pub(crate) struct WriteSet {
     parts: Vec<Part>,
-    bytes: usize,
     deltas: Deltas,
     undo: Vec<Undo>,
+    undo_bytes: usize,
     marks: Vec<Mark>,
 }
 
@@ -55,7 +56,7 @@ impl WriteSet {
 
     /// Bytes of memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.undo_bytes + self.parts.iter().map(|part| part.map.bytes()).sum::<usize>()
     }
 
     pub(crate) fn parts(&self) -> &[Part] {
@@ -67,32 +68,34 @@ impl WriteSet {
     }
 
     /// The writes at one site, as of now: later writes do not show in what is returned.
-    pub(crate) fn of(&self, space: &Space) -> Option<&Arc<SpaceWrites>> {
+    pub(crate) fn of(&self, space: &Space) -> Option<&Arc<SortedMap>> {
         self.parts.iter().find(|part| part.space.index == space.index).map(|part| &part.map)
     }
 
     /// What the transaction has done to a key: `None`: nothing; `Some(None)`: deleted it.
-    pub(crate) fn get(&self, space: &Space, key: &[u8]) -> Option<&Option<Slice>> {
+    pub(crate) fn get(&self, space: &Space, key: &[u8]) -> Option<Option<&[u8]>> {
         self.of(space)?.get(key)
     }
 
     /// Sets or deletes a key. `fresh`: no committed version of it exists.
     ///
     /// # Errors
-    /// `ProgramLimit` when the key is too long, `OutOfMemory` beyond `limit` bytes.
+    /// `ProgramLimit` when key or payload is too long, `OutOfMemory` beyond `limit` bytes.
     pub(crate) fn set(
         &mut self,
         space: &Arc<Space>,
-        key: Slice,
-        payload: Option<Slice>,
+        key: &[u8],
+        payload: Option<&[u8]>,
         fresh: bool,
         limit: usize,
     ) -> Result<()> {
-        if key.len() > MAX_KEY || key.is_empty() {
+        check_lengths(key, payload)?;
+        if self.bytes() + key.len() + payload.map_or(0, <[u8]>::len) > limit {
             return Err(Error::new(
-                ErrorKind::ProgramLimit,
-                format!("key of {} bytes: a key has from 1 to {MAX_KEY} bytes", key.len()),
-            ));
+                ErrorKind::OutOfMemory,
+                format!("transaction exceeds the limit of {} MB of uncommitted changes", limit >> 20),
+            )
+            .hint("Commit more often, or raise storage.transaction_bytes."));
         }
         let at = match self.parts.iter().position(|part| part.space.index == space.index) {
             Some(at) => at,
@@ -101,25 +104,16 @@ impl WriteSet {
                 self.parts.len() - 1
             }
         };
-        let added = key.len() + payload.as_ref().map_or(0, |p| p.len()) + ENTRY_BYTES;
-        if self.bytes + added > limit {
-            return Err(Error::new(
-                ErrorKind::OutOfMemory,
-                format!("transaction exceeds the limit of {} MB of uncommitted changes", limit >> 20),
-            )
-            .hint("Commit more often, or raise storage.transaction_bytes."));
-        }
-        self.bytes += added;
-        // A scan that is still open holds the map; it keeps what it saw, and this clones once.
         let part = &mut self.parts[at];
         part.fresh &= fresh;
-        let map = Arc::make_mut(&mut part.map);
-        if self.marks.is_empty() {
-            map.insert(key, payload);
-        } else {
-            let before = map.insert(key.clone(), payload);
-            self.undo.push(Undo { at, key, before });
+        if !self.marks.is_empty() {
+            let before = part.map.get(key).map(|payload| payload.map(Slice::new));
+            let undo = Undo { at, key: Slice::new(key), before };
+            self.undo_bytes += undo.bytes();
+            self.undo.push(undo);
         }
+        // A scan that is still open shares the map; it keeps what it saw.
+        Arc::make_mut(&mut part.map).set(key, payload);
         Ok(())
     }
 
@@ -145,17 +139,28 @@ impl WriteSet {
         let Mark { undo, deltas } = &self.marks[position];
         self.deltas = deltas.clone();
         for entry in self.undo.drain(*undo..).rev() {
+            self.undo_bytes -= entry.bytes();
             let map = Arc::make_mut(&mut self.parts[entry.at].map);
-            match entry.before {
-                Some(before) => map.insert(entry.key, before),
+            match &entry.before {
+                Some(before) => map.set(&entry.key, before.as_deref()),
                 None => map.remove(&entry.key),
-            };
+            }
         }
-        self.bytes = self
-            .parts
-            .iter()
-            .flat_map(|part| part.map.iter())
-            .map(|(k, v)| k.len() + v.as_ref().map_or(0, |p| p.len()) + ENTRY_BYTES)
-            .sum();
+    }
+}
+
+fn check_lengths(key: &[u8], payload: Option<&[u8]>) -> Result<()> {
+    if key.len() > MAX_KEY || key.is_empty() {
+        return Err(Error::new(
+            ErrorKind::ProgramLimit,
+            format!("key of {} bytes: a key has from 1 to {MAX_KEY} bytes", key.len()),
+        ));
+    }
+    match payload.map(<[u8]>::len).filter(|length| *length > MAX_PAYLOAD) {
+        Some(length) => Err(Error::new(
+            ErrorKind::ProgramLimit,
+            format!("value of {length} bytes: a value has at most {MAX_PAYLOAD} bytes"),
+        )),
+        None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@
 use super::codec::{Entry, IndexCodec, TableCodec};
 use super::key::describe;
 use super::row::{RowEncoder, corrupt};
-use crate::kv::{Isolation, LockMode, LockWait, Slice, Space, Txn};
+use crate::kv::{Isolation, LockMode, LockWait, Space, Txn};
 use atoll_model::{Error, ErrorKind, Result, Row, Value};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -178,16 +178,19 @@ impl TableCodec {
             let claims: Vec<_> = incoming.iter().filter(|i| i.new_key).map(|i| (i.key.as_slice(), i.row)).collect();
             self.claim(at, None, &claims).await?;
         }
-        for Incoming { row, key, old, new_key } in &incoming {
-            payload.clear();
-            encoder.encode(&self.slots, row, &mut payload)?;
-            if *new_key {
-                txn.put_new(space, key, &payload)?;
-            } else {
-                txn.put(space, key, &payload)?;
-            }
-            if old.is_none() {
-                bytes += payload.len() as i64;
+        {
+            let mut writer = txn.writer(space)?;
+            for Incoming { row, key, old, new_key } in &incoming {
+                payload.clear();
+                encoder.encode(&self.slots, row, &mut payload)?;
+                if *new_key {
+                    writer.put_new(key, &payload)?;
+                } else {
+                    writer.put(key, &payload)?;
+                }
+                if old.is_none() {
+                    bytes += payload.len() as i64;
+                }
             }
         }
         for index in &self.indexes {
@@ -218,7 +221,8 @@ impl TableCodec {
             self.claim(at, Some(index), &claims).await?;
         }
         // Entries with the row's key in theirs are as new as the row, or were removed above.
-        entries.iter().try_for_each(|(entry, _)| at.txn.put_new(at.space, &entry.key, &entry.payload))
+        let mut writer = at.txn.writer(at.space)?;
+        entries.iter().try_for_each(|(entry, _)| writer.put_new(&entry.key, &entry.payload))
     }
 
     /// Locks new keys of rows or unique entries and makes sure that nobody has them.
@@ -232,8 +236,8 @@ impl TableCodec {
             }
         }
         if sorted.len() >= MANY {
-            let keys = sorted.iter().map(|i| Slice::new(&claims[*i].0[PREFIX..])).collect();
-            if !at.txn.lock_run(self.locks(order), keys, at.wait).await? {
+            let keys: Vec<&[u8]> = sorted.iter().map(|i| &claims[*i].0[PREFIX..]).collect();
+            if !at.txn.lock_run(self.locks(order), &keys, at.wait).await? {
                 return Err(self.not_available());
             }
         } else {

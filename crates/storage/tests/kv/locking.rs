@@ -2,7 +2,7 @@
 
 use super::{TestResult, WAIT, open};
 use atoll_model::ErrorKind;
-use atoll_storage::{LockMode, LockWait, Slice, Txn, TxnOptions};
+use atoll_storage::{LockMode, LockWait, Txn, TxnOptions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,16 +77,21 @@ async fn lock_waits_end() -> TestResult {
     Ok(())
 }
 
+async fn lock_run(txn: &Txn, from: u8, to: u8, wait: LockWait) -> atoll_model::Result<bool> {
+    let keys: Vec<[u8; 1]> = (from..to).map(|key| [key]).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    txn.lock_run(0, &keys, wait).await
+}
+
 #[tokio::test]
 async fn runs_lock_as_single_locks_do() -> TestResult {
     let dir = tempfile::tempdir()?;
     let (store, _) = open(dir.path())?;
-    let keys = |from: u8, to: u8| (from..to).map(|k| Slice::new(&[k])).collect::<Vec<_>>();
     let (a, b) = (Arc::new(store.begin(TxnOptions::default())), Arc::new(store.begin(TxnOptions::default())));
     assert!(b.lock(0, &[7], LockMode::Shared, WAIT).await?);
     let load = tokio::spawn({
         let a = a.clone();
-        async move { a.lock_run(0, keys(0, 10), WAIT).await }
+        async move { lock_run(&a, 0, 10, WAIT).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     // The run waits for key 7 alone; the rest of it is held already.
@@ -100,19 +105,41 @@ async fn runs_lock_as_single_locks_do() -> TestResult {
     b.rollback();
     assert!(load.await??);
     assert!(a.lock(0, &[5], LockMode::Exclusive, LockWait::Never).await?, "its own");
-    assert!(!a.lock_run(0, keys(5, 6), LockWait::Never).await? || a.lock(0, &[5], LockMode::Shared, WAIT).await?);
+    assert!(!lock_run(&a, 5, 6, LockWait::Never).await? || a.lock(0, &[5], LockMode::Shared, WAIT).await?);
     let c = Arc::new(store.begin(TxnOptions::default()));
     let short = LockWait::Timeout(Duration::from_millis(30));
     assert_eq!(c.lock(0, &[2], LockMode::Shared, short).await.map_err(|e| e.kind()), Err(ErrorKind::LockTimeout));
     let overlapping = tokio::spawn({
         let c = c.clone();
-        async move { c.lock_run(0, keys(8, 20), WAIT).await }
+        async move { lock_run(&c, 8, 20, WAIT).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!overlapping.is_finished());
     drop(a);
     assert!(overlapping.await??);
     drop((b, c));
+    assert_eq!(store.locked_keys(), 0);
+    Ok(())
+}
+
+/// Whether others hold fewer single locks than the run has keys, or more.
+#[tokio::test]
+async fn runs_find_what_others_hold() -> TestResult {
+    let dir = tempfile::tempdir()?;
+    let (store, _) = open(dir.path())?;
+    for held in [1, 200] {
+        let (a, b) = (store.begin(TxnOptions::default()), store.begin(TxnOptions::default()));
+        for key in 100..100 + held {
+            // The same keys in another numbering are in nobody's way.
+            assert!(b.lock(0, &[(key % 256) as u8], LockMode::Exclusive, LockWait::Never).await?);
+            assert!(b.lock(1, &[(key % 256) as u8], LockMode::Exclusive, LockWait::Never).await?);
+        }
+        assert!(!lock_run(&a, 90, 110, LockWait::Never).await?, "{held}");
+        assert!(!b.lock(0, &[90], LockMode::Shared, LockWait::Never).await?, "a has the others");
+        assert!(lock_run(&a, 60, 99, LockWait::Never).await?, "{held}");
+        drop(b);
+        assert!(lock_run(&a, 90, 110, LockWait::Never).await?, "{held}");
+    }
     assert_eq!(store.locked_keys(), 0);
     Ok(())
 }

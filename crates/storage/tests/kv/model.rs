@@ -12,6 +12,8 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 enum Step {
     Put(u8, u8),
     Delete(u8),
+    /// New keys, enough of them for tables of their own.
+    Load,
     Savepoint,
     RollbackTo(u8),
     Commit,
@@ -24,6 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..20u8, any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)),
         3 => (0..20u8).prop_map(Step::Delete),
+        1 => Just(Step::Load),
         2 => Just(Step::Savepoint),
         2 => any::<u8>().prop_map(Step::RollbackTo),
         2 => Just(Step::Commit),
@@ -46,6 +49,7 @@ proptest! {
         let mut committed = Map::new();
         let mut model = committed.clone();
         let mut marks: Vec<(u64, Map)> = Vec::new();
+        let mut loads = 0;
         for step in steps {
             match step {
                 Step::Put(k, v) => {
@@ -55,6 +59,14 @@ proptest! {
                 Step::Delete(k) => {
                     txn.delete(&space, &[k]).expect("delete");
                     model.remove(&vec![k]);
+                }
+                Step::Load => {
+                    loads += 1;
+                    for n in 0..1_500u16 {
+                        let key = [&[19, loads][..], &n.to_be_bytes()].concat();
+                        txn.put_new(&space, &key, &[loads; 50]).expect("put");
+                        model.insert(key, vec![loads; 50]);
+                    }
                 }
                 Step::Savepoint => marks.push((txn.savepoint(), model.clone())),
                 Step::RollbackTo(n) if !marks.is_empty() => {
