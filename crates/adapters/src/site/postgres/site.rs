@@ -30,6 +30,9 @@ const PURGE_PATIENCE: u32 = 500;
 /// Connections for what must not wait for transactions, and for what transactions wait for.
 const CONTROL_CONNECTIONS: usize = 2;
 
+/// Milliseconds that a question for statistics may wait for a lock.
+const STATISTICS_LOCK_MS: u32 = 10;
+
 /// A PostgreSQL database as a site.
 pub struct PostgresSite {
     id: SiteId,
@@ -127,7 +130,8 @@ impl Shared {
         // What ANALYZE has found, or what the statistics collector has counted since.
         let sql = "SELECT GREATEST(c.reltuples::bigint, COALESCE(s.n_live_tup, 0), 0), pg_relation_size(c.oid) \
                    FROM pg_class c LEFT JOIN pg_stat_user_tables s ON s.relid = c.oid WHERE c.oid = to_regclass($1)";
-        let link = self.control("BEGIN READ ONLY").await?;
+        // The size of a table that somebody changes is waited for; and those who end that change wait for this connection.
+        let link = self.control(&format!("BEGIN READ ONLY; SET LOCAL lock_timeout = {STATISTICS_LOCK_MS}")).await?;
         let rows = link.query(sql, &[(&relation, Type::TEXT)]).await?;
         let read = |at: usize| {
             let number: i64 = rows.first().and_then(|row| row.try_get(at).ok()).unwrap_or_default();
