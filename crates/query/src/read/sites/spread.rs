@@ -130,14 +130,20 @@ fn asks(node: &LogicalPlan) -> bool {
     })
 }
 
+/// The aggregate of one part of the branches' results.
+type Combine = fn(Expr) -> Expr;
+
+/// The value, of all parts.
+type Finish = fn(Vec<Expr>) -> Expr;
+
 /// An aggregate as what branches compute of it and how that becomes the whole.
 struct Parts {
     /// What each branch computes.
     partial: Vec<Expr>,
     /// What is made of the branches' results, one for each of `partial`.
-    combine: Vec<fn(Expr) -> Expr>,
+    combine: Vec<Combine>,
     /// The value, of what was combined.
-    finish: fn(Vec<Expr>) -> Expr,
+    finish: Finish,
 }
 
 impl Parts {
@@ -150,7 +156,7 @@ impl Parts {
         }
         let only = |values: Vec<Expr>| values.into_iter().next().unwrap_or_else(|| lit(ScalarValue::Null));
         // DataFusion's own sum keeps the type of what it adds, which is that of sums already.
-        let (combine, finish): (fn(Expr) -> Expr, fn(Vec<Expr>) -> Expr) = match (func.name(), function(func.name())) {
+        let (combine, finish): (Combine, Finish) = match (func.name(), function(func.name())) {
             ("avg", _) => {
                 let [argument] = params.args.as_slice() else { return None };
                 return Some(Parts {
