@@ -171,7 +171,7 @@ impl Shared {
         format!("i{index}_{run}{}", self.transactions.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Whether an index counts, or will if a transaction commits.
+    /// Whether an index counts, or will if a transaction commits, or is not to count any more only if one does.
     pub(super) async fn counts(&self, fragment: FragmentId, index: &str) -> Result<bool> {
         if index == "PRIMARY" {
             return Ok(true);
@@ -182,8 +182,14 @@ impl Shared {
             fragment.0,
             literal(index)
         );
-        let link = self.control("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED").await?;
-        Ok(!link.text(&sql).await?.is_empty())
+        let link = self.control("").await?;
+        for level in ["READ UNCOMMITTED", "READ COMMITTED"] {
+            link.execute(&format!("SET TRANSACTION ISOLATION LEVEL {level}")).await?;
+            if !link.text(&sql).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Keeps a prepared transaction on its connection until it is ended.
