@@ -261,6 +261,32 @@ async fn lost_during_commit() -> TestResult {
     Ok(())
 }
 
+/// What a commit has made stays, also if nobody heard of the commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_and_lost_commits() -> TestResult {
+    let server = Maria::start().await?;
+    let address = server.server.address();
+    let (proxy, armed) = cutting_proxy(address, "XA COMMIT").await?;
+    let site = mysql(1, &server.url("app").replace(&address.to_string(), &proxy.to_string()), &[])?;
+    let at = made(&site, 1).await?;
+    let mut changed = (*at.table).clone();
+    changed.indexes.push(index(2, "accounts_balance_key", &[3], true));
+    let unique = Replica { table: Arc::new(changed), ..at.clone() };
+    let branch = begin(&site, Isolation::ReadCommitted).await?;
+    branch.define(&unique, Some(&at.table)).await?;
+    branch.build_index(&unique, IndexId(2)).await?;
+    armed.store(true, Ordering::Relaxed);
+    let error = branch.commit().await.expect_err("the answer is lost");
+    assert_eq!(error.outcome(), Outcome::Indeterminate);
+    drop(branch);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let direct = mysql(1, &server.url("app"), &[])?;
+    let other = begin(&direct, Isolation::ReadCommitted).await?;
+    let twice = other.apply(&unique, vec![insert(7, "7@x", 100)]).await.expect_err("the index holds");
+    assert_eq!((twice.kind(), twice.constraint_name()), (ErrorKind::UniqueViolation, Some("accounts_balance_key")));
+    Ok(())
+}
+
 /// Only what is committed of a definition has a say: an index that an undone change has left is found out and dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_undone_definitions_leave() -> TestResult {

@@ -373,10 +373,13 @@ impl Inner {
     async fn end_with(&self, link: &Arc<Link>, commands: impl Fn(&str) -> String) -> Result<String> {
         let Kind::Xa(xid) = &link.kind else { return Err(Error::internal("a transaction that cannot be committed")) };
         let outcome = link.execute(&format!("XA END '{xid}'; {}", commands(xid))).await;
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
             link.rollback();
-            let leftovers = std::mem::take(&mut *self.leftovers.lock());
-            leftovers.undo_soon(&self.site, link.clone());
+            // Of what may be committed, nothing is taken back.
+            if error.kind() != ErrorKind::SiteUnavailable {
+                let leftovers = std::mem::take(&mut *self.leftovers.lock());
+                leftovers.undo_soon(&self.site, link.clone());
+            }
         }
         outcome.map(|()| xid.clone())
     }

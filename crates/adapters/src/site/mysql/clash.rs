@@ -4,7 +4,7 @@
 //! have no say: the transaction fails, can be run again, and the index is dropped.
 
 use super::branch::Inner;
-use super::layout::{Layout, literal};
+use super::layout::Layout;
 use super::link::Link;
 use super::values::{Params, decode_row};
 use atoll_model::{Error, ErrorKind, Index, IndexId, Result, Row, SqlType, Value, hash_values, text};
@@ -22,7 +22,7 @@ pub(super) async fn of_rows(inner: &Inner, link: &Link, layout: &Layout, error: 
     if layout.adopted {
         return error.table(&layout.table.name);
     }
-    match counts(inner, layout, &site_name).await {
+    match inner.site.counts(layout.fragment, &site_name).await {
         Ok(true) => {}
         Ok(false) => return left_over(inner, layout, &site_name),
         Err(error) => return error,
@@ -61,23 +61,8 @@ pub(super) async fn of_new_index(inner: &Inner, layout: &Layout, index: &Index) 
     }
 }
 
-/// Whether an index counts, or will if a transaction commits.
-async fn counts(inner: &Inner, layout: &Layout, site_name: &str) -> Result<bool> {
-    if site_name == "PRIMARY" {
-        return Ok(true);
-    }
-    let sql = format!(
-        "SELECT part FROM {} WHERE fragment = {} AND part = {}",
-        inner.site.system.parts,
-        layout.fragment.0,
-        literal(site_name)
-    );
-    let link = inner.site.control("SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED").await?;
-    Ok(!link.text(&sql).await?.is_empty())
-}
-
 fn left_over(inner: &Inner, layout: &Layout, site_name: &str) -> Error {
-    inner.leftovers.lock().found(&layout.relation, site_name);
+    inner.leftovers.lock().found(layout, site_name);
     Error::new(
         ErrorKind::SerializationFailure,
         format!("an index of table \"{}\" is left over from a change that was undone", layout.table.name),

@@ -24,12 +24,17 @@ use super::link::Link;
 use super::site::Shared;
 use super::types;
 use super::values::string;
-use atoll_model::{Error, ErrorKind, Index, IndexId, Result, Table, text};
+use atoll_model::{Error, ErrorKind, FragmentId, Index, IndexId, Result, Table, text};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How long, in seconds, dropping what is left over waits for those who use the table, before it is left for another time.
 const PATIENCE: u32 = 2;
+
+/// How often it is looked whether an index does not count any more: a rollback may be under way.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Indexes to be dropped when the transaction has ended.
 #[derive(Default)]
@@ -41,16 +46,23 @@ pub(super) struct Leftovers {
 /// An index that may turn out not to count.
 #[derive(Clone)]
 struct Spare {
+    fragment: FragmentId,
     relation: String,
     name: String,
     /// What it was made as.
     shape: String,
 }
 
+impl Spare {
+    fn of(layout: &Layout, name: String, shape: String) -> Self {
+        Spare { fragment: layout.fragment, relation: layout.relation.clone(), name, shape }
+    }
+}
+
 impl Leftovers {
     /// An index that does not count, however the transaction ends.
-    pub(super) fn found(&mut self, relation: &str, name: &str) {
-        let spare = Spare { relation: relation.into(), name: name.into(), shape: String::new() };
+    pub(super) fn found(&mut self, layout: &Layout, name: &str) {
+        let spare = Spare::of(layout, name.into(), String::new());
         self.after_commit.push(spare.clone());
         self.when_undone.push(spare);
     }
@@ -64,6 +76,11 @@ impl Leftovers {
         drop_indexes(site, self.after_commit).await;
     }
 
+    /// The transaction is undone.
+    pub(super) async fn undo(self, site: &Shared) {
+        drop_indexes(site, self.when_undone).await;
+    }
+
     /// The transaction is being undone.
     pub(super) fn undo_soon(self, site: &Arc<Shared>, link: Arc<Link>) {
         // It holds the table until it is rolled back.
@@ -72,22 +89,31 @@ impl Leftovers {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             let site = site.clone();
-            runtime.spawn(async move { drop_indexes(&site, self.when_undone).await });
+            runtime.spawn(async move { self.undo(&site).await });
         }
     }
 }
 
 /// Drops indexes that do not count. If that does not work now, they are found when they are in the way.
+///
+/// One that does count after all is left alone, as after a commit whose answer was lost.
 async fn drop_indexes(site: &Shared, indexes: Vec<Spare>) {
-    for Spare { relation, name, .. } in indexes {
-        let dropping = async {
-            let link = site.control(&format!("SET SESSION lock_wait_timeout = {PATIENCE}")).await?;
-            link.execute(&format!("DROP INDEX {} ON {relation}", quote(&name))).await
-        };
-        if let Err(error) = dropping.await {
-            tracing::debug!(site = site.name.0, %error, name, "an index that does not count is left");
+    for spare in indexes {
+        if let Err(error) = drop_index(site, &spare).await {
+            tracing::debug!(site = site.name.0, %error, name = spare.name, "an index that does not count is left");
         }
     }
+}
+
+async fn drop_index(site: &Shared, spare: &Spare) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        if !site.counts(spare.fragment, &spare.name).await? {
+            let link = site.control(&format!("SET SESSION lock_wait_timeout = {PATIENCE}")).await?;
+            return link.execute(&format!("DROP INDEX {} ON {}", quote(&spare.name), spare.relation)).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Makes the copy's table, or lets it follow the definition.
@@ -322,7 +348,7 @@ async fn add_index(inner: &Inner, link: &Link, layout: &Layout, index: &Index) -
         return count_in(inner, link, layout, &spare.name).await.map(|_| ());
     }
     let name = inner.site.fresh_index(index.id);
-    let spare = Spare { relation: layout.relation.clone(), name: name.clone(), shape };
+    let spare = Spare::of(layout, name.clone(), shape);
     inner.leftovers.lock().when_undone.push(spare);
     let making = format!("CREATE {unique}INDEX {} ON {} ({columns})", quote(&name), layout.relation);
     execute(inner, layout, &making).await?;
@@ -335,7 +361,7 @@ async fn discount_index(inner: &Inner, link: &Link, layout: &Layout, index: Inde
     let these = format!("fragment = {} AND part LIKE 'i{index}|_%' ESCAPE '|'", layout.fragment.0);
     let names = link.text(&format!("SELECT part FROM {parts} WHERE {these} FOR UPDATE")).await?;
     link.execute(&format!("DELETE FROM {parts} WHERE {these}")).await?;
-    let spare = |row| Spare { relation: layout.relation.clone(), name: string(row, 0), shape: String::new() };
+    let spare = |row| Spare::of(layout, string(row, 0), String::new());
     inner.leftovers.lock().after_commit.extend(names.iter().map(spare));
     Ok(())
 }

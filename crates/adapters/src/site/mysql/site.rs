@@ -171,6 +171,27 @@ impl Shared {
         format!("i{index}_{run}{}", self.transactions.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Whether an index counts, or will if a transaction commits, or is not to count any more only if one does.
+    pub(super) async fn counts(&self, fragment: FragmentId, index: &str) -> Result<bool> {
+        if index == "PRIMARY" {
+            return Ok(true);
+        }
+        let sql = format!(
+            "SELECT part FROM {} WHERE fragment = {} AND part = {}",
+            self.system.parts,
+            fragment.0,
+            literal(index)
+        );
+        let link = self.control("").await?;
+        for level in ["READ UNCOMMITTED", "READ COMMITTED"] {
+            link.execute(&format!("SET TRANSACTION ISOLATION LEVEL {level}")).await?;
+            if !link.text(&sql).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Keeps a prepared transaction on its connection until it is ended.
     pub(super) fn park(&self, name: PreparedName, link: Arc<Link>, xid: String, leftovers: Leftovers) {
         self.parked.lock().insert(name, Parked { link, xid, leftovers });
@@ -366,6 +387,8 @@ impl Site for MysqlSite {
                 link.ended();
                 if commit {
                     leftovers.clear(&self.shared).await;
+                } else {
+                    leftovers.undo(&self.shared).await;
                 }
                 Ok(Finished::Now)
             }
