@@ -327,8 +327,9 @@ async fn prepared_locks_and_statistics() -> TestResult {
         site.statistics(at.fragment);
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let ended = tokio::time::timeout(Duration::from_secs(10), site.finish(&PreparedName::new("atoll_locks:1")?, true));
-    assert_eq!(ended.await??, Finished::Now);
+    let name = PreparedName::new("atoll_locks:1")?;
+    let ended = tokio::time::timeout(Duration::from_secs(10), site.finish(&name, true)).await??;
+    assert_eq!(ended, Finished::Now);
     assert!(reads(&site, &copies[0]).await.is_ok());
     Ok(())
 }
