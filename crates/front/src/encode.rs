@@ -228,14 +228,14 @@ fn write_elements(leaf: &SqlType, items: List<'_>, shape: &[usize], nulls: &mut 
     Ok(())
 }
 
-/// Writes a field that is `oid[]`: an array of numbers as four bytes each.
+/// Writes a field that is `oid` or `oid[]`: numbers of four bytes.
 ///
 /// # Errors
 /// 22003 for what is no object id.
 pub(crate) fn write_oids(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
-    let Cell::List(items) = cell else {
-        out.extend_from_slice(&(-1i32).to_be_bytes());
-        return Ok(());
+    let items = match cell {
+        Cell::List(items) => items,
+        scalar => return write_oid(scalar, out),
     };
     sized(out, |out| {
         put_i32(usize::from(items.len() > 0), out);
@@ -246,18 +246,21 @@ pub(crate) fn write_oids(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
             out.extend_from_slice(&1i32.to_be_bytes());
         }
         for cell in items.iter() {
-            match cell {
-                Cell::Int(v) => {
-                    let oid =
-                        u32::try_from(v).map_err(|_| Error::new(ErrorKind::NumericOutOfRange, "OID out of range"))?;
-                    out.extend_from_slice(&4i32.to_be_bytes());
-                    out.extend_from_slice(&oid.to_be_bytes());
-                }
-                _ => out.extend_from_slice(&(-1i32).to_be_bytes()),
-            }
+            write_oid(cell, out)?;
         }
         Ok(())
     })
+}
+
+fn write_oid(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let Cell::Int(v) = cell else {
+        out.extend_from_slice(&(-1i32).to_be_bytes());
+        return Ok(());
+    };
+    let oid = u32::try_from(v).map_err(|_| Error::new(ErrorKind::NumericOutOfRange, "OID out of range"))?;
+    out.extend_from_slice(&4i32.to_be_bytes());
+    out.extend_from_slice(&oid.to_be_bytes());
+    Ok(())
 }
 
 /// A length in a message. What does not fit has been refused by the limit on messages before.

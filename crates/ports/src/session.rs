@@ -150,7 +150,7 @@ pub struct ResultColumn {
     pub name: String,
     /// Its SQL type.
     pub ty: SqlType,
-    /// An array of `bigint` that clients know as `oid[]`: a column of a system catalog.
+    /// A `bigint`, or an array of it, that clients know as `oid` or `oid[]`: a column of a system catalog.
     pub is_oid: bool,
 }
 
@@ -171,6 +171,8 @@ pub struct Prepared {
     pub oid_params: Vec<usize>,
     /// The result's columns; empty when it returns no rows.
     pub columns: Vec<ResultColumn>,
+    /// Whether it returns rows, which may be without columns.
+    pub returns_rows: bool,
     /// The engine's plan.
     pub plan: Arc<dyn Any + Send + Sync>,
 }

@@ -129,9 +129,13 @@ pub(super) fn row_description(out: &mut Vec<u8>, columns: &[ResultColumn], forma
             text(o, &column.name);
             // Neither table nor attribute number is known here.
             o.extend_from_slice(&[0; 6]);
-            let oid = if column.is_oid { OID_ARRAY } else { column.ty.pg_oid() };
+            let oid = match &column.ty {
+                SqlType::Array(_) if column.is_oid => OID_ARRAY,
+                _ if column.is_oid => OID,
+                ty => ty.pg_oid(),
+            };
             o.extend_from_slice(&oid.to_be_bytes());
-            let (size, modifier) = size_and_modifier(&column.ty);
+            let (size, modifier) = if oid == OID { (4, -1) } else { size_and_modifier(&column.ty) };
             o.extend_from_slice(&size.to_be_bytes());
             o.extend_from_slice(&modifier.to_be_bytes());
             o.extend_from_slice(&code(formats.of(i)).to_be_bytes());
@@ -145,6 +149,9 @@ fn code(format: Format) -> u16 {
         Format::Binary => 1,
     }
 }
+
+/// `oid`
+const OID: u32 = 26;
 
 /// `oid[]`
 const OID_ARRAY: u32 = 1028;

@@ -192,7 +192,7 @@ impl Connection {
             }
         };
         match &statement {
-            Statement::Bound(prepared) if !prepared.columns.is_empty() => {
+            Statement::Bound(prepared) if prepared.returns_rows => {
                 backend::row_description(&mut self.channel.out, &prepared.columns, formats);
             }
             _ => backend::bare(&mut self.channel.out, backend::NO_DATA),

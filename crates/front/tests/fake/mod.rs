@@ -209,7 +209,8 @@ impl Session for FakeSession {
             }
             _ => (vec![], vec![]),
         };
-        Ok(Arc::new(Prepared { sql, param_types, oid_params: vec![], columns, plan: Arc::new(()) }))
+        let returns_rows = !columns.is_empty();
+        Ok(Arc::new(Prepared { sql, param_types, oid_params: vec![], columns, returns_rows, plan: Arc::new(()) }))
     }
 
     async fn execute(&mut self, prepared: &Arc<Prepared>, params: Vec<Value>) -> Result<Execution> {

@@ -12,8 +12,8 @@ pub mod rewrite;
 pub(crate) mod unknown;
 
 pub use catalogs::schemas;
+pub(crate) use functions::{OID, VECTOR, VectorArrays, vectors_as_text};
 pub use functions::{SessionAccess, SessionHooks, expression_asks_session, operators, plan_asks_session, register};
-pub(crate) use functions::{VECTOR, VectorArrays, vectors_as_text};
 pub use parse::Statement;
 
 use atoll_model::{Catalog, Error, ErrorKind, Result};

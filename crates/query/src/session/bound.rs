@@ -5,12 +5,14 @@ use super::describe;
 use super::locking;
 use crate::dml::{self, params};
 use crate::keyed;
+use crate::pg::OID;
 use crate::pg::parse::Statement;
 use crate::pg::rewrite::names;
 use crate::read::{self, Engine};
 use crate::syntax;
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
+use datafusion::arrow::datatypes::FieldRef;
 use datafusion::common::ParamValues;
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::execution::SessionState;
@@ -112,7 +114,11 @@ pub(crate) fn ends_transaction(statement: &Statement) -> bool {
 /// `NotSupported` for Arrow types without an SQL name.
 pub(crate) fn columns_of(schema: &datafusion::arrow::datatypes::Schema) -> Result<Vec<ResultColumn>> {
     let types = context::types_of(schema)?;
-    Ok(schema.fields().iter().zip(types).map(|(f, ty)| ResultColumn::new(names::shown(f.name()), ty)).collect())
+    let column = |(field, ty): (&FieldRef, SqlType)| ResultColumn {
+        is_oid: ty == SqlType::Int8 && field.metadata().contains_key(OID),
+        ..ResultColumn::new(names::shown(field.name()), ty)
+    };
+    Ok(schema.fields().iter().zip(types).map(column).collect())
 }
 
 /// Binds statements against a catalog.

@@ -99,7 +99,7 @@ pub(super) fn reads_catalogs_alone(plan: &LogicalPlan) -> bool {
 /// Arrays of `bigint` of the system catalogs are `oid[]`: they have no others.
 pub(super) fn mark_oids(columns: &mut [ResultColumn]) {
     for column in columns {
-        column.is_oid = column.ty == SqlType::Array(Box::new(SqlType::Int8));
+        column.is_oid |= column.ty == SqlType::Array(Box::new(SqlType::Int8));
     }
 }
 

@@ -325,6 +325,7 @@ impl SqlSession {
             sql,
             param_types: bound.param_types.to_vec(),
             oid_params: bound.oid_params.clone(),
+            returns_rows: !columns.is_empty() || matches!(bound.kind, Kind::Query),
             columns,
             plan: Arc::new(bound),
         });

@@ -1,7 +1,7 @@
 //! A system table: its columns, and a function that makes its rows.
 
-use crate::pg::VECTOR;
 use crate::pg::functions::SessionHooks;
+use crate::pg::{OID, VECTOR};
 use crate::rows;
 use async_trait::async_trait;
 use atoll_model::{Catalog, RelationId, Row, SqlType, Value};
@@ -42,6 +42,8 @@ pub struct Definition {
     columns: Vec<(&'static str, SqlType)>,
     /// Columns that are `int2vector` or `oidvector`.
     vectors: Vec<usize>,
+    /// Columns that are `oid`.
+    oids: Vec<usize>,
     rows: Rows,
     views: bool,
     sites: bool,
@@ -65,7 +67,7 @@ impl Definition {
 /// f real, d double, z timestamptz; in upper case an array of it;
 /// v int2vector, w oidvector.
 pub fn table(name: &'static str, columns: &'static str, rows: Rows) -> Definition {
-    let mut vectors = vec![];
+    let (mut vectors, mut oids) = (vec![], vec![]);
     let columns = columns
         .split_whitespace()
         .enumerate()
@@ -85,11 +87,14 @@ pub fn table(name: &'static str, columns: &'static str, rows: Rows) -> Definitio
             if vector {
                 vectors.push(at);
             }
+            if letter == "o" {
+                oids.push(at);
+            }
             let array = vector || letter.chars().all(|c| c.is_ascii_uppercase());
             (name, if array { SqlType::Array(Box::new(scalar)) } else { scalar })
         })
         .collect();
-    Definition { name, columns, vectors, rows, views: false, sites: false }
+    Definition { name, columns, vectors, oids, rows, views: false, sites: false }
 }
 
 /// A table that is empty, truthfully: there are no such objects.
@@ -140,6 +145,9 @@ impl SystemSchema {
                 let mut fields: Vec<Field> = definition.columns.iter().map(|(n, t)| t.field(n, true)).collect();
                 for at in &definition.vectors {
                     fields[*at].metadata_mut().insert(VECTOR.into(), "yes".into());
+                }
+                for at in &definition.oids {
+                    fields[*at].metadata_mut().insert(OID.into(), "yes".into());
                 }
                 let schema = Arc::new(Schema::new(fields));
                 let name = definition.name;

@@ -18,7 +18,7 @@ mod system;
 mod text;
 mod vectors;
 
-pub(crate) use vectors::{VECTOR, VectorArrays, is_vector, vectors_as_text};
+pub(crate) use vectors::{OID, VECTOR, VectorArrays, is_vector, vectors_as_text};
 
 pub use session::{SessionAccess, SessionHooks, expression_asks_session, plan_asks_session};
 

@@ -22,6 +22,9 @@ use std::sync::{Arc, LazyLock};
 /// The metadata key of a vector's field.
 pub const VECTOR: &str = "atoll.vector";
 
+/// The metadata key of a field whose `bigint` is an object id.
+pub const OID: &str = "atoll.oid";
+
 /// Whether a field is a vector. A cast's result keeps the metadata of what was cast.
 pub(crate) fn is_vector(field: &Field) -> bool {
     field.data_type().is_list() && field.metadata().contains_key(VECTOR)
