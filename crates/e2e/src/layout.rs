@@ -22,13 +22,17 @@ pub enum Layout {
     Colocated,
     /// Copies of every table at three sites.
     Replicated,
-    /// As `Colocated`, at two PostgreSQL servers and an embedded site.
-    Servers,
+    /// As `Colocated`, at databases of two PostgreSQL servers.
+    PostgreSqlSites,
+    /// As `Colocated`, at databases of two MariaDB servers.
+    MariaDbSites,
+    /// As `Colocated`, at a PostgreSQL server, a MariaDB server and an embedded site.
+    Engines,
 }
 
 impl Layout {
     /// All of them.
-    pub const ALL: [Layout; 8] = [
+    pub const ALL: [Layout; 10] = [
         Layout::PostgreSql,
         Layout::OneSite,
         Layout::Hash,
@@ -36,7 +40,9 @@ impl Layout {
         Layout::Range,
         Layout::Colocated,
         Layout::Replicated,
-        Layout::Servers,
+        Layout::PostgreSqlSites,
+        Layout::MariaDbSites,
+        Layout::Engines,
     ];
 
     /// Its name in scripts and reports.
@@ -49,13 +55,23 @@ impl Layout {
             Layout::Range => "range",
             Layout::Colocated => "colocated",
             Layout::Replicated => "replicated",
-            Layout::Servers => "servers",
+            Layout::PostgreSqlSites => "postgres-sites",
+            Layout::MariaDbSites => "mariadb-sites",
+            Layout::Engines => "engines",
         }
     }
 
-    /// Whether a name in a script's condition means this layout: its own, or `atoll` for all but PostgreSQL.
+    /// Whether its sites are databases of their own.
+    pub fn has_servers(self) -> bool {
+        matches!(self, Layout::PostgreSqlSites | Layout::MariaDbSites | Layout::Engines)
+    }
+
+    /// Whether a name in a script's condition means this layout: its own, `servers` for those with servers as sites, or `atoll` for
+    /// all but PostgreSQL.
     pub fn is_called(self, name: &str) -> bool {
-        name == self.name() || (name == "atoll" && self != Layout::PostgreSql)
+        name == self.name()
+            || (name == "servers" && self.has_servers())
+            || (name == "atoll" && self != Layout::PostgreSql)
     }
 
     /// What has to be run first. `urls`: of databases that are the first of the sites; the others are embedded.
@@ -64,7 +80,10 @@ impl Layout {
             return vec![];
         }
         let site = |n: usize| match urls.get(n - 1) {
-            Some(url) => format!("CREATE SITE s{n} ENGINE postgres OPTIONS (url '{url}')"),
+            Some(url) => {
+                let (engine, _) = url.split_once("://").unwrap_or_default();
+                format!("CREATE SITE s{n} ENGINE {engine} OPTIONS (url '{url}')")
+            }
             None => format!("CREATE SITE s{n} ENGINE embedded"),
         };
         (1..=3).map(site).collect()
@@ -92,10 +111,9 @@ impl Layout {
         };
         match (self, directive) {
             (Layout::Replicated, _) => appended("WITH (sites = 's1, s2, s3', replication = 'all')"),
-            (
-                Layout::List | Layout::Range | Layout::Colocated | Layout::Servers,
-                Some(Directive::Colocate { parent, column }),
-            ) => appended(&format!("WITH (colocate_with = '{parent}', colocate_on = '{column}')")),
+            (layout, Some(Directive::Colocate { parent, column })) if layout != Layout::Hash => {
+                appended(&format!("WITH (colocate_with = '{parent}', colocate_on = '{column}')"))
+            }
             (Layout::List, directive) => {
                 let split = match directive {
                     Some(Directive::List { column, values }) => Some((column, values)),

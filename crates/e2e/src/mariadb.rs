@@ -27,6 +27,8 @@ pub struct MariaDb {
     account: Option<(u32, u32)>,
     address: SocketAddr,
     settings: Vec<String>,
+    /// How many databases were asked for.
+    databases: u32,
 }
 
 /// Where MariaDB's programs may be: its packages put the server where only root looks.
@@ -55,6 +57,7 @@ impl MariaDb {
             account,
             address: (Ipv4Addr::LOCALHOST, free_port()?).into(),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            databases: 0,
         };
         let install = server
             .command(&program("mariadb-install-db").ok_or_else(missing)?)
@@ -99,6 +102,28 @@ impl MariaDb {
     /// How its user reaches a database.
     pub fn url(&self, database: &str) -> String {
         format!("mysql://{USER}:{PASSWORD}@{}/{database}", self.address)
+    }
+
+    /// Creates an empty database, and tells how its user reaches it.
+    ///
+    /// # Errors
+    /// When MariaDB's client is not installed, or the server refuses.
+    pub fn fresh_database(&mut self) -> io::Result<String> {
+        let name = format!("test{}", self.databases);
+        self.databases += 1;
+        let client =
+            program("mariadb").ok_or_else(|| io::Error::other("no MariaDB found; scripts/test installs it"))?;
+        let made = Command::new(client)
+            .args(["--no-defaults", "--host=127.0.0.1", "--user", USER, "--execute"])
+            .arg(format!("CREATE DATABASE {name}"))
+            .arg(format!("--port={}", self.address.port()))
+            .arg(format!("--password={PASSWORD}"))
+            .output()?;
+        if made.status.success() {
+            Ok(self.url(&name))
+        } else {
+            Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()))
+        }
     }
 
     /// A setting from the next start on.

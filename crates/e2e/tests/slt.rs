@@ -3,6 +3,7 @@
 //! `ATOLL_SLT=name` runs the scripts whose path contains it; `ATOLL_SLT_BLESS=1` with the test `postgres` rewrites expectations.
 
 use atoll_e2e::layout::Layout;
+use atoll_e2e::mariadb::MariaDb;
 use atoll_e2e::server::{Atoll, PostgreSql};
 use atoll_e2e::slt::{Failure, Script, scripts};
 use atoll_e2e::wire::Protocol;
@@ -45,24 +46,17 @@ fn report(label: &str, count: usize, failures: &[Failure]) {
 }
 
 fn on_atoll(layout: Layout, protocol: Protocol) {
-    on_sites(layout, protocol, &mut []);
+    on_sites(layout, protocol, Vec::new);
 }
 
-/// `servers` are the first of the sites, with a fresh database for each script.
-fn on_sites(layout: Layout, protocol: Protocol, servers: &mut [PostgreSql]) {
+/// `databases`: gives fresh ones for each script, which are the first of its sites.
+fn on_sites(layout: Layout, protocol: Protocol, mut databases: impl FnMut() -> Vec<String>) {
     let (mut count, mut failures) = (0, Vec::new());
     for path in scripts() {
         let script = Script::read(&path);
         if script.is_for(layout) {
             let atoll = Atoll::start();
-            let urls: Vec<String> = servers
-                .iter_mut()
-                .map(|server| {
-                    server.fresh_database();
-                    server.url()
-                })
-                .collect();
-            let (n, failed) = script.run(&atoll, layout, protocol, &urls);
+            let (n, failed) = script.run(&atoll, layout, protocol, &databases());
             count += n;
             failures.extend(failed);
         }
@@ -137,7 +131,37 @@ fn replicated_at_three_sites() {
     on_atoll(Layout::Replicated, Protocol::Simple);
 }
 
+fn database(server: &mut PostgreSql) -> String {
+    server.fresh_database();
+    server.url()
+}
+
+fn mariadb() -> MariaDb {
+    MariaDb::start(&[]).unwrap_or_else(|e| panic!("a private MariaDB: {e}"))
+}
+
+fn mariadb_database(server: &mut MariaDb) -> String {
+    server.fresh_database().unwrap_or_else(|e| panic!("a database: {e}"))
+}
+
 #[test]
-fn two_servers_and_an_embedded_site() {
-    on_sites(Layout::Servers, Protocol::Simple, &mut [PostgreSql::start(), PostgreSql::start()]);
+fn two_postgresql_servers() {
+    let (mut one, mut two) = (PostgreSql::start(), PostgreSql::start());
+    on_sites(Layout::PostgreSqlSites, Protocol::Simple, || {
+        vec![database(&mut one), database(&mut two), database(&mut one)]
+    });
+}
+
+#[test]
+fn two_mariadb_servers() {
+    let (mut one, mut two) = (mariadb(), mariadb());
+    on_sites(Layout::MariaDbSites, Protocol::Simple, || {
+        vec![mariadb_database(&mut one), mariadb_database(&mut two), mariadb_database(&mut one)]
+    });
+}
+
+#[test]
+fn an_engine_of_each_kind() {
+    let (mut postgres, mut mariadb) = (PostgreSql::start(), mariadb());
+    on_sites(Layout::Engines, Protocol::Simple, || vec![database(&mut postgres), mariadb_database(&mut mariadb)]);
 }
