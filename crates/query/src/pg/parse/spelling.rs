@@ -78,7 +78,7 @@ pub(super) fn respell(tokens: &mut Vec<TokenWithSpan>) -> Vec<(Location, Overrid
             lock_clause(tokens, at);
         } else if next(0, "FETCH") && (at == 0 || tokens[at - 1].token == Token::SemiColon) {
             fetch(tokens, at);
-        } else if next(0, "TABLE") && begins_query(&tokens[..at]) {
+        } else if next(0, "TABLE") && names_a_table(tokens.get(at + 1)) && begins_query(&tokens[..at]) {
             table_query(tokens, at);
         } else if next(0, "IDENTITY") && tokens.get(at + 1).is_some_and(|t| t.token == Token::LParen) {
             let end = tokens[at..].iter().position(|t| t.token == Token::RParen).map_or(tokens.len(), |n| at + n);
@@ -192,6 +192,11 @@ fn begins_query(before: &[TokenWithSpan]) -> bool {
     let Some(last) = before.last() else { return true };
     matches!(last.token, Token::SemiColon | Token::LParen)
         || ["UNION", "ALL", "DISTINCT", "INTERSECT", "EXCEPT", "AS", "EXPLAIN"].iter().any(|word| is(&last.token, word))
+}
+
+/// What follows TABLE in a query; in `OPTIONS (table 'x')` a string does.
+fn names_a_table(token: Option<&TokenWithSpan>) -> bool {
+    token.is_some_and(|t| matches!(t.token, Token::Word(_)))
 }
 
 /// `TABLE t` is `SELECT * FROM t`.
