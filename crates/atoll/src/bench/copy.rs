@@ -14,8 +14,8 @@ const TABLE: &str = "CREATE TABLE reads (rid bigint PRIMARY KEY, uid text NOT NU
 /// Time for a server to put away a dropped table.
 const AFTER_DROP: Duration = Duration::from_secs(3);
 
-/// Runs it.
-pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table, BenchError> {
+/// Runs it. `fragments`: how the first server's table is laid out, as the end of its CREATE TABLE.
+pub async fn run(servers: [&Server; 2], fragments: &str, scale: f64, rounds: u32) -> Result<Table, BenchError> {
     let scale = Scale::of(scale);
     let data: Vec<Vec<u8>> = News::Reads.batches(scale).map(|b| b.data).collect();
     let bytes: usize = data.iter().map(Vec::len).sum();
@@ -25,7 +25,7 @@ pub async fn run(servers: [&Server; 2], scale: f64, rounds: u32) -> Result<Table
             term::say(format_args!("copy: round {} of {rounds}, {}", round + 1, server.name));
             let mut client = server.target.connect().await?;
             client.query("DROP TABLE IF EXISTS reads").await?;
-            client.query(TABLE).await?;
+            client.query(&format!("{TABLE} {}", if i == 0 { fragments } else { "" })).await?;
             let began = Instant::now();
             client.copy_start(&News::Reads.copy_statement()).await?;
             for batch in &data {

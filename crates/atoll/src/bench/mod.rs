@@ -7,6 +7,7 @@ mod copy;
 mod pgbench;
 mod report;
 mod servers;
+mod sites;
 mod tpch;
 
 use std::io;
@@ -56,6 +57,8 @@ enum What {
     Copy,
     /// The 22 queries of TPC-H
     Tpch,
+    /// Atoll over two PostgreSQL servers, beside one of them alone and beside postgres_fdw over both
+    Sites,
 }
 
 /// Why there are no figures.
@@ -104,7 +107,7 @@ async fn measure(args: &BenchArgs) -> Result<bool, BenchError> {
     let bin = servers::postgres_bin(args.pg_bin.as_deref())?;
     let atoll = Server::atoll().await?;
     let idle = atoll.memory();
-    let postgres = Server::postgres(args.pg_bin.as_deref()).await?;
+    let postgres = Server::postgres(args.pg_bin.as_deref(), &[]).await?;
     let mut client = postgres.target.connect().await?;
     let version = client.parameter("server_version").unwrap_or("of unknown version").to_owned();
     client.query("SELECT 1").await?;
@@ -119,19 +122,25 @@ async fn measure(args: &BenchArgs) -> Result<bool, BenchError> {
     if let Some(idle) = idle {
         writeln!(out, "Atoll's memory after start: {} MiB.", idle >> 20)?;
     }
+    let pgbench = pgbench::Options { bin: &bin, scale: args.pgbench_scale, seconds: args.seconds, rounds: args.rounds };
     // A benchmark that fails does not take the others' figures with it.
     let mut all_well = true;
-    for what in [What::Pgbench, What::Copy, What::Tpch] {
+    for what in [What::Pgbench, What::Copy, What::Tpch, What::Sites] {
         if args.what != what && args.what != What::All {
             continue;
         }
-        let table = match what {
-            What::Pgbench => pgbench::run(both, &bin, args.pgbench_scale, args.seconds, args.rounds).await,
-            What::Copy => copy::run(both, args.copy_scale, args.rounds).await,
-            _ => tpch::run(both, args.tpch_scale, args.rounds).await,
+        let tables = match what {
+            What::Pgbench => pgbench::run(both, &pgbench).await.map(|table| vec![table]),
+            What::Copy => copy::run(both, "", args.copy_scale, args.rounds).await.map(|table| vec![table]),
+            What::Sites => sites::run(&pgbench, args.copy_scale).await,
+            _ => tpch::run(both, args.tpch_scale, args.rounds).await.map(|table| vec![table]),
         };
-        match table {
-            Ok(table) => writeln!(out, "\n{}", table.markdown().trim_end())?,
+        match tables {
+            Ok(tables) => {
+                for table in tables {
+                    writeln!(out, "\n{}", table.markdown().trim_end())?;
+                }
+            }
             Err(error) => {
                 term::fail(format_args!("{what:?}: {error}"));
                 all_well = false;

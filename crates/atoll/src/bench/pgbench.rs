@@ -25,21 +25,31 @@ const RUNS: [(&str, &[&str]); 3] = [
     ("TPC-B, prepared, 1 client", &["-M", "prepared", "-c", "1", "-j", "1"]),
 ];
 
+/// How much is measured.
+pub struct Options<'a> {
+    /// The directory of PostgreSQL's programs.
+    pub bin: &'a Path,
+    /// 100,000 accounts each.
+    pub scale: u32,
+    /// Seconds of each round.
+    pub seconds: u32,
+    /// Rounds of each run.
+    pub rounds: u32,
+}
+
 /// Runs it.
-pub async fn run(
-    servers: [&Server; 2],
-    bin: &Path,
-    scale: u32,
-    seconds: u32,
-    rounds: u32,
-) -> Result<Table, BenchError> {
+pub async fn run(servers: [&Server; 2], options: &Options<'_>) -> Result<Table, BenchError> {
     for server in servers {
-        fill(server, scale).await?;
+        fill(server, "", options.scale).await?;
     }
-    let mut table = Table::new(
-        format!("pgbench, scale {scale}"),
-        &["run", "Atoll, tps", "PostgreSQL, tps", "ratio", "Atoll, latency", "PostgreSQL, latency"],
-    );
+    measure(servers, options, format!("pgbench, scale {}", options.scale))
+}
+
+/// Runs it on tables that are there.
+pub fn measure(servers: [&Server; 2], options: &Options<'_>, title: String) -> Result<Table, BenchError> {
+    let Options { bin, seconds, rounds, .. } = *options;
+    let mut table =
+        Table::new(title, &["run", "Atoll, tps", "PostgreSQL, tps", "ratio", "Atoll, latency", "PostgreSQL, latency"]);
     for (name, arguments) in RUNS {
         let mut measured = [Vec::new(), Vec::new()];
         for round in 0..rounds {
@@ -66,11 +76,12 @@ pub async fn run(
     Ok(table)
 }
 
-async fn fill(server: &Server, scale: u32) -> Result<(), BenchError> {
+/// Makes the tables. `fragments`: how they are laid out, as the end of each CREATE TABLE.
+pub async fn fill(server: &Server, fragments: &str, scale: u32) -> Result<(), BenchError> {
     term::say(format_args!("pgbench: filling {}", server.name));
     let mut client = server.target.connect().await?;
     for statement in SCHEMA.split(';') {
-        client.query(statement).await?;
+        client.query(&format!("{statement} {fragments}")).await?;
     }
     let filler = |n: usize| " ".repeat(n);
     let mut rows: Vec<(&str, Vec<u8>)> = Vec::new();

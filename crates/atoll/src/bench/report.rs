@@ -16,6 +16,11 @@ impl Table {
         Self { title: title.into(), header: header.to_vec(), rows: Vec::new(), notes: Vec::new() }
     }
 
+    /// The same figures under another title.
+    pub fn called(self, title: impl Into<String>) -> Self {
+        Self { title: title.into(), ..self }
+    }
+
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());

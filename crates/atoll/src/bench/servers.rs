@@ -78,8 +78,8 @@ impl Server {
         Self::ready("Atoll", port, child, data, "atoll").await
     }
 
-    /// Starts a fresh PostgreSQL with default settings.
-    pub async fn postgres(bin: Option<&Path>) -> Result<Self, ServerError> {
+    /// Starts a fresh PostgreSQL with default settings but these.
+    pub async fn postgres(bin: Option<&Path>, settings: &[&str]) -> Result<Self, ServerError> {
         let bin = postgres_bin(bin)?;
         let data = tempfile::Builder::new().prefix("atoll-bench-pg-").tempdir()?;
         let user = postgres_user(data.path())?;
@@ -105,6 +105,7 @@ impl Server {
         let child = as_user("postgres")
             .args(["-D".as_ref(), cluster.as_os_str(), "-k".as_ref(), data.path().as_os_str()])
             .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -135,6 +136,11 @@ impl Server {
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    /// How one of its databases is reached.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://atoll@127.0.0.1:{}/{database}", self.port)
     }
 
     /// The name of the database.

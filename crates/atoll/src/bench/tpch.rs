@@ -137,7 +137,8 @@ async fn copy(client: &mut Client, table: &str, rows: impl Iterator<Item = impl 
 }
 
 /// The first difference between two answers, if there is one.
-fn difference(a: &QueryResult, b: &QueryResult) -> Option<String> {
+/// How two answers differ.
+pub fn difference(a: &QueryResult, b: &QueryResult) -> Option<String> {
     if a.rows.len() != b.rows.len() {
         return Some(format!("{} rows, not {}", a.rows.len(), b.rows.len()));
     }
