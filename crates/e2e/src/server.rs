@@ -129,6 +129,7 @@ pub struct PostgreSql {
     address: SocketAddr,
     database: String,
     databases: AtomicU32,
+    settings: Vec<String>,
 }
 
 impl PostgreSql {
@@ -157,6 +158,7 @@ impl PostgreSql {
             address: loopback(0),
             database: "postgres".to_string(),
             databases: AtomicU32::new(0),
+            settings: vec![],
         };
         let init = server
             .command("initdb")
@@ -195,6 +197,11 @@ impl PostgreSql {
         while Instant::now() < deadline && matches!(process.0.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// A setting from the next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
     }
 
     /// How a site of Atoll reaches the database.
@@ -240,6 +247,7 @@ impl Crash for PostgreSql {
                 .args(["-c", "full_page_writes=off", "-c", "timezone=UTC", "-c", "deadlock_timeout=100ms"])
                 .args(["-c", "max_prepared_transactions=64"])
                 .args(["-c", &format!("port={}", self.address.port())])
+                .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
                 .stdout(output.try_clone()?)
                 .stderr(output)
                 .spawn()?,

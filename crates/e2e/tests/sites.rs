@@ -33,21 +33,13 @@ struct World {
     beijing: PostgreSql,
 }
 
-fn server() -> PostgreSql {
-    let mut server = PostgreSql::start();
-    run(&mut connect(&server), "ALTER SYSTEM SET max_prepared_transactions = 20");
-    server.crash();
-    server.start_again().unwrap_or_else(|e| panic!("{e}"));
-    server
-}
-
 fn site_url(server: &PostgreSql) -> String {
     format!("postgres://{}:{PASSWORD}@{}/{}", server.user(), server.address(), server.database())
 }
 
 impl World {
     fn start() -> (World, Client) {
-        let world = World { atoll: Atoll::start(), hongkong: server(), beijing: server() };
+        let world = World { atoll: Atoll::start(), hongkong: PostgreSql::start(), beijing: PostgreSql::start() };
         let mut client = connect(&world.atoll);
         for (name, server) in [("hongkong", &world.hongkong), ("beijing", &world.beijing)] {
             run(&mut client, &format!("CREATE SITE {name} ENGINE postgres OPTIONS (url '{}')", site_url(server)));
@@ -293,7 +285,10 @@ fn transactions_are_seen_and_resolved() {
 #[test]
 fn a_server_that_takes_no_prepared_transactions() {
     let (world, mut client) = World::start();
-    let plain = PostgreSql::start();
+    let mut plain = PostgreSql::start();
+    plain.set("max_prepared_transactions=0");
+    plain.crash();
+    plain.start_again().unwrap_or_else(|e| panic!("{e}"));
     let mut there = connect(&plain);
     run(&mut there, "CREATE TABLE t (id int, region text, PRIMARY KEY (id, region))");
     run(&mut client, &format!("CREATE SITE plain ENGINE postgres OPTIONS (url '{}')", site_url(&plain)));

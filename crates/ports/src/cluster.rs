@@ -225,6 +225,14 @@ pub trait Transaction: Send + Sync {
     /// Those of the site: as for every call below.
     async fn get(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>>;
 
+    /// As [`Transaction::get`], of the only row that the statement reads: its snapshot need not go with those of others.
+    ///
+    /// # Errors
+    /// As above.
+    async fn get_alone(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
+        self.get(fragment, key).await
+    }
+
     /// Scans one fragment; the copy is chosen by the table's `read_balance`. Also tells the site it chose.
     ///
     /// # Errors

@@ -81,6 +81,15 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// `SiteUnavailable`.
     async fn begin(&self, options: BranchOptions) -> Result<Arc<dyn Branch>>;
 
+    /// The committed row with this key, as a transaction that does nothing else sees it.
+    ///
+    /// # Errors
+    /// Those of [`Branch::get`].
+    async fn read(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {
+        let options = BranchOptions { read_only: true, ..BranchOptions::default() };
+        self.begin(options).await?.get(at, key).await
+    }
+
     /// Approximate size of a fragment's copy here, for the optimizer and the views.
     fn statistics(&self, fragment: FragmentId) -> FragmentStatistics;
 

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `limits`, `name`, `pool` | options, messages and connections of servers |
 //! | `orders`, `predicate`, `changes`, `columns` | a table's orders, conditions on them, sorted changes, Arrow columns |
+//! | `company` | requests that are answered together |
 //! | `clock`, `statistics` | what servers do not tell, or not at once |
 
 mod changes;
 mod clock;
 mod columns;
+mod company;
 pub mod embedded;
 mod limits;
 pub mod mysql;

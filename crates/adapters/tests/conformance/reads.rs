@@ -5,7 +5,8 @@ use crate::world::{
 };
 use atoll_model::{IndexId, Row, SqlType, Value};
 use atoll_ports::site::{Isolation, KeyRange, RowChange, ScanRequest};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::future::try_join_all;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -89,6 +90,50 @@ pub async fn by_key(world: &World) -> TestResult {
     let branch = world.begin(Isolation::ReadCommitted).await?;
     assert_eq!(branch.get(&at, &key(2)).await?, Some(account(2, "2@x", 100)));
     assert_eq!(branch.get(&at, &key(9)).await?, None);
+    Ok(())
+}
+
+/// Rows read outside of transactions, many at once.
+pub async fn committed_rows(world: &World) -> TestResult {
+    let (at, site) = (&world.accounts(40).await?, world.here());
+    let branch = world.begin(Isolation::ReadCommitted).await?;
+    branch
+        .apply(at, vec![RowChange::Insert(account(50, "50@x", 1)), RowChange::Delete(account(7, "7@x", 100))])
+        .await?;
+    let expected = |n: i32| (n <= 40).then(|| account(n, &format!("{n}@x"), 100));
+    let keys: Vec<Vec<Value>> = (1..=60).chain(1..=20).map(key).collect();
+    let read = try_join_all(keys.iter().map(|key| site.read(at, key))).await?;
+    assert_eq!(read, (1..=60).chain(1..=20).map(expected).collect::<Vec<_>>());
+    branch.commit().await?;
+    // What was committed is seen by whoever asks after that.
+    let read = try_join_all([50, 7, 8, 50].map(|n| async move { site.read(at, &key(n)).await })).await?;
+    assert_eq!(read, [Some(account(50, "50@x", 1)), None, expected(8), Some(account(50, "50@x", 1))]);
+    assert_eq!(site.read(at, &[Value::Null]).await?, None);
+    // Somebody who stops waiting takes nobody along.
+    for n in 1..=40 {
+        let mut asked: Vec<_> = (1..=6).map(|n| Box::pin(async move { site.read(at, &key(n + 20)).await })).collect();
+        for one in &mut asked {
+            let _ = one.now_or_never();
+        }
+        asked.drain(..n as usize % 6);
+        for row in try_join_all(asked).await? {
+            assert!(row.is_some());
+        }
+    }
+    Ok(())
+}
+
+/// Keys that a site might take for the same.
+pub async fn committed_texts(world: &World) -> TestResult {
+    let columns = vec![column(1, "word", SqlType::Text, true), column(2, "n", SqlType::Int4, false)];
+    let at = world.create(&Arc::new(table("words", columns, 1, vec![]))).await?;
+    let words = ["a", "A", "a ", "ä", "", "it's", "\\", "{a,b}", "NULL"];
+    let row = |n: usize| vec![text(words[n]), Value::Int4(n as i32)];
+    world.write(&at, (0..words.len()).map(|n| RowChange::Insert(row(n))).collect()).await?;
+    let keys: Vec<Vec<Value>> = words.iter().chain(&["B", " a"]).map(|word| vec![text(word)]).collect();
+    let read = try_join_all(keys.iter().map(|key| world.here().read(&at, key))).await?;
+    let expected: Vec<Option<Row>> = (0..words.len()).map(|n| Some(row(n))).chain([None, None]).collect();
+    assert_eq!(read, expected);
     Ok(())
 }
 

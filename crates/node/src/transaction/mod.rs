@@ -185,6 +185,14 @@ impl Transaction for Txn {
         self.branch_for_read(replica.site).await?.get(&replica, key).await
     }
 
+    async fn get_alone(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
+        let replica = self.replica_for_read(fragment)?;
+        match self.site_to_read(&replica)? {
+            Some(site) => self.read_committed(&*site, &replica, key).await,
+            None => self.branch_for_read(replica.site).await?.get(&replica, key).await,
+        }
+    }
+
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)> {
         self.scan_copy(fragment, request)
     }

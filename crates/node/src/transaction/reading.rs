@@ -12,8 +12,8 @@
 
 use super::{State, Txn};
 use crate::coordinator::{Moment, torn};
-use atoll_model::{Error, Result, SiteId};
-use atoll_ports::site::{Branch, Isolation, ParticipantId};
+use atoll_model::{Error, Result, Row, SiteEngine, SiteId, Value};
+use atoll_ports::site::{Branch, Isolation, ParticipantId, Replica, Site};
 use futures::future::try_join_all;
 use std::sync::Arc;
 
@@ -90,6 +90,30 @@ impl Txn {
             self.open_later(participant, site).await?
         }
         self.branch_at(site).await
+    }
+
+    /// The site to ask for a committed row outside of the transaction, where that is the answer within it: in `ReadCommitted`, where it has
+    /// done nothing yet. To the node's own participant a transaction costs nothing.
+    pub(super) fn site_to_read(&self, replica: &Replica) -> Result<Option<Arc<dyn Site>>> {
+        let open = self.node.sites.get(replica.site)?;
+        if open.site.engine() == SiteEngine::Embedded || self.options.isolation != Isolation::ReadCommitted {
+            return Ok(None);
+        }
+        let branch = self.open_branch(open.site.participant())?;
+        Ok(branch.is_none_or(|b| !b.has_writes() && !b.has_locks()).then_some(open.site))
+    }
+
+    /// A row that shows everything that clients were told to be committed.
+    pub(super) async fn read_committed(
+        &self,
+        site: &dyn Site,
+        replica: &Replica,
+        key: &[Value],
+    ) -> Result<Option<Row>> {
+        if self.node.coordinator.guards_reads(&self.options) {
+            self.node.coordinator.clear(site.participant()).await?;
+        }
+        site.read(replica, key).await
     }
 
     async fn open_together(&self, participant: ParticipantId) -> Result<()> {

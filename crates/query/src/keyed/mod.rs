@@ -73,8 +73,12 @@ pub(crate) async fn run(
     match &plan.action {
         Action::Select { positions, columns } => {
             let mut out = vec![];
+            let alone = rows.len() == 1;
             for at in rows {
-                if let Some(mut row) = txn.get(&plan.fragment(at), &key).await? {
+                let fragment = plan.fragment(at);
+                let found =
+                    if alone { txn.get_alone(&fragment, &key).await? } else { txn.get(&fragment, &key).await? };
+                if let Some(mut row) = found {
                     out.push(positions.iter().map(|p| std::mem::replace(&mut row[*p], Value::Null)).collect());
                     break;
                 }

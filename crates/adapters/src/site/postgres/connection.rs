@@ -69,15 +69,21 @@ pub(super) struct Link {
 impl Link {
     /// Begins a transaction with these commands.
     pub(super) fn begin(lease: Lease, site: SiteName, begin: &str) -> Self {
-        let link = Link {
-            lease: Some(lease),
-            site,
-            open: AtomicBool::new(true),
-            under_way: AtomicUsize::new(0),
-            abandoned: AtomicBool::new(false),
-        };
+        let link = Link::free(lease, site);
+        link.open.store(true, Ordering::Relaxed);
         link.send(begin);
         link
+    }
+
+    /// For statements that are transactions of their own.
+    pub(super) fn free(lease: Lease, site: SiteName) -> Self {
+        Link {
+            lease: Some(lease),
+            site,
+            open: AtomicBool::new(false),
+            under_way: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
+        }
     }
 
     fn connection(&self) -> &Connection {

@@ -4,6 +4,7 @@
 //! a new id, and the purge of the old one do not get into each other's way, and no rename has to reach the site. Whose table it is,
 //! its COMMENT says. An adopted copy keeps its name, and nothing ever drops it.
 
+use super::reads::Reads;
 use super::types;
 use crate::site::columns;
 use crate::site::orders;
@@ -26,6 +27,8 @@ pub(super) struct Layout {
     pub(super) columns: String,
     /// Positions of the key's columns.
     pub(super) key: Vec<usize>,
+    /// Its readers.
+    pub(super) reads: Reads,
 }
 
 /// An identifier in a statement.
@@ -66,6 +69,7 @@ impl Layout {
             schema: schema.to_owned(),
             key,
             table: table.clone(),
+            reads: Reads::default(),
         })
     }
 

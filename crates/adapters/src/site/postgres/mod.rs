@@ -7,7 +7,7 @@
 //! | `site`, `branch` | the port: what a site is, and what a transaction does there |
 //! | `layout`, `define`, `types` | tables: their names, DDL, types |
 //! | `adopt`, `survey` | tables that were there before |
-//! | `scan`, `predicate`, `lock`, `write`, `snapshot` | reading, locking, writing |
+//! | `scan`, `reads`, `predicate`, `lock`, `write`, `snapshot` | reading, locking, writing |
 //! | `values`, `numeric`, `columns` | values on the wire, as values and as Arrow columns |
 //! | `error` | what the server says, in Atoll's terms |
 //!
@@ -28,6 +28,7 @@ mod options;
 mod pool;
 mod predicate;
 mod query;
+mod reads;
 mod scan;
 mod site;
 mod snapshot;

@@ -8,12 +8,14 @@ use super::layout::{Layout, quote, table_name};
 use super::options::PostgresOptions;
 use super::pool::{self, Pool};
 use super::query::Statement;
-use super::survey;
+use super::{reads, survey};
 use crate::site::clock::Clock;
 use crate::site::name::SiteName;
 use crate::site::statistics::Statistics;
 use async_trait::async_trait;
-use atoll_model::{Error, ErrorKind, FragmentId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_model::{
+    Error, ErrorKind, FragmentId, Result, Row, Site as Definition, SiteEngine, SiteId, Timestamp, Value,
+};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{
     Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedBranch, PreparedName, Replica, Site,
@@ -159,6 +161,10 @@ impl Site for PostgresSite {
     async fn begin(&self, options: BranchOptions) -> Result<Arc<dyn Branch>> {
         // The connection is taken with the first statement, when it is known what for.
         Ok(Arc::new(PostgresBranch::new(self.shared.clone(), options)))
+    }
+
+    async fn read(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {
+        reads::read(&self.shared, &*self.shared.layout(at)?, key).await
     }
 
     fn statistics(&self, fragment: FragmentId) -> FragmentStatistics {
