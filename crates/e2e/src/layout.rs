@@ -66,11 +66,12 @@ impl Layout {
         matches!(self, Layout::PostgreSqlSites | Layout::MariaDbSites | Layout::Engines)
     }
 
-    /// Whether a name in a script's condition means this layout: its own, `servers` for those with servers as sites, or `atoll` for
-    /// all but PostgreSQL.
+    /// Whether a name in a script's condition means this layout: its own, `servers` for those with servers as sites, `mysql` for those
+    /// with MariaDB among them, or `atoll` for all but PostgreSQL.
     pub fn is_called(self, name: &str) -> bool {
         name == self.name()
             || (name == "servers" && self.has_servers())
+            || (name == "mysql" && matches!(self, Layout::MariaDbSites | Layout::Engines))
             || (name == "atoll" && self != Layout::PostgreSql)
     }
 

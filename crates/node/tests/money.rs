@@ -130,7 +130,8 @@ fn no_read_is_torn(engines: [Engine; 2], isolation: Isolation) -> TestResult {
     // `ATOLL_TEST_READS` makes it longer.
     let wanted = std::env::var("ATOLL_TEST_READS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let deadline = Instant::now() + Duration::from_secs(600);
-    while counts.read.load(Ordering::Relaxed) < wanted && Instant::now() < deadline {
+    let enough = || counts.read.load(Ordering::Relaxed) >= wanted && counts.moved.load(Ordering::Relaxed) > 10;
+    while !enough() && Instant::now() < deadline {
         if tasks.iter().any(tokio::task::JoinHandle::is_finished) {
             break;
         }

@@ -88,6 +88,8 @@ impl Engine {
         settings.sql_parser.parse_float_as_decimal = true;
         // Statistics count rows only; a scan's order is worth keeping for ORDER BY key LIMIT n.
         settings.optimizer.prefer_existing_sort = false;
+        // While one of several aggregates has seen NULLs alone, DataFusion 55 leaves out the rows that the other does not need.
+        settings.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
         let mut template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())
