@@ -21,7 +21,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let server = Server::postgres(None).await.expect("PostgreSQL starts; scripts/test installs it");
+        let server = Server::postgres(None, &[]).await.expect("PostgreSQL starts; scripts/test installs it");
         let directory = tempfile::tempdir().expect("a temporary directory");
         let world = Self { server, directory };
         world.query("CREATE TABLE t (id int PRIMARY KEY, name text NOT NULL, v numeric CHECK (v >= 0))").await;
