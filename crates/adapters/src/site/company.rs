@@ -1,20 +1,22 @@
 //! Requests that keep each other company: while some are being answered, those that come wait, and are answered together.
 //!
 //! Who comes while a lane is free takes it and asks for all that wait; its batch is as large as what came while the lanes were taken,
-//! so nobody waits for company when there is none (group commit, DeWitt et al., SIGMOD 1984, applied to reads).
+//! so nobody waits for company when there is none (group commit, DeWitt et al., SIGMOD 1984, applied to reads). There is one lane
+//! more for each millisecond that a batch takes: who is near gets large batches, who is far away is not waited for twice.
 //!
-//! Invariants: at most [`LANES`] batches are under way. A lane is always held by somebody who runs or is about to, also when one who
-//! holds it goes away: it passes to the next who waits, and whose batch went away asks anew. Of those who wait there are at most as
-//! many as there are callers.
+//! Invariants: no more batches are begun than there are lanes. A lane is always held by somebody who runs or is about to, also when one
+//! who holds it goes away: it passes to the next who waits, and whose batch went away asks anew. Of those who wait there are at
+//! most as many as there are callers.
 
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Batches that are under way at once.
-const LANES: usize = 2;
+/// Batches that are under way at once, at most.
+const MOST_LANES: u32 = 8;
 
 /// Requests in a batch at most.
 const MOST: usize = 64;
@@ -23,7 +25,9 @@ const MOST: usize = 64;
 pub(super) struct Company<Q, A>(Arc<Mutex<State<Q, A>>>);
 
 struct State<Q, A> {
-    taken: usize,
+    taken: u32,
+    /// How long a batch takes, in microseconds: the mean, to which each new one contributes an eighth.
+    took: u32,
     waiting: VecDeque<(Q, oneshot::Sender<Turn<Q, A>>)>,
 }
 
@@ -39,7 +43,18 @@ struct Lane<Q, A>(Option<Arc<Mutex<State<Q, A>>>>);
 
 impl<Q, A> Default for Company<Q, A> {
     fn default() -> Self {
-        Company(Arc::new(Mutex::new(State { taken: 0, waiting: VecDeque::new() })))
+        Company(Arc::new(Mutex::new(State { taken: 0, took: 0, waiting: VecDeque::new() })))
+    }
+}
+
+impl<Q, A> State<Q, A> {
+    fn lanes(&self) -> u32 {
+        (1 + self.took / 1000).min(MOST_LANES)
+    }
+
+    fn learn(&mut self, took: Duration) {
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        self.took = self.took - self.took / 8 + took / 8;
     }
 }
 
@@ -57,8 +72,10 @@ impl<Q: Clone, A> Company<Q, A> {
                 },
             };
             let (requests, others) = self.batch(request.clone());
+            let began = Instant::now();
             let mut answers = run(requests).await.into_iter();
             let own = answers.next();
+            self.0.lock().learn(began.elapsed());
             drop(lane);
             for (other, answer) in others.into_iter().zip(answers) {
                 // Who does not wait any more needs no answer.
@@ -72,7 +89,7 @@ impl<Q: Clone, A> Company<Q, A> {
 
     fn enter(&self, request: &Q) -> Result<Lane<Q, A>, oneshot::Receiver<Turn<Q, A>>> {
         let mut state = self.0.lock();
-        if state.taken < LANES {
+        if state.taken < state.lanes() {
             state.taken += 1;
             return Ok(Lane(Some(self.0.clone())));
         }
@@ -147,16 +164,11 @@ mod tests {
         let asked = (0..8).map(|n| company.ask(n, |requests| sized(&gate, requests)));
         let answering = futures::future::join_all(asked);
         let opening = async {
-            // The first is answered alone; whom it passes its lane to takes all others along.
-            gate.add_permits(1);
-            while company.0.lock().waiting.len() > 0 {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
             gate.add_permits(2);
         };
         let (answers, ()) = tokio::join!(answering, opening);
-        assert_eq!(answers.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
-        assert_eq!(answers.iter().map(|(_, size)| *size).collect::<Vec<_>>(), [1, 1, 6, 6, 6, 6, 6, 6]);
+        assert_eq!(answers, [(0, 1), (1, 7), (2, 7), (3, 7), (4, 7), (5, 7), (6, 7), (7, 7)]);
         assert_eq!(company.0.lock().taken, 0);
     }
 
@@ -168,12 +180,23 @@ mod tests {
         for one in &mut asked {
             assert!(one.now_or_never().is_none());
         }
-        // Two run, four wait. One that runs goes, so the third leads the others; it goes as well, and so does the fourth, unled.
-        drop(asked.drain(2..4).collect::<Vec<_>>());
+        // One runs, five wait. It goes, so the second leads the others; it goes as well, and so does the third, unled.
+        drop(asked.drain(1..3).collect::<Vec<_>>());
         drop(asked.remove(0));
         gate.add_permits(6);
         let answers = futures::future::join_all(asked).await;
-        assert_eq!(answers.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 4, 5]);
+        assert_eq!(answers, [(3, 3), (4, 3), (5, 3)]);
         assert_eq!(company.0.lock().taken, 0);
+    }
+
+    #[test]
+    fn who_is_far_away_has_more_lanes() {
+        let mut state = State::<(), ()> { taken: 0, took: 0, waiting: VecDeque::new() };
+        for (took, lanes) in [(300, 1), (50_000, 7), (50_000, 8), (100, 8)] {
+            state.learn(Duration::from_micros(took));
+            assert_eq!(state.lanes(), lanes, "{took}");
+        }
+        (0..60).for_each(|_| state.learn(Duration::from_micros(100)));
+        assert_eq!(state.lanes(), 1);
     }
 }
