@@ -1,8 +1,9 @@
 //! Requests that keep each other company: while some are being answered, those that come wait, and are answered together.
 //!
 //! Who comes while a lane is free takes it and asks for all that wait; its batch is as large as what came while the lanes were taken,
-//! so nobody waits for company when there is none (group commit, DeWitt et al., SIGMOD 1984, applied to reads). There is one lane
-//! more for each millisecond that a batch takes: who is near gets large batches, who is far away is not waited for twice.
+//! so nobody waits for company when there is none (group commit, DeWitt et al., SIGMOD 1984, applied to reads). Where the batch before
+//! was larger, its callers are about to come again: others are let go first a few times. There is one lane more for each millisecond
+//! that a batch takes: who is near gets large batches, who is far away is not waited for twice.
 //!
 //! Invariants: no more batches are begun than there are lanes. A lane is always held by somebody who runs or is about to, also when one
 //! who holds it goes away: it passes to the next who waits, and whose batch went away asks anew. Of those who wait there are at
@@ -18,6 +19,9 @@ use tokio::sync::oneshot;
 /// Batches that are under way at once, at most.
 const MOST_LANES: u32 = 8;
 
+/// How often others are let go first, at most.
+const COURTESIES: u32 = 16;
+
 /// Requests in a batch at most.
 const MOST: usize = 64;
 
@@ -28,6 +32,8 @@ struct State<Q, A> {
     taken: u32,
     /// How long a batch takes, in microseconds: the mean, to which each new one contributes an eighth.
     took: u32,
+    /// Requests in the batch before.
+    last: usize,
     waiting: VecDeque<(Q, oneshot::Sender<Turn<Q, A>>)>,
 }
 
@@ -43,7 +49,7 @@ struct Lane<Q, A>(Option<Arc<Mutex<State<Q, A>>>>);
 
 impl<Q, A> Default for Company<Q, A> {
     fn default() -> Self {
-        Company(Arc::new(Mutex::new(State { taken: 0, took: 0, waiting: VecDeque::new() })))
+        Company(Arc::new(Mutex::new(State { taken: 0, took: 0, last: 1, waiting: VecDeque::new() })))
     }
 }
 
@@ -71,6 +77,7 @@ impl<Q: Clone, A> Company<Q, A> {
                     Err(_) => continue,
                 },
             };
+            self.gather().await;
             let (requests, others) = self.batch(request.clone());
             let began = Instant::now();
             let mut answers = run(requests).await.into_iter();
@@ -98,6 +105,18 @@ impl<Q: Clone, A> Company<Q, A> {
         Err(coming)
     }
 
+    async fn gather(&self) {
+        for _ in 0..COURTESIES {
+            {
+                let state = self.0.lock();
+                if state.waiting.len() + 1 >= state.last {
+                    return;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn batch(&self, first: Q) -> (Vec<Q>, Vec<oneshot::Sender<Turn<Q, A>>>) {
         let mut state = self.0.lock();
         let count = state.waiting.len().min(MOST - 1);
@@ -107,6 +126,7 @@ impl<Q: Clone, A> Company<Q, A> {
             requests.push(request);
             others.push(sender);
         }
+        state.last = requests.len();
         (requests, others)
     }
 }
@@ -191,7 +211,7 @@ mod tests {
 
     #[test]
     fn who_is_far_away_has_more_lanes() {
-        let mut state = State::<(), ()> { taken: 0, took: 0, waiting: VecDeque::new() };
+        let mut state = State::<(), ()> { taken: 0, took: 0, last: 1, waiting: VecDeque::new() };
         for (took, lanes) in [(300, 1), (50_000, 7), (50_000, 8), (100, 8)] {
             state.learn(Duration::from_micros(took));
             assert_eq!(state.lanes(), lanes, "{took}");
