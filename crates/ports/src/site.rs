@@ -385,7 +385,7 @@ pub trait Branch: Send + Sync {
     /// `SiteUnavailable`.
     async fn take_snapshot(&self) -> Result<()>;
 
-    /// The row with this key in the branch's view.
+    /// The row with this key in the branch's view. [`LockedRow::changed`] does not tell of changes to what only this has read.
     ///
     /// # Errors
     /// `DataCorrupted`, `Io`, `SiteUnavailable`: as for every call below.

@@ -11,11 +11,14 @@ use crate::definitions::Definitions;
 use atoll_model::{ColumnId, Error, ErrorKind, IndexId, Result, Row, Table, Value};
 use atoll_ports::cluster::TableLock;
 use atoll_ports::site::{LockMode, RowChange};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use std::sync::Arc;
 
 /// Cascades within cascades, before a chain of foreign keys is taken for a mistake.
 const MAX_DEPTH: usize = 200;
+
+/// So many rows are written to all fragments at once: time counts for more than an early end of a deadlock.
+const BULK: usize = 1000;
 
 /// A change and the fragments that it concerns.
 pub(super) struct Placed {
@@ -171,12 +174,19 @@ impl Txn {
                 _ => return Err(Error::internal("a change without a fragment")),
             }
         }
-        for batches in [gone, come] {
-            for (at, changes) in batches.into_iter().enumerate() {
-                if !changes.is_empty() {
-                    self.apply_at(table, at, changes).await?;
-                }
-            }
+        self.apply_in_order(table, gone).await?;
+        if come.iter().map(Vec::len).sum::<usize>() < BULK {
+            return self.apply_in_order(table, come).await;
+        }
+        let side_by_side = parts(come).map(|(at, changes)| self.apply_at(table, at, changes));
+        // Each to its end, also when another fails: none is left half done.
+        join_all(side_by_side).await.into_iter().collect()
+    }
+
+    /// Fragment by fragment, so that two transactions that want the same values meet at the first of them.
+    async fn apply_in_order(&self, table: &Arc<Table>, batches: Vec<Vec<RowChange>>) -> Result<()> {
+        for (at, changes) in parts(batches) {
+            self.apply_at(table, at, changes).await?;
         }
         Ok(())
     }
@@ -218,6 +228,11 @@ impl Txn {
         }
         Ok(())
     }
+}
+
+/// The fragments that have changes.
+fn parts(batches: Vec<Vec<RowChange>>) -> impl Iterator<Item = (usize, Vec<RowChange>)> {
+    batches.into_iter().enumerate().filter(|(_, changes)| !changes.is_empty())
 }
 
 /// A foreign key of the table being written, ready for look-ups.

@@ -126,19 +126,27 @@ impl Drop for PostgresBranch {
 impl Inner {
     /// A transaction to read in, and whether its snapshot has to be asked for, with or before the first read ([`Inner::saw`]).
     pub(super) async fn reader(&self) -> Result<(Arc<Link>, bool)> {
+        let link = self.reader_of_rows().await?;
+        let mut state = self.state.lock();
+        let ask = self.options.isolation == Isolation::ReadCommitted
+            && state.phase == Phase::Writing
+            && matches!(state.seen, Seen::Nothing);
+        if ask {
+            state.seen = Seen::Unknown;
+        }
+        Ok((link, ask))
+    }
+
+    /// As [`Inner::reader`], to read rows that this statement does not go on to lock: nobody will ask in which snapshot.
+    pub(super) async fn reader_of_rows(&self) -> Result<Arc<Link>> {
         let _turn = self.turn.lock().await;
         self.check()?;
         let phase = self.state.lock().phase;
         if self.options.isolation != Isolation::ReadCommitted || phase == Phase::Writing {
-            let link = self.writing().await?;
-            let mut state = self.state.lock();
-            let ask = self.options.isolation == Isolation::ReadCommitted && matches!(state.seen, Seen::Nothing);
-            if ask {
-                state.seen = Seen::Unknown;
-            }
-            return Ok((link, ask));
+            self.writing().await
+        } else {
+            self.reading().await
         }
-        Ok((self.reading().await?, false))
     }
 
     /// A transaction to lock and write in.

@@ -40,6 +40,15 @@ pub(super) struct Claims {
 }
 
 impl Claims {
+    /// Whether these are too many with those before; counted, if so.
+    fn would_be_many(&mut self, more: usize) -> bool {
+        let many = self.values + more > MAX_CLAIMS;
+        if many {
+            self.values += more;
+        }
+        many
+    }
+
     pub(super) fn clear(&mut self) {
         self.shared.clear();
         self.whole.clear();
@@ -265,6 +274,9 @@ struct Wanted {
 /// Locks the values that rows are about to bring.
 pub(super) async fn claim(inner: &Inner, link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
     for (index, order) in orders::unique(&layout.table)? {
+        if orders::is_confined(&layout.table, index) && inner.claims.lock().would_be_many(rows.len()) {
+            continue;
+        }
         let values = rows.iter().map(|row| order.iter().map(|at| row[*at].clone()).collect::<Vec<_>>());
         let keys: BTreeSet<i64> =
             values.filter(|v| !v.iter().any(Value::is_null)).map(|v| number_of(layout, index, &v)).collect();

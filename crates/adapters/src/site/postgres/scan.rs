@@ -41,10 +41,7 @@ pub(super) async fn get(inner: &Arc<Inner>, layout: &Layout, key: &[Value]) -> R
     if key.len() != layout.key.len() || key.iter().any(Value::is_null) {
         return Ok(None);
     }
-    let (link, ask) = inner.reader().await?;
-    if ask {
-        inner.saw(&link).await?;
-    }
+    let link = inner.reader_of_rows().await?;
     let sql =
         format!("SELECT {} FROM {} WHERE {}", layout.columns, layout.relation, key_equals(layout, &layout.key, 1));
     let parameters: Vec<Param<'_>> = layout.key.iter().zip(key).map(|(at, v)| Param(layout.ty(*at), v)).collect();
