@@ -1,9 +1,9 @@
--- postgres_fdw over the same tables, with what its manual recommends for such queries.
+-- postgres_fdw over the same tables.
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER a FOREIGN DATA WRAPPER postgres_fdw
-    OPTIONS (host '127.0.0.1', port ':port_a', dbname 'site', fetch_size '10000', async_capable 'true', use_remote_estimate 'true');
+    OPTIONS (host '127.0.0.1', port ':port_a', dbname 'site':options);
 CREATE SERVER b FOREIGN DATA WRAPPER postgres_fdw
-    OPTIONS (host '127.0.0.1', port ':port_b', dbname 'site', fetch_size '10000', async_capable 'true', use_remote_estimate 'true');
+    OPTIONS (host '127.0.0.1', port ':port_b', dbname 'site':options);
 CREATE USER MAPPING FOR CURRENT_USER SERVER a OPTIONS (user 'atoll');
 CREATE USER MAPPING FOR CURRENT_USER SERVER b OPTIONS (user 'atoll');
 CREATE TABLE users (
@@ -21,5 +21,3 @@ CREATE TABLE reads (
     agree boolean, comment boolean, share boolean) PARTITION BY RANGE (rid);
 CREATE FOREIGN TABLE reads_a PARTITION OF reads FOR VALUES FROM (MINVALUE) TO (:half) SERVER a OPTIONS (table_name 'reads');
 CREATE FOREIGN TABLE reads_b PARTITION OF reads FOR VALUES FROM (:half) TO (MAXVALUE) SERVER b OPTIONS (table_name 'reads');
-ALTER DATABASE fdw SET enable_partitionwise_aggregate = on;
-ALTER DATABASE fdw SET enable_partitionwise_join = on;
