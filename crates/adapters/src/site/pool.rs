@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::name::SiteName;
 use atoll_model::{Error, ErrorKind, Result};
 use deadpool::Runtime;
-use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, TimeoutType, Timeouts};
+use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts};
 use parking_lot::Mutex;
 use std::future::Future;
 use std::sync::{Arc, Weak};
@@ -56,6 +56,8 @@ impl<C: Connector> Pool<C> {
         let connector = Arc::new(connector);
         let inner = managed::Pool::builder(Manager { connector: connector.clone(), limits })
             .max_size(size)
+            // The connection used last has the warmest caches at the server, and those not needed become old.
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(limits.pool_timeout))
             .create_timeout(Some(limits.connect_timeout))
             .recycle_timeout(Some(TRIAL))

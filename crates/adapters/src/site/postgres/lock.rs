@@ -5,8 +5,8 @@
 //!
 //! Uniqueness within a copy is the business of the server's index, and value locks only spare those who have looked before a surprise;
 //! uniqueness over fragments rests on them. A transaction that brings very many values would take very many locks: beyond
-//! [`MAX_CLAIMS`] it takes none for an order that is unique within the copy, and the lock of the whole order for another one, of which
-//! everybody who locks a value of such an order holds a share. So, of an order that a copy confines, a row may turn up after
+//! [`MAX_CLAIMS`] it takes none for an order that is unique within the copy or for values that it only looks for, and the lock of the
+//! whole order for another one, of which everybody who locks a value of such an order holds a share. So, of an order that a copy confines, a row may turn up after
 //! `find_unique` has found none, if a bulk load brings it: inserting it then fails with 23505.
 //!
 //! Invariant: two transactions that bring the same value of an order that spans fragments never run side by side.
@@ -295,7 +295,8 @@ async fn take(inner: &Inner, link: &Link, layout: &Layout, wanted: &Wanted, mode
         claims.values += wanted.keys.len();
         claims.values > MAX_CLAIMS
     };
-    if wanted.keys.is_empty() || (many && wanted.confined) {
+    // Who looks for very many rows to hold on to them locks the rows; nobody rests on what it has not found.
+    if wanted.keys.is_empty() || (many && (wanted.confined || mode == LockMode::Shared)) {
         return Ok(());
     }
     if !wanted.confined {

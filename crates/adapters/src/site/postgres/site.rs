@@ -118,8 +118,7 @@ impl Shared {
 
     /// Runs one command outside of transactions.
     async fn command(&self, command: &str) -> Result<()> {
-        let link = self.control("").await?;
-        link.ended();
+        let link = Link::free(self.control.get().await?, self.name.clone());
         link.execute(command).await.map_err(|e| link.failed(&e))
     }
 
