@@ -166,6 +166,15 @@ impl SqlType {
         }
     }
 
+    /// Whether both types have the same values: `timestamp(6)` has those of `timestamp`.
+    pub fn has_values_of(&self, other: &SqlType) -> bool {
+        let digits = |ty: &SqlType| ty.second_digits().unwrap_or(MAX_SECOND_DIGITS);
+        match (self, other) {
+            (SqlType::Array(a), SqlType::Array(b)) => a.has_values_of(b),
+            _ => digits(self) == digits(other) && self.without_second_digits() == other.without_second_digits(),
+        }
+    }
+
     /// PostgreSQL's object id of the type.
     pub fn pg_oid(&self) -> u32 {
         match self {
@@ -263,7 +272,7 @@ impl SqlType {
         };
         let digits = |args: &[i64]| match args {
             [] => Some(None),
-            [p] => u8::try_from(*p).ok().map(|p| Some(p.min(MAX_SECOND_DIGITS))),
+            [p] => u8::try_from((*p).min(MAX_SECOND_DIGITS.into())).ok().map(Some),
             _ => None,
         };
         Some(match (base.trim(), args.as_slice()) {

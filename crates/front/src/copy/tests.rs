@@ -128,7 +128,7 @@ fn every_type_of_column() {
         (SqlType::Varchar(Some(3)), "abc", "abcd", ErrorKind::StringTooLong),
         (SqlType::Char(3), "ab ", "abcd", ErrorKind::StringTooLong),
         (SqlType::Date, "2013-02-03", "2013-02-30", ErrorKind::DatetimeOverflow),
-        (SqlType::TimestampTz, "2013-02-03 04:05:06+00", "soon", ErrorKind::InvalidDatetime),
+        (SqlType::TimestampTz(None), "2013-02-03 04:05:06+00", "soon", ErrorKind::InvalidDatetime),
         (SqlType::Uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0", ErrorKind::InvalidText),
         (SqlType::Jsonb, "{\"a\": 1}", "{", ErrorKind::InvalidText),
         (SqlType::Array(Box::new(SqlType::Int4)), "{1,NULL,3}", "{1", ErrorKind::InvalidText),

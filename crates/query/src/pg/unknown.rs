@@ -50,9 +50,11 @@ pub(crate) fn resolve(expr: Expr, ty: &SqlType) -> Result<Expr> {
         }
         SqlType::Char(_) => ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
         SqlType::Varchar(_) | SqlType::Text => return Ok(expr),
+        // With its own digits of a second, too.
         ty => {
-            let value = atoll_model::text::parse(ty, text).map_err(external)?;
-            rows::to_scalar(ty, &value).map_err(external)?
+            let ty = ty.without_second_digits();
+            let value = atoll_model::text::parse(&ty, text).map_err(external)?;
+            rows::to_scalar(&ty, &value).map_err(external)?
         }
     };
     Ok(match expr {
