@@ -2,8 +2,13 @@
 //!
 //! Invariant: a name means what it means in PostgreSQL, or is refused; nothing is taken for a near relative.
 
-use atoll_model::{Error, ErrorKind, Result, SqlType};
-use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType, ExactNumberInfo};
+use crate::pg::parse::Statement;
+use crate::syntax;
+use atoll_model::{Error, ErrorKind, MAX_SECOND_DIGITS, Result, SqlType};
+use datafusion::sql::sqlparser::ast::{
+    AlterTableOperation, ArrayElemTypeDef, DataType, ExactNumberInfo, Expr, Statement as Ast, TimezoneInfo, TypedString,
+};
+use std::ops::ControlFlow;
 
 /// Most digits that a `numeric` carries.
 const MAX_PRECISION: u8 = 38;
@@ -94,6 +99,44 @@ fn numeric(precision: u64, scale: i64) -> Result<SqlType> {
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidParameterValue, message.into())
+}
+
+/// Types named in a statement that want more digits of a second than there are, as the warnings about them name them.
+pub fn reduced_digits(statement: &Statement) -> Vec<String> {
+    let mut found = vec![];
+    let mut look = |name: &DataType| found.extend(reduced(name));
+    match statement {
+        Statement::CreateTable(create) => create.columns.iter().for_each(|c| look(&c.data_type)),
+        Statement::Sql(ast) => {
+            if let Ast::AlterTable(alter) = ast.as_ref() {
+                for operation in &alter.operations {
+                    if let AlterTableOperation::AddColumn { column_def, .. } = operation {
+                        look(&column_def.data_type);
+                    }
+                }
+            }
+            let _ = syntax::expressions(ast.as_ref(), |e| {
+                if let Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) = e {
+                    look(data_type);
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        _ => {}
+    }
+    found
+}
+
+fn reduced(name: &DataType) -> Option<String> {
+    match name {
+        DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) => reduced(item),
+        DataType::Time(Some(p), _) if *p > MAX_SECOND_DIGITS.into() => Some(format!("TIME({p})")),
+        DataType::Timestamp(Some(p), tz) if *p > MAX_SECOND_DIGITS.into() => Some(match tz {
+            TimezoneInfo::Tz | TimezoneInfo::WithTimeZone => format!("TIMESTAMP({p}) WITH TIME ZONE"),
+            TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => format!("TIMESTAMP({p})"),
+        }),
+        _ => None,
+    }
 }
 
 /// The integer type behind `smallserial`, `serial` and `bigserial`.

@@ -67,6 +67,13 @@ pub(crate) fn days(expr: Expr, to: DataType) -> Expr {
     Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(field)))
 }
 
+/// A time or timestamp as one that declares no digits of a second; `field` is the expression's.
+pub(crate) fn without_digits(expr: Expr, field: &Field) -> Expr {
+    // A field with a name is taken as it is; one without keeps the metadata of what is cast.
+    let bare = Field::new("bare", field.data_type().clone(), field.is_nullable());
+    Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(bare)))
+}
+
 /// A cast to one type.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CastTo {
@@ -90,6 +97,10 @@ pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
     let (Some(source), Some(target)) = (SqlType::of_field(&from), SqlType::of_field(&cast.field)) else {
         return Ok(None);
     };
+    // `x::timestamp` of a `timestamp(3)`: the planner takes a cast that keeps Arrow's type for none at all.
+    if cast.field.name().is_empty() && source.second_digits().is_some() && target == source.without_second_digits() {
+        return Ok(Some(without_digits(*cast.expr.clone(), &from)));
+    }
     let textual = |t: &SqlType| {
         matches!(
             t,
