@@ -335,3 +335,48 @@ impl fmt::Display for SqlType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_named_with_their_digits() {
+        for (name, ty) in [
+            ("time without time zone", SqlType::Time(None)),
+            ("time(0) without time zone", SqlType::Time(Some(0))),
+            ("timestamp(3) without time zone", SqlType::Timestamp(Some(3))),
+            ("timestamp(6) with time zone", SqlType::TimestampTz(Some(6))),
+            ("timestamp(0) without time zone[]", SqlType::Array(Box::new(SqlType::Timestamp(Some(0))))),
+        ] {
+            assert_eq!(ty.to_string(), name);
+            assert_eq!(SqlType::parse(name), Some(ty.clone()));
+            assert_eq!(SqlType::of_field(&ty.field("x", true)), Some(ty.clone()));
+        }
+        for (name, ty) in [
+            ("TIMESTAMPTZ(2)", Some(SqlType::TimestampTz(Some(2)))),
+            ("timestamp (9)", Some(SqlType::Timestamp(Some(6)))),
+            ("time(1)", Some(SqlType::Time(Some(1)))),
+            ("timestamp(-1)", None),
+            ("timestamp(1,2)", None),
+            ("timestamp(1) with", None),
+            ("time(1) with time zone", None),
+            ("varchar(3) without time zone", None),
+        ] {
+            assert_eq!(SqlType::parse(name), ty, "{name}");
+        }
+        assert!(SqlType::Timestamp(None).field("x", true).metadata().is_empty());
+    }
+
+    #[test]
+    fn all_digits_are_no_limit() {
+        assert!(SqlType::Time(Some(6)).has_values_of(&SqlType::Time(None)));
+        assert!(!SqlType::Time(Some(5)).has_values_of(&SqlType::Time(None)));
+        assert!(!SqlType::Timestamp(Some(3)).has_values_of(&SqlType::TimestampTz(Some(3))));
+        assert!(SqlType::Text.has_values_of(&SqlType::Text));
+        assert!(!SqlType::Varchar(Some(3)).has_values_of(&SqlType::Varchar(Some(4))));
+        let of = |ty: SqlType| SqlType::Array(Box::new(ty));
+        assert!(of(SqlType::Timestamp(None)).has_values_of(&of(SqlType::Timestamp(Some(6)))));
+        assert!(!of(SqlType::Timestamp(None)).has_values_of(&of(SqlType::Timestamp(Some(2)))));
+    }
+}

@@ -84,6 +84,45 @@ pub async fn every_type(world: &World) -> TestResult {
     Ok(())
 }
 
+/// A column of seconds holds as many digits as it declares, and is compared with values of more.
+pub async fn digits_of_seconds(world: &World) -> TestResult {
+    let columns = vec![
+        column(1, "moment", SqlType::Timestamp(Some(0)), true),
+        column(2, "zoned", SqlType::TimestampTz(Some(3)), false),
+        column(3, "clock", SqlType::Time(Some(1)), false),
+    ];
+    let indexes = vec![index(1, "seconds_zoned", &[2], false), index(2, "seconds_clock", &[3], false)];
+    let at = world.create(&Arc::new(table("seconds", columns, 1, indexes))).await?;
+    let units = [1_000_000, 1_000, 100_000];
+    let value = |column: usize, micros: i64| match column {
+        0 => Value::Timestamp(micros),
+        1 => Value::TimestampTz(micros),
+        _ => Value::Time(micros),
+    };
+    let all: Vec<Row> = (0..6).map(|n| (0..3).map(|column| value(column, n * units[column])).collect()).collect();
+    world.write(&at, all.iter().cloned().map(RowChange::Insert).collect()).await?;
+    assert_eq!(world.rows(&at).await?, all);
+
+    let branch = world.begin(Isolation::RepeatableRead).await?;
+    assert_eq!(branch.get(&at, &[value(0, 2_000_000)]).await?.as_ref(), Some(&all[2]));
+    assert_eq!(branch.get(&at, &[value(0, 2_000_001)]).await?, None);
+    assert_eq!(branch.get(&at, &[value(0, 1_999_999)]).await?, None);
+    for (index, column) in [(None, 0), (Some(IndexId(1)), 1), (Some(IndexId(2)), 2)] {
+        let unit = units[column];
+        let points =
+            [2 * unit, 2 * unit + 1, 2 * unit + unit / 2, 3 * unit - 1, 4 * unit].map(|t| vec![value(column, t)]);
+        let both = points.into_iter().flat_map(|v| [Bound::Included(v.clone()), Bound::Excluded(v)]);
+        let bounds: Vec<_> = std::iter::once(Bound::Unbounded).chain(both).collect();
+        for (lower, upper) in bounds.iter().flat_map(|l| bounds.iter().map(move |u| (l, u))) {
+            let range = KeyRange { lower: lower.clone(), upper: upper.clone() };
+            let want: Vec<Row> = all.iter().filter(|row| within(&row[column..=column], &range)).cloned().collect();
+            let got = rows(&*branch, &at, ScanRequest { index, range: range.clone(), ..everything(&at) }).await?;
+            assert_eq!(got, want, "{range:?} of {index:?}");
+        }
+    }
+    Ok(())
+}
+
 pub async fn by_key(world: &World) -> TestResult {
     let at = world.accounts(3).await?;
     let branch = world.begin(Isolation::ReadCommitted).await?;

@@ -150,6 +150,26 @@ fn every_type_of_column() {
 }
 
 #[test]
+fn times_are_rounded_to_the_digits_of_the_column() {
+    let text = options(CopyFormat::Text);
+    for (ty, given, kept) in [
+        (SqlType::Time(Some(2)), "23:59:59.996", "24:00:00"),
+        (SqlType::Timestamp(Some(0)), "1999-12-31 23:59:59.5", "1999-12-31 23:59:59"),
+        (SqlType::Timestamp(None), "1999-12-31 23:59:59.5", "1999-12-31 23:59:59.5"),
+        (SqlType::TimestampTz(Some(3)), "2024-01-01 00:00:00.0005+00", "2024-01-01 00:00:00.001+00"),
+        (
+            SqlType::Array(Box::new(SqlType::Timestamp(Some(0)))),
+            "{2024-01-01 00:00:00.5,NULL}",
+            "{\"2024-01-01 00:00:01\",NULL}",
+        ),
+    ] {
+        let types = [ty];
+        let batches = decode(&text, &types, format!("{given}\n").as_bytes(), &[100]).expect("good data");
+        assert_eq!(String::from_utf8_lossy(&lines(&text, &types, &batches)), format!("{kept}\n"));
+    }
+}
+
+#[test]
 fn ends_headers_and_line_numbers() {
     let types = [SqlType::Int4, SqlType::Text];
     let csv = CopyOptions { header: true, ..options(CopyFormat::Csv) };

@@ -267,3 +267,25 @@ pub(super) fn notice(out: &mut Vec<u8>, notice: &Notice) {
         o.push(0);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modifiers_are_those_of_pg_attribute() {
+        let of = |ty: SqlType| SqlType::Array(Box::new(ty));
+        for (ty, want) in [
+            (SqlType::Int8, (8, -1)),
+            (SqlType::Varchar(Some(20)), (-1, 24)),
+            (SqlType::Numeric(Some((10, 2))), (-1, (10 << 16 | 2) + 4)),
+            (SqlType::Timestamp(None), (8, -1)),
+            (SqlType::Timestamp(Some(0)), (8, 0)),
+            (SqlType::TimestampTz(Some(3)), (8, 3)),
+            (of(SqlType::Time(Some(2))), (-1, 2)),
+            (of(SqlType::Text), (-1, -1)),
+        ] {
+            assert_eq!(size_and_modifier(&ty), want, "{ty}");
+        }
+    }
+}

@@ -248,6 +248,17 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 ))),
             }
         }
+        // The value beside the rows need not have the column's digits of a second.
+        Expr::WindowFunction(mut call)
+            if matches!(call.fun.name(), "lag" | "lead")
+                && call.params.args.len() > 2
+                && sql_type(&call.params.args[0], schema).is_some_and(|ty| ty.second_digits().is_some()) =>
+        {
+            let (_, field) = call.params.args[0].to_field(schema)?;
+            let first = std::mem::take(&mut call.params.args[0]);
+            call.params.args[0] = super::casts::without_digits(first, &field);
+            Ok(Transformed::yes(Expr::WindowFunction(call)))
+        }
         Expr::AggregateFunction(call) if call.func.name() == "string_agg" => {
             match call.params.args.first().and_then(|a| sql_type(a, schema)) {
                 Some(
