@@ -494,6 +494,9 @@ async fn adopted_tables() -> TestResult {
     ] {
         assert_eq!(refused(at).await?, Some((ErrorKind::DatatypeMismatch, says.to_owned())));
     }
+    // A column without digits of a second is one of whole seconds.
+    assert_eq!(refused(adopted(site.id(), "whole", SqlType::Timestamp(Some(0)))).await?, None);
+    assert_eq!(refused(adopted(site.id(), "whole", SqlType::TimestampTz(Some(0)))).await?, None);
     Ok(())
 }
 

@@ -195,7 +195,8 @@ fn constant(ty: &SqlType, value: &Value) -> String {
         Value::Bool(b) => b.to_string(),
         Value::Int4(n) if *n >= 0 => n.to_string(),
         value if matches!(ty, SqlType::Numeric(_)) => format!("{}::numeric", literal(&text::to_text(ty, value))),
-        value => format!("{}::{ty}", literal(&text::to_text(ty, value))),
+        // As it is: the type's digits of a second would round it.
+        value => format!("{}::{}", literal(&text::to_text(ty, value)), ty.without_second_digits()),
     }
 }
 

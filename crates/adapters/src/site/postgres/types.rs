@@ -37,7 +37,8 @@ pub(super) fn is_text(ty: &SqlType) -> bool {
 
 /// What makes a value of a list that `unnest` has taken apart one of the type: arrays travel as texts.
 pub(super) fn from_list(ty: &SqlType) -> String {
-    if matches!(ty, SqlType::Array(_)) { format!("::{ty}") } else { String::new() }
+    // Values that are looked for may have more digits of a second than the column.
+    if matches!(ty, SqlType::Array(_)) { format!("::{}", ty.without_second_digits()) } else { String::new() }
 }
 
 /// The type of a site's column, by its oid and modifier. `None`: one whose values Atoll cannot carry.
