@@ -152,3 +152,45 @@ pub fn serial(name: &DataType) -> Option<SqlType> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::parse;
+
+    fn reduced(sql: &str) -> Result<Vec<String>> {
+        Ok(parse::parse(sql)?.iter().flat_map(|item| reduced_digits(&item.statement)).collect())
+    }
+
+    #[test]
+    fn digits_that_there_are_not_are_told() -> Result<()> {
+        assert_eq!(reduced("SELECT 1::timestamp(6), time(0) '1:00' FROM t")?, Vec::<String>::new());
+        assert_eq!(
+            reduced("CREATE TABLE t (a timestamp(7), b time(9)[], c timestamptz(6))")?,
+            ["TIMESTAMP(7)", "TIME(9)"]
+        );
+        assert_eq!(reduced("ALTER TABLE t ADD COLUMN a timestamptz(8)")?, ["TIMESTAMP(8) WITH TIME ZONE"]);
+        assert_eq!(
+            reduced("SELECT a::timestamp(7) FROM t WHERE b > timestamp(8) with time zone '2024-01-01'")?,
+            ["TIMESTAMP(7)", "TIMESTAMP(8) WITH TIME ZONE"]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn times_have_at_most_six_digits() -> Result<()> {
+        for (name, ty) in [
+            ("timestamp(0)", SqlType::Timestamp(Some(0))),
+            ("timestamp(3) with time zone", SqlType::TimestampTz(Some(3))),
+            ("timestamptz(9)", SqlType::TimestampTz(Some(6))),
+            ("time(2) without time zone", SqlType::Time(Some(2))),
+            ("time", SqlType::Time(None)),
+        ] {
+            let Expr::Cast { data_type, .. } = parse::parse_expression(&format!("x::{name}"))? else {
+                return Err(Error::internal("not a cast"));
+            };
+            assert_eq!(sql_type(&data_type)?, ty, "{name}");
+        }
+        Ok(())
+    }
+}

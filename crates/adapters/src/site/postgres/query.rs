@@ -98,7 +98,7 @@ impl Writer<'_> {
             SiteExpr::Column { .. } => written,
             // The digits that the engine wants are counted when the value comes.
             _ if matches!(output.ty, SqlType::Numeric(_)) => format!("({written})::numeric"),
-            _ => format!("({written})::{}", output.ty),
+            _ => format!("({written})::{}", output.ty.without_second_digits()),
         })
     }
 
