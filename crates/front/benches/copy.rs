@@ -58,7 +58,7 @@ fn main() {
     for (format, d) in [(CopyFormat::Text, '\t'), (CopyFormat::Csv, ',')] {
         let name = |what: &str| format!("{format:?} {what}");
         measure(&name("int, int"), format, &[Int4, Int8], |i| format!("{i}{d}{}\n", i * 7));
-        measure(&name("int, text, timestamp"), format, &[Int4, Text, Timestamp], |i| {
+        measure(&name("int, text, timestamp"), format, &[Int4, Text, Timestamp(None)], |i| {
             format!("{i}{d}user{i}{d}2013-01-{:02} {:02}:00:{:02}\n", i % 28 + 1, i % 24, i % 60)
         });
         measure(&name("int, numeric, float"), format, &[Int4, Numeric(Some((12, 2))), Float8], |i| {

@@ -43,7 +43,7 @@ pub(crate) fn write_text(ty: &SqlType, cell: Cell<'_>, out: &mut Vec<u8>) {
         Cell::Bytes(v) => text::write_bytea(v, out),
         Cell::Date(v) => text::write_date(v, out),
         Cell::Time(v) => text::write_time(v, out),
-        Cell::Timestamp(v) if *ty == SqlType::TimestampTz => text::write_timestamptz(v, out),
+        Cell::Timestamp(v) if matches!(ty, SqlType::TimestampTz(_)) => text::write_timestamptz(v, out),
         Cell::Timestamp(v) => text::write_timestamp(v, out),
         Cell::Interval(v) => text::write_interval(v, out),
         Cell::List(items) => write_text_list(item_type(ty), items, out),
@@ -104,8 +104,8 @@ pub(crate) fn write_binary(ty: &SqlType, cell: Cell<'_>, out: &mut Vec<u8>) -> R
         (SqlType::Numeric(_), Cell::Int(v)) => write_numeric(i128::from(v), 0, out),
         (SqlType::Bytea, Cell::Bytes(v)) => out.extend_from_slice(v),
         (SqlType::Date, Cell::Date(v)) => out.extend_from_slice(&v.saturating_sub(PG_EPOCH_DAYS).to_be_bytes()),
-        (SqlType::Time, Cell::Time(v)) => out.extend_from_slice(&v.to_be_bytes()),
-        (SqlType::Timestamp | SqlType::TimestampTz, Cell::Timestamp(v)) => {
+        (SqlType::Time(_), Cell::Time(v)) => out.extend_from_slice(&v.to_be_bytes()),
+        (SqlType::Timestamp(_) | SqlType::TimestampTz(_), Cell::Timestamp(v)) => {
             out.extend_from_slice(&v.saturating_sub(PG_EPOCH_MICROS).to_be_bytes());
         }
         (SqlType::Interval, Cell::Interval(v)) => write_interval(v, out),

@@ -87,18 +87,18 @@ fn binary(ty: &SqlType, bytes: &[u8]) -> Result<Value> {
             let days = days.checked_add(PG_EPOCH_DAYS).filter(|days| text::DATES.contains(&i64::from(*days)));
             Value::Date(days.ok_or_else(datetime)?)
         }
-        SqlType::Time => {
+        SqlType::Time(_) => {
             let micros = i64::from_be_bytes(fixed(ty, bytes)?);
             if !(0..=86_400_000_000).contains(&micros) {
                 return Err(datetime());
             }
             Value::Time(micros)
         }
-        SqlType::Timestamp | SqlType::TimestampTz => {
+        SqlType::Timestamp(_) | SqlType::TimestampTz(_) => {
             let micros = i64::from_be_bytes(fixed(ty, bytes)?);
             let micros = micros.checked_add(PG_EPOCH_MICROS).filter(|micros| text::TIMESTAMPS.contains(micros));
             let micros = micros.ok_or_else(datetime)?;
-            if *ty == SqlType::Timestamp { Value::Timestamp(micros) } else { Value::TimestampTz(micros) }
+            if matches!(ty, SqlType::Timestamp(_)) { Value::Timestamp(micros) } else { Value::TimestampTz(micros) }
         }
         SqlType::Interval => {
             let [m, d, n] = [bytes.get(0..8), bytes.get(8..12), bytes.get(12..16)];
@@ -235,10 +235,10 @@ mod tests {
             any::<[u8; 16]>().prop_map(|v| (SqlType::Uuid, Value::Text(text::uuid_text(v)))),
             prop::collection::vec(any::<u8>(), 0..20).prop_map(|v| (SqlType::Bytea, Value::Bytea(v))),
             (-2_000_000i32..2_000_000).prop_map(|v| (SqlType::Date, Value::Date(v))),
-            (0i64..86_400_000_000).prop_map(|v| (SqlType::Time, Value::Time(v))),
+            (0i64..86_400_000_000).prop_map(|v| (SqlType::Time(None), Value::Time(v))),
             (-60_000_000_000_000_000i64..200_000_000_000_000_000).prop_flat_map(|v| prop_oneof![
-                Just((SqlType::Timestamp, Value::Timestamp(v))),
-                Just((SqlType::TimestampTz, Value::TimestampTz(v)))
+                Just((SqlType::Timestamp(None), Value::Timestamp(v))),
+                Just((SqlType::TimestampTz(None), Value::TimestampTz(v)))
             ]),
             Just((SqlType::Jsonb, Value::Text("{\"a\": [1, 2.50]}".into()))),
             Just((SqlType::Interval, Value::Text("1 year 2 mons -3 days +04:05:06.7".into()))),

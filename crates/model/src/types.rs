@@ -4,6 +4,8 @@
 //! SQL type can always be recovered from its Arrow field. `uuid`, `json` and `jsonb` are carried as canonical text, whose
 //! byte order and equality are those of the type (for uuid) or are not defined by PostgreSQL either (json).
 
+mod stored;
+
 use arrow_schema::{DataType, Field, TimeUnit};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,11 +14,15 @@ use std::sync::Arc;
 /// Key of the Arrow field metadata that holds a [`SqlType`]'s SQL name where Arrow's type alone does not tell it.
 pub const TYPE_METADATA_KEY: &str = "atoll.type";
 
+/// Most digits of a second that a time or timestamp has.
+pub const MAX_SECOND_DIGITS: u8 = 6;
+
 /// Digits after the point of a `numeric` that was declared without precision.
 pub const UNCONSTRAINED_SCALE: i8 = 10;
 
 /// The SQL type of a column, parameter or result.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(remote = "Self")] // The form that is stored is `stored`'s.
 pub enum SqlType {
     /// `boolean`
     Bool,
@@ -42,12 +48,12 @@ pub enum SqlType {
     Bytea,
     /// `date`: days since 1970-01-01.
     Date,
-    /// `time`: microseconds since midnight.
-    Time,
-    /// `timestamp`: microseconds since 1970-01-01 00:00.
-    Timestamp,
-    /// `timestamptz`: microseconds since 1970-01-01 00:00 UTC.
-    TimestampTz,
+    /// `time(p)`: microseconds since midnight, in p digits of a second; `None`: without a limit, so 6.
+    Time(Option<u8>),
+    /// `timestamp(p)`: microseconds since 1970-01-01 00:00, in p digits of a second.
+    Timestamp(Option<u8>),
+    /// `timestamptz(p)`: microseconds since 1970-01-01 00:00 UTC, in p digits of a second.
+    TimestampTz(Option<u8>),
     /// `interval`: months, days, nanoseconds. In expressions and results only, not in tables.
     Interval,
     /// `uuid`: canonical lower-case text.
@@ -77,9 +83,9 @@ impl SqlType {
             }
             SqlType::Bytea => DataType::Binary,
             SqlType::Date => DataType::Date32,
-            SqlType::Time => DataType::Time64(TimeUnit::Microsecond),
-            SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
-            SqlType::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            SqlType::Time(_) => DataType::Time64(TimeUnit::Microsecond),
+            SqlType::Timestamp(_) => DataType::Timestamp(TimeUnit::Microsecond, None),
+            SqlType::TimestampTz(_) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             SqlType::Interval => DataType::Interval(arrow_schema::IntervalUnit::MonthDayNano),
             SqlType::Array(item) => DataType::List(Arc::new(Field::new("item", item.arrow(), true))),
         }
@@ -92,6 +98,9 @@ impl SqlType {
             SqlType::Numeric(None)
             | SqlType::Varchar(_)
             | SqlType::Char(_)
+            | SqlType::Time(Some(_))
+            | SqlType::Timestamp(Some(_))
+            | SqlType::TimestampTz(Some(_))
             | SqlType::Uuid
             | SqlType::Json
             | SqlType::Jsonb
@@ -125,9 +134,9 @@ impl SqlType {
                 SqlType::Bytea
             }
             DataType::Date32 | DataType::Date64 => SqlType::Date,
-            DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
-            DataType::Timestamp(_, None) => SqlType::Timestamp,
-            DataType::Timestamp(_, Some(_)) => SqlType::TimestampTz,
+            DataType::Time32(_) | DataType::Time64(_) => SqlType::Time(None),
+            DataType::Timestamp(_, None) => SqlType::Timestamp(None),
+            DataType::Timestamp(_, Some(_)) => SqlType::TimestampTz(None),
             DataType::Interval(_) | DataType::Duration(_) => SqlType::Interval,
             DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => {
                 SqlType::Array(Box::new(Self::of_field(f)?))
@@ -135,6 +144,35 @@ impl SqlType {
             DataType::Dictionary(_, v) => Self::of_arrow(v)?,
             _ => return None,
         })
+    }
+
+    /// The digits of a second that a time or timestamp declares.
+    pub fn second_digits(&self) -> Option<u8> {
+        match self {
+            SqlType::Time(digits) | SqlType::Timestamp(digits) | SqlType::TimestampTz(digits) => *digits,
+            _ => None,
+        }
+    }
+
+    /// The type without declared digits of a second, as literals and parameters beside a value of the type have it:
+    /// what a value is compared with must not be rounded.
+    pub fn without_second_digits(&self) -> SqlType {
+        match self {
+            SqlType::Time(_) => SqlType::Time(None),
+            SqlType::Timestamp(_) => SqlType::Timestamp(None),
+            SqlType::TimestampTz(_) => SqlType::TimestampTz(None),
+            SqlType::Array(item) => SqlType::Array(Box::new(item.without_second_digits())),
+            other => other.clone(),
+        }
+    }
+
+    /// Whether both types have the same values: `timestamp(6)` has those of `timestamp`.
+    pub fn has_values_of(&self, other: &SqlType) -> bool {
+        let digits = |ty: &SqlType| ty.second_digits().unwrap_or(MAX_SECOND_DIGITS);
+        match (self, other) {
+            (SqlType::Array(a), SqlType::Array(b)) => a.has_values_of(b),
+            _ => digits(self) == digits(other) && self.without_second_digits() == other.without_second_digits(),
+        }
     }
 
     /// PostgreSQL's object id of the type.
@@ -152,9 +190,9 @@ impl SqlType {
             SqlType::Char(_) => 1042,
             SqlType::Bytea => 17,
             SqlType::Date => 1082,
-            SqlType::Time => 1083,
-            SqlType::Timestamp => 1114,
-            SqlType::TimestampTz => 1184,
+            SqlType::Time(_) => 1083,
+            SqlType::Timestamp(_) => 1114,
+            SqlType::TimestampTz(_) => 1184,
             SqlType::Interval => 1186,
             SqlType::Uuid => 2950,
             SqlType::Json => 114,
@@ -171,9 +209,9 @@ impl SqlType {
                 SqlType::Char(_) => 1014,
                 SqlType::Bytea => 1001,
                 SqlType::Date => 1182,
-                SqlType::Time => 1183,
-                SqlType::Timestamp => 1115,
-                SqlType::TimestampTz => 1185,
+                SqlType::Time(_) => 1183,
+                SqlType::Timestamp(_) => 1115,
+                SqlType::TimestampTz(_) => 1185,
                 SqlType::Interval => 1187,
                 SqlType::Uuid => 2951,
                 SqlType::Json => 199,
@@ -198,9 +236,9 @@ impl SqlType {
             SqlType::Char(1),
             SqlType::Bytea,
             SqlType::Date,
-            SqlType::Time,
-            SqlType::Timestamp,
-            SqlType::TimestampTz,
+            SqlType::Time(None),
+            SqlType::Timestamp(None),
+            SqlType::TimestampTz(None),
             SqlType::Interval,
             SqlType::Uuid,
             SqlType::Json,
@@ -223,15 +261,21 @@ impl SqlType {
         if let Some(item) = name.strip_suffix("[]") {
             return Some(SqlType::Array(Box::new(Self::parse(item)?)));
         }
+        // What follows the modifiers belongs to the name: `timestamp(3) with time zone`.
         let (base, args) = match name.split_once('(') {
             Some((base, rest)) => {
-                let args: Option<Vec<i64>> =
-                    rest.strip_suffix(')')?.split(',').map(|a| a.trim().parse().ok()).collect();
-                (base.trim(), args?)
+                let (args, suffix) = rest.split_once(')')?;
+                let args: Option<Vec<i64>> = args.split(',').map(|a| a.trim().parse().ok()).collect();
+                (format!("{} {}", base.trim(), suffix.trim()), args?)
             }
-            None => (name.as_str(), vec![]),
+            None => (name, vec![]),
         };
-        Some(match (base, args.as_slice()) {
+        let digits = |args: &[i64]| match args {
+            [] => Some(None),
+            [p] => u8::try_from((*p).min(MAX_SECOND_DIGITS.into())).ok().map(Some),
+            _ => None,
+        };
+        Some(match (base.trim(), args.as_slice()) {
             ("boolean" | "bool", []) => SqlType::Bool,
             ("smallint" | "int2", []) => SqlType::Int2,
             ("integer" | "int" | "int4", []) => SqlType::Int4,
@@ -248,9 +292,9 @@ impl SqlType {
             ("character" | "char" | "bpchar", [n]) => SqlType::Char(u32::try_from(*n).ok()?),
             ("bytea", []) => SqlType::Bytea,
             ("date", []) => SqlType::Date,
-            ("time" | "time without time zone", _) => SqlType::Time,
-            ("timestamp" | "timestamp without time zone", _) => SqlType::Timestamp,
-            ("timestamptz" | "timestamp with time zone", _) => SqlType::TimestampTz,
+            ("time" | "time without time zone", p) => SqlType::Time(digits(p)?),
+            ("timestamp" | "timestamp without time zone", p) => SqlType::Timestamp(digits(p)?),
+            ("timestamptz" | "timestamp with time zone", p) => SqlType::TimestampTz(digits(p)?),
             ("interval", _) => SqlType::Interval,
             ("uuid", []) => SqlType::Uuid,
             ("json", []) => SqlType::Json,
@@ -277,14 +321,62 @@ impl fmt::Display for SqlType {
             SqlType::Char(n) => write!(f, "character({n})"),
             SqlType::Bytea => f.write_str("bytea"),
             SqlType::Date => f.write_str("date"),
-            SqlType::Time => f.write_str("time without time zone"),
-            SqlType::Timestamp => f.write_str("timestamp without time zone"),
-            SqlType::TimestampTz => f.write_str("timestamp with time zone"),
+            SqlType::Time(None) => f.write_str("time without time zone"),
+            SqlType::Time(Some(p)) => write!(f, "time({p}) without time zone"),
+            SqlType::Timestamp(None) => f.write_str("timestamp without time zone"),
+            SqlType::Timestamp(Some(p)) => write!(f, "timestamp({p}) without time zone"),
+            SqlType::TimestampTz(None) => f.write_str("timestamp with time zone"),
+            SqlType::TimestampTz(Some(p)) => write!(f, "timestamp({p}) with time zone"),
             SqlType::Interval => f.write_str("interval"),
             SqlType::Uuid => f.write_str("uuid"),
             SqlType::Json => f.write_str("json"),
             SqlType::Jsonb => f.write_str("jsonb"),
             SqlType::Array(item) => write!(f, "{item}[]"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_named_with_their_digits() {
+        for (name, ty) in [
+            ("time without time zone", SqlType::Time(None)),
+            ("time(0) without time zone", SqlType::Time(Some(0))),
+            ("timestamp(3) without time zone", SqlType::Timestamp(Some(3))),
+            ("timestamp(6) with time zone", SqlType::TimestampTz(Some(6))),
+            ("timestamp(0) without time zone[]", SqlType::Array(Box::new(SqlType::Timestamp(Some(0))))),
+        ] {
+            assert_eq!(ty.to_string(), name);
+            assert_eq!(SqlType::parse(name), Some(ty.clone()));
+            assert_eq!(SqlType::of_field(&ty.field("x", true)), Some(ty.clone()));
+        }
+        for (name, ty) in [
+            ("TIMESTAMPTZ(2)", Some(SqlType::TimestampTz(Some(2)))),
+            ("timestamp (9)", Some(SqlType::Timestamp(Some(6)))),
+            ("time(1)", Some(SqlType::Time(Some(1)))),
+            ("timestamp(-1)", None),
+            ("timestamp(1,2)", None),
+            ("timestamp(1) with", None),
+            ("time(1) with time zone", None),
+            ("varchar(3) without time zone", None),
+        ] {
+            assert_eq!(SqlType::parse(name), ty, "{name}");
+        }
+        assert!(SqlType::Timestamp(None).field("x", true).metadata().is_empty());
+    }
+
+    #[test]
+    fn all_digits_are_no_limit() {
+        assert!(SqlType::Time(Some(6)).has_values_of(&SqlType::Time(None)));
+        assert!(!SqlType::Time(Some(5)).has_values_of(&SqlType::Time(None)));
+        assert!(!SqlType::Timestamp(Some(3)).has_values_of(&SqlType::TimestampTz(Some(3))));
+        assert!(SqlType::Text.has_values_of(&SqlType::Text));
+        assert!(!SqlType::Varchar(Some(3)).has_values_of(&SqlType::Varchar(Some(4))));
+        let of = |ty: SqlType| SqlType::Array(Box::new(ty));
+        assert!(of(SqlType::Timestamp(None)).has_values_of(&of(SqlType::Timestamp(Some(6)))));
+        assert!(!of(SqlType::Timestamp(None)).has_values_of(&of(SqlType::Timestamp(Some(2)))));
     }
 }

@@ -104,6 +104,30 @@ fn meta(branch: &dyn Branch) -> Result<&dyn Meta> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atoll_model::{CATALOG_FORMAT, Column, SqlType};
+
+    /// A data directory from before times had digits of a second opens, and one that uses none of them is written as it was.
+    #[test]
+    fn columns_from_before_times_had_digits() -> Result<()> {
+        let stored = |ty: serde_json::Value| {
+            serde_json::json!({
+                "id": 2, "name": "at", "ty": ty, "not_null": true, "default": null, "missing": "Null", "generated": null,
+                "hidden": false,
+            })
+        };
+        for (ty, read) in [
+            (serde_json::json!("Timestamp"), SqlType::Timestamp(None)),
+            (serde_json::json!("TimestampTz"), SqlType::TimestampTz(None)),
+            (serde_json::json!({ "Array": "Time" }), SqlType::Array(Box::new(SqlType::Time(None)))),
+        ] {
+            let old = encode(CATALOG_FORMAT, &stored(ty))?;
+            let column: Column = decode("catalog", CATALOG_FORMAT, &old)?;
+            assert_eq!(column.ty, read);
+            let again: serde_json::Value = decode("catalog", CATALOG_FORMAT, &encode(CATALOG_FORMAT, &column)?)?;
+            assert_eq!(again, decode::<serde_json::Value>("catalog", CATALOG_FORMAT, &old)?);
+        }
+        Ok(())
+    }
 
     #[test]
     fn values_are_checked_when_read() -> Result<()> {

@@ -38,9 +38,9 @@ fn value(array: &ArrayRef, at: usize, ty: &SqlType) -> Result<Value> {
         }
         SqlType::Bytea => Value::Bytea(array.as_binary::<i32>().value(at).to_vec()),
         SqlType::Date => Value::Date(array.as_primitive::<Date32Type>().value(at)),
-        SqlType::Time => Value::Time(array.as_primitive::<Time64MicrosecondType>().value(at)),
-        SqlType::Timestamp => Value::Timestamp(array.as_primitive::<TimestampMicrosecondType>().value(at)),
-        SqlType::TimestampTz => Value::TimestampTz(array.as_primitive::<TimestampMicrosecondType>().value(at)),
+        SqlType::Time(_) => Value::Time(array.as_primitive::<Time64MicrosecondType>().value(at)),
+        SqlType::Timestamp(_) => Value::Timestamp(array.as_primitive::<TimestampMicrosecondType>().value(at)),
+        SqlType::TimestampTz(_) => Value::TimestampTz(array.as_primitive::<TimestampMicrosecondType>().value(at)),
         SqlType::Interval => return Err(Error::internal("a stored interval")),
         SqlType::Array(item) => {
             let items = array.as_list::<i32>().value(at);

@@ -36,9 +36,9 @@ pub fn value_at(array: &ArrayRef, at: usize, ty: &SqlType) -> Result<Value> {
         }
         SqlType::Bytea => array.as_binary_opt::<i32>().map(|a| Value::Bytea(a.value(at).to_vec())),
         SqlType::Date => primitive!(Date32Type, Date),
-        SqlType::Time => primitive!(Time64MicrosecondType, Time),
-        SqlType::Timestamp => primitive!(TimestampMicrosecondType, Timestamp),
-        SqlType::TimestampTz => primitive!(TimestampMicrosecondType, TimestampTz),
+        SqlType::Time(_) => primitive!(Time64MicrosecondType, Time),
+        SqlType::Timestamp(_) => primitive!(TimestampMicrosecondType, Timestamp),
+        SqlType::TimestampTz(_) => primitive!(TimestampMicrosecondType, TimestampTz),
         SqlType::Interval => return Err(Error::unsupported("interval values cannot be stored")),
         SqlType::Array(item) => match array.as_list_opt::<i32>() {
             Some(list) => {

@@ -123,9 +123,9 @@ fn build<'a>(ty: &SqlType, len: usize, values: impl Iterator<Item = &'a Value>) 
         }
         SqlType::Bytea => with!(BinaryBuilder::new(), Bytea),
         SqlType::Date => with!(Date32Builder::with_capacity(len), Date),
-        SqlType::Time => with!(Time64MicrosecondBuilder::with_capacity(len), Time),
-        SqlType::Timestamp => with!(TimestampMicrosecondBuilder::with_capacity(len), Timestamp | TimestampTz),
-        SqlType::TimestampTz => {
+        SqlType::Time(_) => with!(Time64MicrosecondBuilder::with_capacity(len), Time),
+        SqlType::Timestamp(_) => with!(TimestampMicrosecondBuilder::with_capacity(len), Timestamp | TimestampTz),
+        SqlType::TimestampTz(_) => {
             with!(TimestampMicrosecondBuilder::with_capacity(len).with_timezone("UTC"), TimestampTz | Timestamp)
         }
         SqlType::Interval => new_null_array(&ty.arrow(), len),

@@ -16,7 +16,7 @@ const CHUNK: i64 = 50_000;
 const WAIT: LockWait = LockWait::Timeout(Duration::from_secs(30));
 
 fn table(id: u32, indexed: bool) -> Arc<Table> {
-    let types = [SqlType::Int8, SqlType::Int4, SqlType::Int4, SqlType::Text, SqlType::Timestamp, SqlType::Float8];
+    let types = [SqlType::Int8, SqlType::Int4, SqlType::Int4, SqlType::Text, SqlType::Timestamp(None), SqlType::Float8];
     let names = ["id", "uid", "aid", "status", "at", "score"];
     let columns = types.iter().zip(names).enumerate().map(|(i, (ty, name))| Column {
         id: ColumnId(i as u16),

@@ -118,9 +118,9 @@ fn scalar() -> impl Strategy<Value = SqlType> {
         Just(SqlType::Text),
         Just(SqlType::Bytea),
         Just(SqlType::Date),
-        Just(SqlType::Time),
-        Just(SqlType::Timestamp),
-        Just(SqlType::TimestampTz),
+        Just(SqlType::Time(None)),
+        Just(SqlType::Timestamp(None)),
+        Just(SqlType::TimestampTz(None)),
     ]
 }
 
@@ -149,9 +149,9 @@ fn value(ty: &SqlType) -> BoxedStrategy<Value> {
             prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255)], 0..5).prop_map(Value::Bytea).boxed()
         }
         SqlType::Date => any::<i32>().prop_map(Value::Date).boxed(),
-        SqlType::Time => (0..86_400_000_000i64).prop_map(Value::Time).boxed(),
-        SqlType::Timestamp => any::<i64>().prop_map(Value::Timestamp).boxed(),
-        SqlType::TimestampTz => any::<i64>().prop_map(Value::TimestampTz).boxed(),
+        SqlType::Time(_) => (0..86_400_000_000i64).prop_map(Value::Time).boxed(),
+        SqlType::Timestamp(_) => any::<i64>().prop_map(Value::Timestamp).boxed(),
+        SqlType::TimestampTz(_) => any::<i64>().prop_map(Value::TimestampTz).boxed(),
         SqlType::Array(item) => prop::collection::vec(value(item), 0..4).prop_map(Value::Array).boxed(),
         other => panic!("no strategy for {other}"),
     };

@@ -106,8 +106,8 @@ impl ColumnBuilder {
             | SqlType::Interval => ColumnBuilder::Text(StringBuilder::new(), ty.clone()),
             SqlType::Bytea => ColumnBuilder::Bytea(BinaryBuilder::new()),
             SqlType::Date => ColumnBuilder::Date(primitive(ty)),
-            SqlType::Time => ColumnBuilder::Time(primitive(ty)),
-            SqlType::Timestamp | SqlType::TimestampTz => ColumnBuilder::Instant(primitive(ty)),
+            SqlType::Time(_) => ColumnBuilder::Time(primitive(ty)),
+            SqlType::Timestamp(_) | SqlType::TimestampTz(_) => ColumnBuilder::Instant(primitive(ty)),
             SqlType::Array(item) => ColumnBuilder::Array {
                 item: Box::new(ColumnBuilder::new(item)),
                 ty: item.arrow(),

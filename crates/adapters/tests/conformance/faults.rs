@@ -348,7 +348,7 @@ async fn values_that_do_not_fit() -> TestResult {
     let site = postgres(1, &server.url("postgres"), &[])?;
     for (n, (ty, declared, value, kind)) in [
         (SqlType::Date, "date", "infinity", ErrorKind::DatetimeOverflow),
-        (SqlType::Timestamp, "timestamp", "-infinity", ErrorKind::DatetimeOverflow),
+        (SqlType::Timestamp(None), "timestamp", "-infinity", ErrorKind::DatetimeOverflow),
         (SqlType::Numeric(None), "numeric", "NaN", ErrorKind::NumericOutOfRange),
         (SqlType::Numeric(None), "numeric", "1e30", ErrorKind::NumericOutOfRange),
         (SqlType::Numeric(None), "numeric", "0.12345678901", ErrorKind::NumericOutOfRange),

@@ -369,9 +369,9 @@ async fn values_that_do_not_fit() -> TestResult {
     let site = mysql(1, &server.url("app"), &[])?;
     for (n, (ty, declared, value, kind)) in [
         (SqlType::Date, "date", "'0000-00-00'", ErrorKind::DatetimeOverflow),
-        (SqlType::Timestamp, "datetime(6)", "'2020-00-10 00:00:00'", ErrorKind::DatetimeOverflow),
-        (SqlType::Time, "time(6)", "'-01:00:00'", ErrorKind::DatetimeOverflow),
-        (SqlType::Time, "time(6)", "'100:00:00'", ErrorKind::DatetimeOverflow),
+        (SqlType::Timestamp(None), "datetime(6)", "'2020-00-10 00:00:00'", ErrorKind::DatetimeOverflow),
+        (SqlType::Time(None), "time(6)", "'-01:00:00'", ErrorKind::DatetimeOverflow),
+        (SqlType::Time(None), "time(6)", "'100:00:00'", ErrorKind::DatetimeOverflow),
         (SqlType::Bool, "tinyint(1)", "7", ErrorKind::NumericOutOfRange),
     ]
     .into_iter()
@@ -479,10 +479,13 @@ async fn adopted_tables() -> TestResult {
         (adopted(site.id(), "more", SqlType::Int4), "It has a column \"y\" more."),
         (adopted(site.id(), "big", SqlType::Int4), "Its column \"id\" is of type int(10) unsigned instead of integer."),
         (
-            adopted(site.id(), "whole", SqlType::Timestamp),
+            adopted(site.id(), "whole", SqlType::Timestamp(None)),
             "Its column \"x\" is of type datetime instead of timestamp without time zone.",
         ),
-        (adopted(site.id(), "stamped", SqlType::TimestampTz), "Its column \"x\" is changed by the server itself."),
+        (
+            adopted(site.id(), "stamped", SqlType::TimestampTz(None)),
+            "Its column \"x\" is changed by the server itself.",
+        ),
         (
             by_text("folded"),
             "Its column \"id\" is part of a key or an index and compared by utf8mb4_general_ci instead of \
@@ -491,6 +494,9 @@ async fn adopted_tables() -> TestResult {
     ] {
         assert_eq!(refused(at).await?, Some((ErrorKind::DatatypeMismatch, says.to_owned())));
     }
+    // A column without digits of a second is one of whole seconds.
+    assert_eq!(refused(adopted(site.id(), "whole", SqlType::Timestamp(Some(0)))).await?, None);
+    assert_eq!(refused(adopted(site.id(), "whole", SqlType::TimestampTz(Some(0)))).await?, None);
     Ok(())
 }
 

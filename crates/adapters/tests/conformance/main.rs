@@ -48,7 +48,8 @@ mod conforms {
     use super::{TestResult, World};
 
     suite! {
-        reads: every_type, by_key, committed_rows, committed_texts, ranges, no_columns, large_scans, scans_side_by_side, abandoned_scans,
+        reads: every_type, digits_of_seconds, by_key, committed_rows, committed_texts, ranges, no_columns, large_scans,
+            scans_side_by_side, abandoned_scans,
             scans_and_later_writes;
         transactions: nothing_is_seen_before_commit, one_snapshot_for_a_statement, one_snapshot_for_a_transaction,
             own_writes, dropping_rolls_back, read_only, lost_updates, write_skew, what_is_read_is_locked, deadlocks, savepoints, failed_calls,

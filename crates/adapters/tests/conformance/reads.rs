@@ -33,9 +33,9 @@ fn samples(special_floats: bool) -> Vec<(SqlType, [Value; 2])> {
         (SqlType::Char(4), [text("ab"), text("äöüß")]),
         (SqlType::Bytea, [Value::Bytea(vec![0, 1, 255]), Value::Bytea(vec![])]),
         (SqlType::Date, [Value::Date(19_000), Value::Date(-100_000)]),
-        (SqlType::Time, [Value::Time(1), Value::Time(86_399_999_999)]),
-        (SqlType::Timestamp, [Value::Timestamp(1_700_000_000_123_456), Value::Timestamp(-1)]),
-        (SqlType::TimestampTz, [Value::TimestampTz(1_700_000_000_123_456), Value::TimestampTz(-1)]),
+        (SqlType::Time(None), [Value::Time(1), Value::Time(86_399_999_999)]),
+        (SqlType::Timestamp(None), [Value::Timestamp(1_700_000_000_123_456), Value::Timestamp(-1)]),
+        (SqlType::TimestampTz(None), [Value::TimestampTz(1_700_000_000_123_456), Value::TimestampTz(-1)]),
         (SqlType::Uuid, [text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), text("00000000-0000-0000-0000-000000000000")]),
         (SqlType::Json, [text("{\"b\":1,  \"a\":[]}"), text("null")]),
         (SqlType::Jsonb, [text("{\"a\": [1, 2.50], \"bb\": null}"), text("\"x\"")]),
@@ -83,6 +83,45 @@ pub async fn every_type(world: &World) -> TestResult {
     let batches: Vec<_> = branch.scan(&at, request)?.try_collect().await?;
     assert_eq!(batches[0].schema().field(0), &SqlType::Text.field("a \"8\"", true));
     assert_eq!(batches[0].schema().field(1), &SqlType::Int4.field("id", false));
+    Ok(())
+}
+
+/// A column of seconds holds as many digits as it declares, and is compared with values of more.
+pub async fn digits_of_seconds(world: &World) -> TestResult {
+    let columns = vec![
+        column(1, "moment", SqlType::Timestamp(Some(0)), true),
+        column(2, "zoned", SqlType::TimestampTz(Some(3)), false),
+        column(3, "clock", SqlType::Time(Some(1)), false),
+    ];
+    let indexes = vec![index(1, "seconds_zoned", &[2], false), index(2, "seconds_clock", &[3], false)];
+    let at = world.create(&Arc::new(table("seconds", columns, 1, indexes))).await?;
+    let units = [1_000_000, 1_000, 100_000];
+    let value = |column: usize, micros: i64| match column {
+        0 => Value::Timestamp(micros),
+        1 => Value::TimestampTz(micros),
+        _ => Value::Time(micros),
+    };
+    let all: Vec<Row> = (0..6).map(|n| (0..3).map(|column| value(column, n * units[column])).collect()).collect();
+    world.write(&at, all.iter().cloned().map(RowChange::Insert).collect()).await?;
+    assert_eq!(world.rows(&at).await?, all);
+
+    let branch = world.begin(Isolation::RepeatableRead).await?;
+    assert_eq!(branch.get(&at, &[value(0, 2_000_000)]).await?.as_ref(), Some(&all[2]));
+    assert_eq!(branch.get(&at, &[value(0, 2_000_001)]).await?, None);
+    assert_eq!(branch.get(&at, &[value(0, 1_999_999)]).await?, None);
+    for (index, column) in [(None, 0), (Some(IndexId(1)), 1), (Some(IndexId(2)), 2)] {
+        let unit = units[column];
+        let points =
+            [2 * unit, 2 * unit + 1, 2 * unit + unit / 2, 3 * unit - 1, 4 * unit].map(|t| vec![value(column, t)]);
+        let both = points.into_iter().flat_map(|v| [Bound::Included(v.clone()), Bound::Excluded(v)]);
+        let bounds: Vec<_> = std::iter::once(Bound::Unbounded).chain(both).collect();
+        for (lower, upper) in bounds.iter().flat_map(|l| bounds.iter().map(move |u| (l, u))) {
+            let range = KeyRange { lower: lower.clone(), upper: upper.clone() };
+            let want: Vec<Row> = all.iter().filter(|row| within(&row[column..=column], &range)).cloned().collect();
+            let got = rows(&*branch, &at, ScanRequest { index, range: range.clone(), ..everything(&at) }).await?;
+            assert_eq!(got, want, "{range:?} of {index:?}");
+        }
+    }
     Ok(())
 }
 

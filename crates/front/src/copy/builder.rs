@@ -10,7 +10,7 @@ use arrow_array::{Array, ArrayRef, ListArray};
 use arrow_buffer::{NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field};
 use atoll_model::text;
-use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
+use atoll_model::{Error, ErrorKind, Result, SqlType, Value, round_time, round_timestamp};
 use std::sync::Arc;
 
 /// Grows one column.
@@ -26,9 +26,10 @@ pub(super) enum Builder {
     Text(StringBuilder, SqlType),
     Bytea(BinaryBuilder),
     Date(Date32Builder),
-    Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder),
-    TimestampTz(TimestampMicrosecondBuilder),
+    /// Times and timestamps with the digits of a second that the type declares.
+    Time(Time64MicrosecondBuilder, Option<u8>),
+    Timestamp(TimestampMicrosecondBuilder, Option<u8>),
+    TimestampTz(TimestampMicrosecondBuilder, Option<u8>),
     List {
         item: SqlType,
         items: Box<Builder>,
@@ -50,9 +51,9 @@ macro_rules! each {
             Builder::Text($b, _) => $body,
             Builder::Bytea($b) => $body,
             Builder::Date($b) => $body,
-            Builder::Time($b) => $body,
-            Builder::Timestamp($b) => $body,
-            Builder::TimestampTz($b) => $body,
+            Builder::Time($b, _) => $body,
+            Builder::Timestamp($b, _) => $body,
+            Builder::TimestampTz($b, _) => $body,
             Builder::List { items: $items, offsets: $offsets, nulls: $nulls, .. } => $list,
         }
     };
@@ -77,9 +78,11 @@ impl Builder {
             }
             SqlType::Bytea => Builder::Bytea(BinaryBuilder::new()),
             SqlType::Date => Builder::Date(Date32Builder::new()),
-            SqlType::Time => Builder::Time(Time64MicrosecondBuilder::new()),
-            SqlType::Timestamp => Builder::Timestamp(TimestampMicrosecondBuilder::new()),
-            SqlType::TimestampTz => Builder::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(ty.arrow())),
+            SqlType::Time(digits) => Builder::Time(Time64MicrosecondBuilder::new(), *digits),
+            SqlType::Timestamp(digits) => Builder::Timestamp(TimestampMicrosecondBuilder::new(), *digits),
+            SqlType::TimestampTz(digits) => {
+                Builder::TimestampTz(TimestampMicrosecondBuilder::new().with_data_type(ty.arrow()), *digits)
+            }
             SqlType::Interval => return Err(Error::unsupported("columns of type interval")),
             SqlType::Array(item) => Builder::List {
                 item: item.as_ref().clone(),
@@ -118,9 +121,13 @@ impl Builder {
             },
             Builder::Bytea(b) => b.append_value(text::parse_bytea(field)?),
             Builder::Date(b) => b.append_value(text::parse_date(field)?),
-            Builder::Time(b) => b.append_value(text::parse_time(field)?),
-            Builder::Timestamp(b) => b.append_value(text::parse_timestamp(field)?),
-            Builder::TimestampTz(b) => b.append_value(text::parse_timestamptz(field)?),
+            Builder::Time(b, digits) => b.append_value(round_time(text::parse_time(field)?, *digits)),
+            Builder::Timestamp(b, digits) => {
+                b.append_value(round_timestamp(text::parse_timestamp(field)?, *digits)?);
+            }
+            Builder::TimestampTz(b, digits) => {
+                b.append_value(round_timestamp(text::parse_timestamptz(field)?, *digits)?);
+            }
             Builder::List { item, items, offsets, nulls } => {
                 push_items(items, text::parse_array(item, field)?, offsets)?;
                 nulls.append_non_null();
@@ -143,9 +150,9 @@ impl Builder {
             (Builder::Text(b, _), Value::Text(v)) => b.append_value(v),
             (Builder::Bytea(b), Value::Bytea(v)) => b.append_value(v),
             (Builder::Date(b), Value::Date(v)) => b.append_value(v),
-            (Builder::Time(b), Value::Time(v)) => b.append_value(v),
-            (Builder::Timestamp(b), Value::Timestamp(v)) => b.append_value(v),
-            (Builder::TimestampTz(b), Value::TimestampTz(v)) => b.append_value(v),
+            (Builder::Time(b, _), Value::Time(v)) => b.append_value(v),
+            (Builder::Timestamp(b, _), Value::Timestamp(v)) => b.append_value(v),
+            (Builder::TimestampTz(b, _), Value::TimestampTz(v)) => b.append_value(v),
             (Builder::List { items, offsets, nulls, .. }, Value::Array(values)) => {
                 push_items(items, values, offsets)?;
                 nulls.append_non_null();

@@ -128,7 +128,7 @@ fn every_type_of_column() {
         (SqlType::Varchar(Some(3)), "abc", "abcd", ErrorKind::StringTooLong),
         (SqlType::Char(3), "ab ", "abcd", ErrorKind::StringTooLong),
         (SqlType::Date, "2013-02-03", "2013-02-30", ErrorKind::DatetimeOverflow),
-        (SqlType::TimestampTz, "2013-02-03 04:05:06+00", "soon", ErrorKind::InvalidDatetime),
+        (SqlType::TimestampTz(None), "2013-02-03 04:05:06+00", "soon", ErrorKind::InvalidDatetime),
         (SqlType::Uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "a0", ErrorKind::InvalidText),
         (SqlType::Jsonb, "{\"a\": 1}", "{", ErrorKind::InvalidText),
         (SqlType::Array(Box::new(SqlType::Int4)), "{1,NULL,3}", "{1", ErrorKind::InvalidText),
@@ -146,6 +146,26 @@ fn every_type_of_column() {
         assert_eq!(String::from_utf8_lossy(&lines(&text, &types, &batches)), data);
         let error = decode(&text, &types, format!("1\t{bad}\n").as_bytes(), &[100]).expect_err("bad data");
         assert_eq!(error, (kind, format!("COPY t, line 1, column c1: \"{bad}\"")));
+    }
+}
+
+#[test]
+fn times_are_rounded_to_the_digits_of_the_column() {
+    let text = options(CopyFormat::Text);
+    for (ty, given, kept) in [
+        (SqlType::Time(Some(2)), "23:59:59.996", "24:00:00"),
+        (SqlType::Timestamp(Some(0)), "1999-12-31 23:59:59.5", "1999-12-31 23:59:59"),
+        (SqlType::Timestamp(None), "1999-12-31 23:59:59.5", "1999-12-31 23:59:59.5"),
+        (SqlType::TimestampTz(Some(3)), "2024-01-01 00:00:00.0005+00", "2024-01-01 00:00:00.001+00"),
+        (
+            SqlType::Array(Box::new(SqlType::Timestamp(Some(0)))),
+            "{2024-01-01 00:00:00.5,NULL}",
+            "{\"2024-01-01 00:00:01\",NULL}",
+        ),
+    ] {
+        let types = [ty];
+        let batches = decode(&text, &types, format!("{given}\n").as_bytes(), &[100]).expect("good data");
+        assert_eq!(String::from_utf8_lossy(&lines(&text, &types, &batches)), format!("{kept}\n"));
     }
 }
 

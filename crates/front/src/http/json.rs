@@ -27,7 +27,7 @@ pub(super) fn write(ty: &SqlType, cell: Cell<'_>, out: &mut Vec<u8>) {
             if let Some(space) = plain.iter_mut().find(|b| **b == b' ') {
                 *space = b'T';
             }
-            if *ty == SqlType::TimestampTz {
+            if matches!(ty, SqlType::TimestampTz(_)) {
                 // `+00` is ISO 8601, but not what most parsers take.
                 plain.extend_from_slice(b":00");
             }
@@ -104,8 +104,8 @@ mod tests {
             (SqlType::Float8, Value::Float8(1e20), "1e+20"),
             (SqlType::Text, Value::Text("a\"\n".into()), "\"a\\\"\\n\""),
             (SqlType::Jsonb, Value::Text("{\"a\": 1}".into()), "{\"a\": 1}"),
-            (SqlType::Timestamp, Value::Timestamp(1_500_000), "\"1970-01-01T00:00:01.5\""),
-            (SqlType::TimestampTz, Value::TimestampTz(0), "\"1970-01-01T00:00:00+00:00\""),
+            (SqlType::Timestamp(None), Value::Timestamp(1_500_000), "\"1970-01-01T00:00:01.5\""),
+            (SqlType::TimestampTz(None), Value::TimestampTz(0), "\"1970-01-01T00:00:00+00:00\""),
             (SqlType::Bytea, Value::Bytea(vec![255]), "\"\\\\xff\""),
             (SqlType::Array(Box::new(SqlType::Int4)), Value::Array(vec![Value::Int4(1), Value::Null]), "[1,null]"),
         ] {

@@ -112,11 +112,16 @@ fn size_and_modifier(ty: &SqlType) -> (i16, i32) {
         SqlType::Bool => (1, -1),
         SqlType::Int2 => (2, -1),
         SqlType::Int4 | SqlType::Float4 | SqlType::Date => (4, -1),
-        SqlType::Int8 | SqlType::Float8 | SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz => (8, -1),
+        SqlType::Int8 | SqlType::Float8 => (8, -1),
+        SqlType::Time(digits) | SqlType::Timestamp(digits) | SqlType::TimestampTz(digits) => {
+            (8, digits.map_or(-1, i32::from))
+        }
         SqlType::Interval | SqlType::Uuid => (16, -1),
         // Scale is kept in eleven bits, negative ones too.
         SqlType::Numeric(Some((p, s))) => (-1, ((i32::from(*p) << 16) | (i32::from(*s) & 0x7ff)) + 4),
         SqlType::Varchar(Some(n)) | SqlType::Char(n) => (-1, i32::try_from(*n).map_or(-1, |n| n.saturating_add(4))),
+        // The modifier of an array is that of its items.
+        SqlType::Array(item) => (-1, size_and_modifier(item).1),
         _ => (-1, -1),
     }
 }
@@ -268,4 +273,26 @@ pub(super) fn notice(out: &mut Vec<u8>, notice: &Notice) {
         }
         o.push(0);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modifiers_are_those_of_pg_attribute() {
+        let of = |ty: SqlType| SqlType::Array(Box::new(ty));
+        for (ty, want) in [
+            (SqlType::Int8, (8, -1)),
+            (SqlType::Varchar(Some(20)), (-1, 24)),
+            (SqlType::Numeric(Some((10, 2))), (-1, (10 << 16 | 2) + 4)),
+            (SqlType::Timestamp(None), (8, -1)),
+            (SqlType::Timestamp(Some(0)), (8, 0)),
+            (SqlType::TimestampTz(Some(3)), (8, 3)),
+            (of(SqlType::Time(Some(2))), (-1, 2)),
+            (of(SqlType::Text), (-1, -1)),
+        ] {
+            assert_eq!(size_and_modifier(&ty), want, "{ty}");
+        }
+    }
 }

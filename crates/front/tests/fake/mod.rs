@@ -107,9 +107,9 @@ pub fn one_of_each() -> Vec<(ResultColumn, Value, &'static str)> {
         (column("char", SqlType::Char(3)), Value::Text("c".into()), "c  "),
         (column("bytea", SqlType::Bytea), Value::Bytea(vec![0, 255]), "\\x00ff"),
         (column("date", SqlType::Date), Value::Date(0), "1970-01-01"),
-        (column("time", SqlType::Time), Value::Time(3_661_500_000), "01:01:01.5"),
-        (column("timestamp", SqlType::Timestamp), Value::Timestamp(0), "1970-01-01 00:00:00"),
-        (column("timestamptz", SqlType::TimestampTz), Value::TimestampTz(1), "1970-01-01 00:00:00.000001+00"),
+        (column("time", SqlType::Time(None)), Value::Time(3_661_500_000), "01:01:01.5"),
+        (column("timestamp", SqlType::Timestamp(None)), Value::Timestamp(0), "1970-01-01 00:00:00"),
+        (column("timestamptz", SqlType::TimestampTz(None)), Value::TimestampTz(1), "1970-01-01 00:00:00.000001+00"),
         (column("interval", SqlType::Interval), Value::Text("1 day 02:00:00".into()), "1 day 02:00:00"),
         (
             column("uuid", SqlType::Uuid),

@@ -22,7 +22,7 @@ pub use number::{
     write_f64, write_int, write_numeric,
 };
 
-use crate::{Error, ErrorKind, Result, SqlType, Value};
+use crate::{Error, ErrorKind, Result, SqlType, Value, round_time, round_timestamp};
 
 /// Longest excerpt of a bad value that an error message repeats.
 const EXCERPT: usize = 200;
@@ -41,6 +41,8 @@ pub(crate) fn excerpt(text: &str) -> String {
 }
 
 /// Reads a value of the type from PostgreSQL's text form.
+///
+/// The type's limits hold for what is read: a text longer than `varchar(n)` is an error, `timestamp(p)` is rounded.
 ///
 /// An `interval` is not carried in a [`Value`] of its own: it stays text, in canonical form.
 ///
@@ -63,9 +65,9 @@ pub fn parse(ty: &SqlType, text: &str) -> Result<Value> {
         SqlType::Char(n) => Value::Text(fit_char(check_text(text)?, *n)?.to_string()),
         SqlType::Bytea => Value::Bytea(parse_bytea(text)?),
         SqlType::Date => Value::Date(parse_date(text)?),
-        SqlType::Time => Value::Time(parse_time(text)?),
-        SqlType::Timestamp => Value::Timestamp(parse_timestamp(text)?),
-        SqlType::TimestampTz => Value::TimestampTz(parse_timestamptz(text)?),
+        SqlType::Time(digits) => Value::Time(round_time(parse_time(text)?, *digits)),
+        SqlType::Timestamp(digits) => Value::Timestamp(round_timestamp(parse_timestamp(text)?, *digits)?),
+        SqlType::TimestampTz(digits) => Value::TimestampTz(round_timestamp(parse_timestamptz(text)?, *digits)?),
         SqlType::Interval => {
             let mut out = Vec::new();
             write_interval(parse_interval(text)?, &mut out);

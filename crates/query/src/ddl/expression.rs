@@ -5,7 +5,7 @@
 use super::Binder;
 use crate::pg::rewrite;
 use crate::syntax;
-use atoll_model::{Error, ErrorKind, Result, SqlType, Value, text};
+use atoll_model::{Error, ErrorKind, Result, SqlType, Value, round_seconds, text};
 use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::{DFSchema, DataFusionError, SchemaError};
@@ -119,8 +119,8 @@ pub fn constant(state: &SessionState, expr: &ast::Expr, ty: &SqlType) -> Result<
                 SqlType::Bool
                 | SqlType::Bytea
                 | SqlType::Date
-                | SqlType::Timestamp
-                | SqlType::TimestampTz
+                | SqlType::Timestamp(_)
+                | SqlType::TimestampTz(_)
                 | SqlType::Uuid => Err(Error::new(
                     ErrorKind::DatatypeMismatch,
                     format!("a value of type {ty} is needed, not the number {n}"),
@@ -159,7 +159,7 @@ pub fn constant(state: &SessionState, expr: &ast::Expr, ty: &SqlType) -> Result<
     }
     let batch = RecordBatch::try_from_iter([("v", value)]).map_err(|e| Error::internal(e.to_string()))?;
     let rows = crate::rows::from_batch(&batch, std::slice::from_ref(ty))?;
-    Ok(rows.into_iter().next().and_then(|r| r.into_iter().next()).unwrap_or(Value::Null))
+    round_seconds(ty, rows.into_iter().next().and_then(|r| r.into_iter().next()).unwrap_or(Value::Null))
 }
 
 enum Literal {
@@ -199,13 +199,13 @@ fn assignable(from: &DataType, to: &SqlType) -> bool {
             SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Float4 | SqlType::Float8 | SqlType::Numeric(_)
         )
     };
-    let moment = |t: &SqlType| matches!(t, SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz);
-    from == *to
+    let moment = |t: &SqlType| matches!(t, SqlType::Date | SqlType::Timestamp(_) | SqlType::TimestampTz(_));
+    from == to.without_second_digits()
         || from == SqlType::Text
         || matches!(to, SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_))
         || (numeric(&from) && numeric(to))
         || (moment(&from) && moment(to))
-        || (matches!(from, SqlType::TimestampTz | SqlType::Timestamp) && *to == SqlType::Time)
+        || (matches!(from, SqlType::TimestampTz(_) | SqlType::Timestamp(_)) && matches!(to, SqlType::Time(_)))
         || matches!((&from, to), (SqlType::Array(_), SqlType::Array(_)))
 }
 

@@ -19,7 +19,7 @@ mod types;
 
 pub use create::columns_from_schema;
 pub use expression::columns_of;
-pub use types::sql_type;
+pub use types::{reduced_digits, sql_type};
 
 use crate::pg::parse::{RoleAttributes, Statement, fold};
 use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, NamedObject, Result, SiteEngine};

@@ -2,8 +2,13 @@
 //!
 //! Invariant: a name means what it means in PostgreSQL, or is refused; nothing is taken for a near relative.
 
-use atoll_model::{Error, ErrorKind, Result, SqlType};
-use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType, ExactNumberInfo};
+use crate::pg::parse::Statement;
+use crate::syntax;
+use atoll_model::{Error, ErrorKind, MAX_SECOND_DIGITS, Result, SqlType};
+use datafusion::sql::sqlparser::ast::{
+    AlterTableOperation, ArrayElemTypeDef, DataType, ExactNumberInfo, Expr, Statement as Ast, TimezoneInfo, TypedString,
+};
+use std::ops::ControlFlow;
 
 /// Most digits that a `numeric` carries.
 const MAX_PRECISION: u8 = 38;
@@ -96,6 +101,44 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidParameterValue, message.into())
 }
 
+/// Types named in a statement that want more digits of a second than there are, as the warnings about them name them.
+pub fn reduced_digits(statement: &Statement) -> Vec<String> {
+    let mut found = vec![];
+    let mut look = |name: &DataType| found.extend(reduced(name));
+    match statement {
+        Statement::CreateTable(create) => create.columns.iter().for_each(|c| look(&c.data_type)),
+        Statement::Sql(ast) => {
+            if let Ast::AlterTable(alter) = ast.as_ref() {
+                for operation in &alter.operations {
+                    if let AlterTableOperation::AddColumn { column_def, .. } = operation {
+                        look(&column_def.data_type);
+                    }
+                }
+            }
+            let _ = syntax::expressions(ast.as_ref(), |e| {
+                if let Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) = e {
+                    look(data_type);
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        _ => {}
+    }
+    found
+}
+
+fn reduced(name: &DataType) -> Option<String> {
+    match name {
+        DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) => reduced(item),
+        DataType::Time(Some(p), _) if *p > MAX_SECOND_DIGITS.into() => Some(format!("TIME({p})")),
+        DataType::Timestamp(Some(p), tz) if *p > MAX_SECOND_DIGITS.into() => Some(match tz {
+            TimezoneInfo::Tz | TimezoneInfo::WithTimeZone => format!("TIMESTAMP({p}) WITH TIME ZONE"),
+            TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => format!("TIMESTAMP({p})"),
+        }),
+        _ => None,
+    }
+}
+
 /// The integer type behind `smallserial`, `serial` and `bigserial`.
 pub fn serial(name: &DataType) -> Option<SqlType> {
     let DataType::Custom(path, modifiers) = name else { return None };
@@ -108,4 +151,46 @@ pub fn serial(name: &DataType) -> Option<SqlType> {
         "bigserial" | "serial8" => SqlType::Int8,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::parse;
+
+    fn reduced(sql: &str) -> Result<Vec<String>> {
+        Ok(parse::parse(sql)?.iter().flat_map(|item| reduced_digits(&item.statement)).collect())
+    }
+
+    #[test]
+    fn digits_that_there_are_not_are_told() -> Result<()> {
+        assert_eq!(reduced("SELECT 1::timestamp(6), time(0) '1:00' FROM t")?, Vec::<String>::new());
+        assert_eq!(
+            reduced("CREATE TABLE t (a timestamp(7), b time(9)[], c timestamptz(6))")?,
+            ["TIMESTAMP(7)", "TIME(9)"]
+        );
+        assert_eq!(reduced("ALTER TABLE t ADD COLUMN a timestamptz(8)")?, ["TIMESTAMP(8) WITH TIME ZONE"]);
+        assert_eq!(
+            reduced("SELECT a::timestamp(7) FROM t WHERE b > timestamp(8) with time zone '2024-01-01'")?,
+            ["TIMESTAMP(7)", "TIMESTAMP(8) WITH TIME ZONE"]
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn times_have_at_most_six_digits() -> Result<()> {
+        for (name, ty) in [
+            ("timestamp(0)", SqlType::Timestamp(Some(0))),
+            ("timestamp(3) with time zone", SqlType::TimestampTz(Some(3))),
+            ("timestamptz(9)", SqlType::TimestampTz(Some(6))),
+            ("time(2) without time zone", SqlType::Time(Some(2))),
+            ("time", SqlType::Time(None)),
+        ] {
+            let Expr::Cast { data_type, .. } = parse::parse_expression(&format!("x::{name}"))? else {
+                return Err(Error::internal("not a cast"));
+            };
+            assert_eq!(sql_type(&data_type)?, ty, "{name}");
+        }
+        Ok(())
+    }
 }

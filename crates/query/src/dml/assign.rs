@@ -1,10 +1,13 @@
 //! Assignment: turning a value of one SQL type into a column's value, with the column's limits.
 //!
 //! Invariant: what is stored is a value of the column's type within its limits, or the statement fails; nothing is cut or
-//! rounded silently beyond what PostgreSQL's assignment casts do (numerics round to the column's scale).
+//! rounded silently beyond what PostgreSQL's assignment casts do (numerics round to the column's scale, times to its digits of a
+//! second).
 
 use atoll_model::text;
-use atoll_model::{Column, Error, ErrorKind, Result, SqlType, UNCONSTRAINED_SCALE, Value};
+use atoll_model::{
+    Column, Error, ErrorKind, Result, SqlType, UNCONSTRAINED_SCALE, Value, round_seconds, round_time, round_timestamp,
+};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -40,10 +43,10 @@ pub(crate) fn convert(value: Value, from: &SqlType, to: &SqlType) -> Result<Valu
         | (SqlType::Float8, v @ Value::Float8(_))
         | (SqlType::Text | SqlType::Varchar(None), v @ Value::Text(_))
         | (SqlType::Bytea, v @ Value::Bytea(_))
-        | (SqlType::Date, v @ Value::Date(_))
-        | (SqlType::Time, v @ Value::Time(_))
-        | (SqlType::Timestamp, v @ Value::Timestamp(_))
-        | (SqlType::TimestampTz, v @ Value::TimestampTz(_)) => v,
+        | (SqlType::Date, v @ Value::Date(_)) => v,
+        (SqlType::Time(_), v @ Value::Time(_))
+        | (SqlType::Timestamp(_), v @ Value::Timestamp(_))
+        | (SqlType::TimestampTz(_), v @ Value::TimestampTz(_)) => round_seconds(to, v)?,
         (SqlType::Varchar(Some(n)), Value::Text(t)) => {
             Value::Text(text::fit_varchar(&t, *n, &to.to_string())?.to_owned())
         }
@@ -81,11 +84,13 @@ pub(crate) fn convert(value: Value, from: &SqlType, to: &SqlType) -> Result<Valu
         (SqlType::Date, Value::Timestamp(t) | Value::TimestampTz(t)) => {
             Value::Date(i32::try_from(t.div_euclid(MICROS_PER_DAY)).map_err(|_| out_of_range(to))?)
         }
-        (SqlType::Timestamp, Value::TimestampTz(t)) => Value::Timestamp(t),
-        (SqlType::TimestampTz, Value::Timestamp(t)) => Value::TimestampTz(t),
-        (SqlType::Timestamp, Value::Date(d)) => Value::Timestamp(i64::from(d) * MICROS_PER_DAY),
-        (SqlType::TimestampTz, Value::Date(d)) => Value::TimestampTz(i64::from(d) * MICROS_PER_DAY),
-        (SqlType::Time, Value::Timestamp(t)) => Value::Time(t.rem_euclid(MICROS_PER_DAY)),
+        (SqlType::Timestamp(digits), Value::TimestampTz(t)) => Value::Timestamp(round_timestamp(t, *digits)?),
+        (SqlType::TimestampTz(digits), Value::Timestamp(t)) => Value::TimestampTz(round_timestamp(t, *digits)?),
+        (SqlType::Timestamp(_), Value::Date(d)) => Value::Timestamp(midnight(d)?),
+        (SqlType::TimestampTz(_), Value::Date(d)) => Value::TimestampTz(midnight(d)?),
+        (SqlType::Time(digits), Value::Timestamp(t) | Value::TimestampTz(t)) => {
+            Value::Time(round_time(t.rem_euclid(MICROS_PER_DAY), *digits))
+        }
         // Text stands for anything: an untyped literal or parameter. What it says is checked here.
         (_, Value::Text(t)) => match text::parse(to, &t)? {
             Value::Text(t) => convert(Value::Text(t), &SqlType::Text, &unlimited(to))?,
@@ -98,6 +103,13 @@ pub(crate) fn convert(value: Value, from: &SqlType, to: &SqlType) -> Result<Valu
         }
         _ => return Err(Error::new(ErrorKind::DatatypeMismatch, format!("{from} cannot become {to}"))),
     })
+}
+
+/// The beginning of a day.
+fn midnight(day: i32) -> Result<i64> {
+    i64::from(day)
+        .checked_mul(MICROS_PER_DAY)
+        .ok_or_else(|| Error::new(ErrorKind::DatetimeOverflow, "date out of range for timestamp"))
 }
 
 /// Text types whose limits `text::parse` has applied already.
@@ -177,6 +189,29 @@ mod tests {
         assert_eq!(convert(Value::Text("abc  ".into()), &SqlType::Text, &ty).ok(), Some(Value::Text("abc".into())));
         let error = convert(Value::Text("abcd".into()), &SqlType::Text, &ty).expect_err("four characters");
         assert_eq!(error.kind(), ErrorKind::StringTooLong);
+    }
+
+    #[test]
+    fn times_round_to_the_digits_of_the_column() {
+        let to = |value: &Value, from: &SqlType, to: &SqlType| convert(value.clone(), from, to).ok();
+        let (plain, whole) = (SqlType::Timestamp(None), SqlType::Timestamp(Some(0)));
+        let value = Value::Timestamp(1_700_000_000_500_000);
+        assert_eq!(to(&value, &plain, &whole), Some(Value::Timestamp(1_700_000_001_000_000)));
+        assert_eq!(to(&value, &plain, &SqlType::TimestampTz(Some(0))), Some(Value::TimestampTz(1_700_000_001_000_000)));
+        assert_eq!(to(&value, &plain, &SqlType::Timestamp(Some(1))), Some(value.clone()));
+        assert_eq!(to(&value, &plain, &plain), Some(value.clone()));
+        assert_eq!(
+            to(&Value::Text("1999-12-31 23:59:59.5".into()), &SqlType::Text, &whole),
+            to(&Value::Text("1999-12-31 23:59:59".into()), &SqlType::Text, &plain),
+        );
+        // Of a day's last moment, the day's end.
+        let last = Value::Timestamp(MICROS_PER_DAY - 1);
+        assert_eq!(to(&last, &plain, &SqlType::Time(Some(3))), Some(Value::Time(MICROS_PER_DAY)));
+        let list = SqlType::Array(Box::new(SqlType::Time(Some(2))));
+        assert_eq!(
+            to(&Value::Text("{00:00:00.005,NULL}".into()), &SqlType::Text, &list),
+            Some(Value::Array(vec![Value::Time(10_000), Value::Null]))
+        );
     }
 
     #[test]

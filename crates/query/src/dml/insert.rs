@@ -249,7 +249,7 @@ fn instant(cx: &StatementContext, expr: &Expr) -> Option<(SqlType, Value)> {
         FunctionArguments::Subquery(_) => false,
     };
     let plain = call.over.is_none() && call.filter.is_none() && call.within_group.is_empty();
-    (bare && plain).then(|| (SqlType::TimestampTz, Value::TimestampTz(cx.access.transaction_start())))
+    (bare && plain).then(|| (SqlType::TimestampTz(None), Value::TimestampTz(cx.access.transaction_start())))
 }
 
 pub(super) fn is_default(expr: &Expr) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! Invariant: the literal that stands for a parameter has the parameter's type and exactly its value.
 
-use atoll_model::{Error, ErrorKind, Result, SqlType, Value, text};
+use atoll_model::{Error, ErrorKind, Result, SqlType, Value, round_seconds, text};
 use datafusion::sql::sqlparser::ast::{
     Array as ArrayExpr, CastKind, DataType, Expr, Ident, Value as Literal, VisitMut, VisitorMut,
 };
@@ -76,6 +76,8 @@ pub(crate) fn literal(ty: &SqlType, value: &Value) -> Result<Expr> {
             let elem = items.iter().map(|v| literal(item, v)).collect::<Result<_>>()?;
             Expr::Array(ArrayExpr { elem, named: true })
         }
+        // Exactly this value: the cast must not round it.
+        _ if round_seconds(ty, value.clone())? != *value => literal(&ty.without_second_digits(), value)?,
         _ => cast(quoted(text::to_text(ty, value)), ty)?,
     })
 }

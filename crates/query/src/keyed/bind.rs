@@ -138,7 +138,7 @@ impl Plan {
         let mut key = vec![];
         for position in &key_positions {
             let expr = found.get(position)?;
-            let ty = &table.columns[*position].ty;
+            let ty = &table.columns[*position].ty.without_second_digits();
             key.push(match params::placeholder(expr) {
                 Some(at) => {
                     inferred.entry(at).or_insert_with(|| ty.clone());

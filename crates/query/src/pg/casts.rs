@@ -1,13 +1,14 @@
 //! Casts as PostgreSQL makes them, in place of Arrow's where the two differ.
 //!
 //! Invariant: text is read and written by `atoll_model::text` in either direction; a number that becomes an integer is rounded (half
-//! away from zero, floating point half to even) and checked; `varchar(n)` and `char(n)` cut what a cast gives them. All other casts
-//! stay the planner's, so that its optimizations see them.
+//! away from zero, floating point half to even) and checked; `varchar(n)` and `char(n)` cut what a cast gives them, `timestamp(p)` and
+//! `time(p)` round it. All other casts stay the planner's, so that its optimizations see them.
 
 use super::functions::{from_float, interval_of, of_interval_text};
+use crate::dml::assign::convert;
 use atoll_model::text::rescale;
-use atoll_model::{Error, ErrorKind, SqlType, TYPE_METADATA_KEY, Value};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use atoll_model::{Error, ErrorKind, MAX_SECOND_DIGITS, SqlType, TYPE_METADATA_KEY, Value};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::planner::TypePlanner;
@@ -15,11 +16,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
-use datafusion::sql::sqlparser::ast::{CharacterLength, DataType as AstType, TimezoneInfo};
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, CharacterLength, DataType as AstType, TimezoneInfo};
 use std::sync::Arc;
-
-/// Key of the field metadata that holds the digits of seconds of `timestamp(p)`.
-const PRECISION_KEY: &str = "atoll.precision";
 
 /// Types of SQL as Arrow's.
 #[derive(Debug)]
@@ -32,25 +30,20 @@ impl TypePlanner for Types {
             _ => None,
         };
         let of = |ty: SqlType| Ok(Some(Arc::new(ty.field("", true))));
-        let moment = |tz: &TimezoneInfo, precision: &Option<u64>, time: bool| {
-            let zoned = matches!(tz, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
-            if time && zoned {
-                return Err(external(Error::unsupported("time with time zone")));
-            }
-            let data_type = match (time, zoned) {
-                (true, _) => DataType::Time64(TimeUnit::Microsecond),
-                (false, true) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-                (false, false) => DataType::Timestamp(TimeUnit::Microsecond, None),
-            };
-            let field = Field::new("", data_type, true);
-            Ok(Some(Arc::new(match precision {
-                Some(p) if *p < 6 => field.with_metadata([(PRECISION_KEY.to_owned(), p.to_string())].into()),
-                _ => field,
-            })))
-        };
+        // More digits than there are count as all.
+        let digits = |p: &Option<u64>| p.map(|p| u8::try_from(p).unwrap_or(u8::MAX).min(MAX_SECOND_DIGITS));
+        let zoned = |tz: &TimezoneInfo| matches!(tz, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone);
         match ty {
-            AstType::Timestamp(p, tz) => moment(tz, p, false),
-            AstType::Time(p, tz) => moment(tz, p, true),
+            AstType::Timestamp(p, tz) if zoned(tz) => of(SqlType::TimestampTz(digits(p))),
+            AstType::Timestamp(p, _) => of(SqlType::Timestamp(digits(p))),
+            AstType::Time(_, tz) if zoned(tz) => Err(external(Error::unsupported("time with time zone"))),
+            AstType::Time(p, _) => of(SqlType::Time(digits(p))),
+            AstType::Array(ArrayElemTypeDef::SquareBracket(item, _)) => {
+                match self.plan_type_field(item)?.and_then(|field| SqlType::of_field(&field)) {
+                    Some(item) if item.second_digits().is_some() => of(SqlType::Array(Box::new(item))),
+                    _ => Ok(None),
+                }
+            }
             AstType::Varchar(n) | AstType::CharacterVarying(n) | AstType::CharVarying(n) => match characters(n) {
                 Some(n) => of(SqlType::Varchar(Some(n))),
                 None => of(SqlType::Varchar(None)),
@@ -74,13 +67,19 @@ pub(crate) fn days(expr: Expr, to: DataType) -> Expr {
     Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(field)))
 }
 
+/// A time or timestamp as one that declares no digits of a second; `field` is the expression's.
+pub(crate) fn without_digits(expr: Expr, field: &Field) -> Expr {
+    // A field with a name is taken as it is; one without keeps the metadata of what is cast.
+    let bare = Field::new("bare", field.data_type().clone(), field.is_nullable());
+    Expr::Cast(Cast::new_from_field(Box::new(expr), Arc::new(bare)))
+}
+
 /// A cast to one type.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CastTo {
     name: String,
     to: SqlType,
     arrow: DataType,
-    precision: Option<u32>,
     signature: Signature,
 }
 
@@ -98,7 +97,10 @@ pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
     let (Some(source), Some(target)) = (SqlType::of_field(&from), SqlType::of_field(&cast.field)) else {
         return Ok(None);
     };
-    let precision = cast.field.metadata().get(PRECISION_KEY).and_then(|p| p.parse().ok());
+    // `x::timestamp` of a `timestamp(3)`: the planner takes a cast that keeps Arrow's type for none at all.
+    if cast.field.name().is_empty() && source.second_digits().is_some() && target == source.without_second_digits() {
+        return Ok(Some(without_digits(*cast.expr.clone(), &from)));
+    }
     let textual = |t: &SqlType| {
         matches!(
             t,
@@ -107,7 +109,8 @@ pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
     };
     let number = |t: &SqlType| matches!(t, SqlType::Numeric(_) | SqlType::Float4 | SqlType::Float8);
     let int = |t: &SqlType| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8);
-    let moment = |t: &SqlType| matches!(t, SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz | SqlType::Time);
+    let moment =
+        |t: &SqlType| matches!(t, SqlType::Date | SqlType::Timestamp(_) | SqlType::TimestampTz(_) | SqlType::Time(_));
     let bare = cast.field.metadata().get(TYPE_METADATA_KEY).is_none();
     let needed = match (&source, &target) {
         (a, b) if textual(a) && textual(b) => !bare && matches!(b, SqlType::Varchar(Some(_)) | SqlType::Char(_)),
@@ -122,7 +125,8 @@ pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
             // Arithmetic on dates is planned as arithmetic on their days.
             if cast.field.metadata().contains_key(PLANNED_KEY) { false } else { return Err(no_cast(&source, &target)) }
         }
-        _ => precision.is_some(),
+        (_, SqlType::Array(item)) => item.second_digits().is_some(),
+        (_, b) => b.second_digits().is_some(),
     };
     if !needed {
         return Ok(None);
@@ -131,7 +135,6 @@ pub(crate) fn checked(cast: &Cast, schema: &DFSchema) -> Result<Option<Expr>> {
         name: format!("cast_to_{target}"),
         to: target,
         arrow: arrow.clone(),
-        precision,
         signature: Signature::any(1, Volatility::Immutable),
     });
     Ok(Some(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(udf), vec![*cast.expr.clone()]))))
@@ -220,7 +223,7 @@ impl CastTo {
                     .map(|v| Value::Numeric(v, wanted))
                     .ok_or_else(|| Error::new(ErrorKind::NumericOutOfRange, "numeric field overflow"))?
             }
-            (Value::Text(text), ty) => self.rounded(atoll_model::text::parse(ty, text)?),
+            (Value::Text(text), ty) => atoll_model::text::parse(ty, text)?,
             (Value::Float4(x), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => float(f64::from(*x))?,
             (Value::Float8(x), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => float(*x)?,
             (Value::Numeric(v, s), SqlType::Int2 | SqlType::Int4 | SqlType::Int8) => {
@@ -242,21 +245,9 @@ impl CastTo {
             (value, SqlType::Text | SqlType::Varchar(None) | SqlType::Uuid | SqlType::Json | SqlType::Jsonb) => {
                 Value::Text(written(from, value))
             }
-            (value, _) => self.rounded(value.clone()),
+            // Digits of a second.
+            (value, to) => convert(value.clone(), from, to)?,
         })
-    }
-
-    /// Seconds rounded to the type's digits.
-    fn rounded(&self, value: Value) -> Value {
-        let Some(precision) = self.precision else { return value };
-        let unit = 10i64.pow(6u32.saturating_sub(precision));
-        let round = |t: i64| t.saturating_add(unit / 2).div_euclid(unit) * unit;
-        match (value, &self.to) {
-            (Value::Timestamp(t) | Value::TimestampTz(t), SqlType::Timestamp) => Value::Timestamp(round(t)),
-            (Value::Timestamp(t) | Value::TimestampTz(t), _) => Value::TimestampTz(round(t)),
-            (Value::Time(t), _) => Value::Time(round(t)),
-            (other, _) => other,
-        }
     }
 }
 

@@ -10,7 +10,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, Union, Unnest};
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Union, Unnest,
+};
 use datafusion::optimizer::AnalyzerRule;
 use std::sync::Arc;
 
@@ -50,9 +52,11 @@ pub(crate) fn resolve(expr: Expr, ty: &SqlType) -> Result<Expr> {
         }
         SqlType::Char(_) => ScalarValue::Utf8(Some(text.trim_end_matches(' ').to_owned())),
         SqlType::Varchar(_) | SqlType::Text => return Ok(expr),
+        // With its own digits of a second, too.
         ty => {
-            let value = atoll_model::text::parse(ty, text).map_err(external)?;
-            rows::to_scalar(ty, &value).map_err(external)?
+            let ty = ty.without_second_digits();
+            let value = atoll_model::text::parse(&ty, text).map_err(external)?;
+            rows::to_scalar(&ty, &value).map_err(external)?
         }
     };
     Ok(match expr {
@@ -244,6 +248,17 @@ fn typed(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 ))),
             }
         }
+        // The value beside the rows need not have the column's digits of a second.
+        Expr::WindowFunction(mut call)
+            if matches!(call.fun.name(), "lag" | "lead")
+                && call.params.args.len() > 2
+                && sql_type(&call.params.args[0], schema).is_some_and(|ty| ty.second_digits().is_some()) =>
+        {
+            let (_, field) = call.params.args[0].to_field(schema)?;
+            let first = std::mem::take(&mut call.params.args[0]);
+            call.params.args[0] = super::casts::without_digits(first, &field);
+            Ok(Transformed::yes(Expr::WindowFunction(call)))
+        }
         Expr::AggregateFunction(call) if call.func.name() == "string_agg" => {
             match call.params.args.first().and_then(|a| sql_type(a, schema)) {
                 Some(
@@ -301,8 +316,21 @@ fn without_keys(unnest: Unnest) -> Result<Transformed<LogicalPlan>> {
     if !changed {
         return Ok(Transformed::no(LogicalPlan::Unnest(unnest)));
     }
-    let input = LogicalPlan::Projection(datafusion::logical_expr::Projection::try_new(exprs, below.input.clone())?);
+    let input = LogicalPlan::Projection(Projection::try_new(exprs, below.input.clone())?);
     LogicalPlan::Unnest(unnest).with_new_exprs(vec![], vec![input]).map(Transformed::yes)
+}
+
+/// A branch of a UNION whose others have other digits of a second, or none, in this column.
+fn without_digits(branch: &Arc<LogicalPlan>, at: usize) -> Result<Arc<LogicalPlan>> {
+    let schema = branch.schema();
+    if SqlType::of_field(schema.field(at)).is_none_or(|ty| ty.second_digits().is_none()) {
+        return Ok(branch.clone());
+    }
+    let mut exprs: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
+    let (relation, field) = schema.qualified_field(at);
+    let bare = super::casts::without_digits(exprs[at].clone(), field);
+    exprs[at] = bare.alias_qualified(relation.cloned(), field.name());
+    Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, branch.clone())?)))
 }
 
 /// `SELECT 1 UNION SELECT '2'`: literals in one branch take the type of the other branches' column.
@@ -326,6 +354,12 @@ fn union_branches(mut union: Union) -> Result<Transformed<LogicalPlan>> {
                 format!("UNION types {} and {} cannot be matched", pair[0], pair[1]),
             ))));
         }
+        if known.windows(2).any(|p| p[0] != p[1] && p[0].without_second_digits() == p[1].without_second_digits()) {
+            for input in &mut union.inputs {
+                *input = without_digits(input, at)?;
+            }
+            changed = true;
+        }
         if !union.inputs.iter().any(|i| open(i, at)) {
             continue;
         }
@@ -346,7 +380,7 @@ fn union_branches(mut union: Union) -> Result<Transformed<LogicalPlan>> {
                     let resolved = resolve(exprs[at].clone(), &ty)?;
                     if matches!(resolved, Expr::Alias(_)) { resolved } else { resolved.alias(name) }
                 };
-                let made = datafusion::logical_expr::Projection::try_new(exprs, p.input.clone())?;
+                let made = Projection::try_new(exprs, p.input.clone())?;
                 *input = Arc::new(LogicalPlan::Projection(made));
                 changed = true;
             }

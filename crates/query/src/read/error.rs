@@ -45,6 +45,11 @@ pub(crate) fn map_error(error: DataFusionError) -> Error {
             .hint("Raise the memory limit of queries, or let the query read less."),
         DataFusionError::NotImplemented(m) => from_words_or(&m, ErrorKind::NotSupported),
         DataFusionError::IoError(e) => Error::new(ErrorKind::Io, e.to_string()),
+        DataFusionError::Plan(m) if m.contains("field metadata differs") => Error::new(
+            ErrorKind::DatatypeMismatch,
+            "a column of a recursive query has one type in its non-recursive term and another overall",
+        )
+        .hint("Cast the output of the non-recursive term to the correct type."),
         DataFusionError::Plan(m) => from_words_or(&m, ErrorKind::Syntax),
         DataFusionError::Configuration(m) => Error::new(ErrorKind::InvalidParameterValue, m),
         DataFusionError::Execution(m) => from_words(&m),

@@ -316,6 +316,11 @@ async fn errors_have_their_states() {
         ("SELECT 9223372036854775807 + 1", ErrorKind::NumericOutOfRange),
         ("SELECT 9223372036854775807 * uid FROM users WHERE uid = 3", ErrorKind::NumericOutOfRange),
         ("SELECT (SELECT uid FROM users)", ErrorKind::Cardinality),
+        (
+            "WITH RECURSIVE r AS (SELECT CAST('2024-01-01' AS timestamp(0)) AS t \
+             UNION ALL SELECT t + interval '1 hour' FROM r WHERE t < timestamp '2024-01-02') SELECT t FROM r",
+            ErrorKind::DatatypeMismatch,
+        ),
     ];
     let mut wrong = vec![];
     for (sql, kind) in cases {

@@ -138,6 +138,8 @@ impl Binder<'_> {
         statement: Arc<Statement>,
         declared: &[Option<SqlType>],
     ) -> Result<(Bound, Vec<ResultColumn>)> {
+        // A parameter has no digits of a second of its own, whatever it is compared with or assigned to.
+        let declared: Vec<_> = declared.iter().map(|ty| ty.as_ref().map(SqlType::without_second_digits)).collect();
         let mut inferred: BTreeMap<usize, SqlType> = BTreeMap::new();
         let mut columns = vec![];
         let mut cached = None;
@@ -277,7 +279,7 @@ impl Binder<'_> {
                     Expr::BinaryOp { left, right, .. } => return self.column(left).or_else(|| self.column(right)),
                     _ => return None,
                 };
-                self.0.position_of(&params::fold(ident)).map(|p| self.0.columns[p].ty.clone())
+                self.0.position_of(&params::fold(ident)).map(|p| self.0.columns[p].ty.without_second_digits())
             }
         }
         impl Visitor for Finder<'_> {
@@ -320,7 +322,7 @@ impl Binder<'_> {
                 for row in &values.rows {
                     for (expr, at) in row.content.iter().zip(&positions) {
                         if let Some(n) = params::placeholder(expr) {
-                            inferred.entry(n).or_insert_with(|| table.columns[*at].ty.clone());
+                            inferred.entry(n).or_insert_with(|| table.columns[*at].ty.without_second_digits());
                         }
                     }
                 }
@@ -330,7 +332,7 @@ impl Binder<'_> {
                     if let SelectItem::UnnamedExpr(e) = item
                         && let Some(n) = params::placeholder(e)
                     {
-                        inferred.entry(n).or_insert_with(|| table.columns[*at].ty.clone());
+                        inferred.entry(n).or_insert_with(|| table.columns[*at].ty.without_second_digits());
                     }
                 }
             }
@@ -367,7 +369,7 @@ impl Binder<'_> {
                             && let Some(ident) = n.0.last().and_then(|p| p.as_ident())
                             && let Some(p) = table.position_of(&params::fold(ident))
                         {
-                            inferred.insert(at, table.columns[p].ty.clone());
+                            inferred.insert(at, table.columns[p].ty.without_second_digits());
                         }
                     }
                     let exprs: Vec<&Expr> =

@@ -41,7 +41,7 @@ pub(super) fn infer_any(plan: &LogicalPlan, inferred: &mut BTreeMap<usize, SqlTy
                     && let Some(at) = parameter_number(&p.id)
                     && let Some(ty) = item.to_field(&schema).ok().and_then(|(_, f)| SqlType::of_field(&f))
                 {
-                    inferred.entry(at).or_insert_with(|| SqlType::Array(Box::new(ty)));
+                    inferred.entry(at).or_insert_with(|| SqlType::Array(Box::new(ty.without_second_digits())));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -58,7 +58,8 @@ pub(super) fn casts_of_parameters(ast: &Ast, inferred: &mut BTreeMap<usize, SqlT
             && let Some(at) = params::placeholder(expr)
             && let Ok(ty) = crate::ddl::sql_type(data_type)
         {
-            inferred.entry(at).or_insert(ty);
+            // The cast rounds, the parameter does not.
+            inferred.entry(at).or_insert(ty.without_second_digits());
         }
         ControlFlow::Continue(())
     });

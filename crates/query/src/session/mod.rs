@@ -25,7 +25,7 @@ use crate::dml;
 use crate::keyed;
 use crate::pg::parse::{self, Statement};
 use async_trait::async_trait;
-use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Value};
+use atoll_model::{Catalog, Error, ErrorKind, MAX_SECOND_DIGITS, Result, SqlType, Value};
 use atoll_ports::cluster::Transaction;
 use atoll_ports::session::{
     BatchStream, Canceller, Execution, Notice, Parsed, Prepared, ResultColumn, Session, TransactionStatus,
@@ -391,6 +391,13 @@ impl Session for SqlSession {
     async fn prepare(&mut self, statement: Parsed, param_types: &[Option<SqlType>]) -> Result<Arc<Prepared>> {
         let tree =
             statement.tree.downcast::<Statement>().map_err(|_| Error::internal("a syntax tree of another engine"))?;
+        for name in crate::ddl::reduced_digits(&tree) {
+            self.notice(
+                "WARNING",
+                "22023",
+                format!("{name} precision reduced to maximum allowed, {MAX_SECOND_DIGITS}"),
+            );
+        }
         let result = if self.current.is_failed() && !bound::ends_transaction(&tree) {
             Err(transaction::failed())
         } else {

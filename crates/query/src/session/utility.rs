@@ -99,6 +99,8 @@ impl SqlSession {
             return Err(Error::new(ErrorKind::DuplicateTable, format!("relation \"{}\" already exists", create.name)));
         }
         let plan = context::plan(&cx.state, crate::session::sql::parse_one(&query.to_string())?).await?;
+        // As the columns of a result: the branches of a UNION agree on their types only then.
+        let plan = cx.engine.optimize(&cx.state, &plan)?;
         let columns = ddl::columns_from_schema(plan.schema().as_arrow(), &create.column_names)?;
         let catalog = cx.txn.catalog();
         let binder = ddl::Binder { catalog: &catalog, state: &cx.state };

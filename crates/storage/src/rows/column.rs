@@ -101,9 +101,9 @@ impl Target {
             }
             SqlType::Bytea => Target::Bytea(BinaryBuilder::with_capacity(rows, rows * TEXT_GUESS)),
             SqlType::Date => Target::Date(Date32Builder::with_capacity(rows)),
-            SqlType::Time => Target::Time(Time64MicrosecondBuilder::with_capacity(rows)),
-            SqlType::Timestamp => Target::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows)),
-            SqlType::TimestampTz => {
+            SqlType::Time(_) => Target::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            SqlType::Timestamp(_) => Target::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows)),
+            SqlType::TimestampTz(_) => {
                 Target::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(ty.arrow()))
             }
             SqlType::Interval => {

@@ -69,9 +69,9 @@ impl Draw<'_> {
             10 => SqlType::Char(1 + self.below(20) as u32),
             11 => SqlType::Bytea,
             12 => SqlType::Date,
-            13 => SqlType::Time,
-            14 => SqlType::Timestamp,
-            15 => SqlType::TimestampTz,
+            13 => SqlType::Time(None),
+            14 => SqlType::Timestamp(None),
+            15 => SqlType::TimestampTz(None),
             16 => SqlType::Uuid,
             _ => SqlType::Jsonb,
         }
@@ -126,9 +126,9 @@ impl Draw<'_> {
                 _ => (0..self.below(5)).map(|_| [0, 1, 0xfe, 0xff][self.below(4)]).collect(),
             }),
             SqlType::Date => Value::Date(self.integer(32) as i32),
-            SqlType::Time => Value::Time(self.integer(64).rem_euclid(86_400_000_000) as i64),
-            SqlType::Timestamp => Value::Timestamp(self.integer(64) as i64),
-            SqlType::TimestampTz => Value::TimestampTz(self.integer(64) as i64),
+            SqlType::Time(_) => Value::Time(self.integer(64).rem_euclid(86_400_000_000) as i64),
+            SqlType::Timestamp(_) => Value::Timestamp(self.integer(64) as i64),
+            SqlType::TimestampTz(_) => Value::TimestampTz(self.integer(64) as i64),
             SqlType::Interval => unreachable!("no column is an interval, so none is drawn"),
             SqlType::Array(item) => {
                 let length = self.below(4);
@@ -200,9 +200,9 @@ fn of_array(ty: &SqlType, array: &ArrayRef, at: usize) -> Value {
         }
         SqlType::Bytea => Value::Bytea(array.as_binary::<i32>().value(at).into()),
         SqlType::Date => Value::Date(array.as_primitive::<Date32Type>().value(at)),
-        SqlType::Time => Value::Time(array.as_primitive::<Time64MicrosecondType>().value(at)),
-        SqlType::Timestamp => Value::Timestamp(array.as_primitive::<TimestampMicrosecondType>().value(at)),
-        SqlType::TimestampTz => Value::TimestampTz(array.as_primitive::<TimestampMicrosecondType>().value(at)),
+        SqlType::Time(_) => Value::Time(array.as_primitive::<Time64MicrosecondType>().value(at)),
+        SqlType::Timestamp(_) => Value::Timestamp(array.as_primitive::<TimestampMicrosecondType>().value(at)),
+        SqlType::TimestampTz(_) => Value::TimestampTz(array.as_primitive::<TimestampMicrosecondType>().value(at)),
         SqlType::Interval => unreachable!("no column is an interval"),
         SqlType::Array(item) => {
             let items = array.as_list::<i32>().value(at);

@@ -46,9 +46,9 @@ pub fn encode_value(ty: &SqlType, value: &Value, nullable: bool, out: &mut Vec<u
         ) => escaped(v.as_bytes(), out),
         (SqlType::Bytea, Value::Bytea(v)) => escaped(v, out),
         (SqlType::Date, Value::Date(v)) => out.extend_from_slice(&flip32(*v)),
-        (SqlType::Time, Value::Time(v))
-        | (SqlType::Timestamp, Value::Timestamp(v))
-        | (SqlType::TimestampTz, Value::TimestampTz(v)) => out.extend_from_slice(&flip64(*v)),
+        (SqlType::Time(_), Value::Time(v))
+        | (SqlType::Timestamp(_), Value::Timestamp(v))
+        | (SqlType::TimestampTz(_), Value::TimestampTz(v)) => out.extend_from_slice(&flip64(*v)),
         (SqlType::Array(item), Value::Array(items)) => {
             for value in items {
                 encode_value(item, value, true, out)?;

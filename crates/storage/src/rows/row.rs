@@ -115,9 +115,9 @@ fn encode_cell(ty: &SqlType, value: &Value, out: &mut Vec<u8>) -> Result<()> {
         ) => out.extend_from_slice(v.as_bytes()),
         (SqlType::Bytea, Value::Bytea(v)) => out.extend_from_slice(v),
         (SqlType::Date, Value::Date(v)) => out.extend_from_slice(&v.to_le_bytes()),
-        (SqlType::Time, Value::Time(v))
-        | (SqlType::Timestamp, Value::Timestamp(v))
-        | (SqlType::TimestampTz, Value::TimestampTz(v)) => out.extend_from_slice(&v.to_le_bytes()),
+        (SqlType::Time(_), Value::Time(v))
+        | (SqlType::Timestamp(_), Value::Timestamp(v))
+        | (SqlType::TimestampTz(_), Value::TimestampTz(v)) => out.extend_from_slice(&v.to_le_bytes()),
         (SqlType::Array(item), Value::Array(items)) => {
             // Per element its length, or all ones for NULL, and its bytes.
             for value in items {
@@ -273,9 +273,9 @@ fn decode_cell(ty: &SqlType, bytes: &[u8]) -> Result<Value> {
         }
         SqlType::Bytea => Value::Bytea(bytes.to_vec()),
         SqlType::Date => Value::Date(i32::from_le_bytes(fixed(bytes)?)),
-        SqlType::Time => Value::Time(i64::from_le_bytes(fixed(bytes)?)),
-        SqlType::Timestamp => Value::Timestamp(i64::from_le_bytes(fixed(bytes)?)),
-        SqlType::TimestampTz => Value::TimestampTz(i64::from_le_bytes(fixed(bytes)?)),
+        SqlType::Time(_) => Value::Time(i64::from_le_bytes(fixed(bytes)?)),
+        SqlType::Timestamp(_) => Value::Timestamp(i64::from_le_bytes(fixed(bytes)?)),
+        SqlType::TimestampTz(_) => Value::TimestampTz(i64::from_le_bytes(fixed(bytes)?)),
         SqlType::Interval => return Err(corrupt("interval in a table")),
         SqlType::Array(item) => {
             let mut rest = bytes;

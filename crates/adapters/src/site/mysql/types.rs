@@ -4,7 +4,7 @@
 
 use super::connection::Flavor;
 use crate::site::orders;
-use atoll_model::{Column, Error, Result, SqlType, Table};
+use atoll_model::{Column, Error, MAX_SECOND_DIGITS, Result, SqlType, Table};
 
 /// Bytes of an index entry at most (InnoDB's, of rows in its dynamic format).
 const ENTRY: usize = 3072;
@@ -20,9 +20,6 @@ const SHORT: u32 = 255;
 
 /// Digits behind the point at most.
 const MAX_SCALE: i8 = 30;
-
-/// Digits of a second in Atoll.
-const MICROSECONDS: u64 = 6;
 
 /// Whether the type's length varies, so that an index cannot hold all values.
 fn varies(ty: &SqlType) -> bool {
@@ -72,9 +69,11 @@ pub(super) fn declared(table: &Table, at: usize, flavor: Flavor) -> Result<Strin
         (SqlType::Bytea, None) => "LONGBLOB".into(),
         (SqlType::Bytea, Some(limit)) => format!("VARBINARY({limit})"),
         (SqlType::Date, _) => "DATE".into(),
-        (SqlType::Time, _) => "TIME(6)".into(),
+        (SqlType::Time(digits), _) => format!("TIME({})", digits.unwrap_or(MAX_SECOND_DIGITS)),
         // TIMESTAMP ends in 2038.
-        (SqlType::Timestamp | SqlType::TimestampTz, _) => "DATETIME(6)".into(),
+        (SqlType::Timestamp(digits) | SqlType::TimestampTz(digits), _) => {
+            format!("DATETIME({})", digits.unwrap_or(MAX_SECOND_DIGITS))
+        }
         (SqlType::Uuid, _) => "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin".into(),
         (SqlType::Interval, _) => return refused(column, "Intervals are not stored."),
         (SqlType::Array(item), _) if matches!(**item, SqlType::Array(_)) => {
@@ -122,6 +121,11 @@ pub(super) fn of_site(column: &Declared) -> Option<SqlType> {
         return None;
     }
     let limited = || u32::try_from(column.length).ok();
+    // All six are no limit. The server itself does not round to fewer as Atoll does, so they are part of the type.
+    let digits = || {
+        let digits = u8::try_from(column.fraction).ok().filter(|digits| *digits <= MAX_SECOND_DIGITS)?;
+        Some((digits < MAX_SECOND_DIGITS).then_some(digits))
+    };
     let texts = matches!(column.characters.as_str(), "utf8mb4" | "utf8mb3" | "utf8" | "ascii");
     Some(match column.base.as_str() {
         "tinyint" if column.full == "tinyint(1)" => SqlType::Bool,
@@ -139,10 +143,9 @@ pub(super) fn of_site(column: &Declared) -> Option<SqlType> {
         "tinytext" | "text" | "mediumtext" | "longtext" if texts => SqlType::Text,
         "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => SqlType::Bytea,
         "date" => SqlType::Date,
-        // With fewer digits, too.
-        "time" if column.fraction == MICROSECONDS => SqlType::Time,
-        "datetime" if column.fraction == MICROSECONDS => SqlType::Timestamp,
-        "timestamp" if column.fraction == MICROSECONDS => SqlType::TimestampTz,
+        "time" => SqlType::Time(digits()?),
+        "datetime" => SqlType::Timestamp(digits()?),
+        "timestamp" => SqlType::TimestampTz(digits()?),
         _ => return None,
     })
 }
@@ -151,11 +154,13 @@ pub(super) fn of_site(column: &Declared) -> Option<SqlType> {
 pub(super) fn carries(site: &SqlType, table: &SqlType, own: bool) -> bool {
     let scale = atoll_model::UNCONSTRAINED_SCALE;
     match (site, table) {
-        (site, table) if site == table => true,
+        (site, table) if site.has_values_of(table) => true,
         (SqlType::Text, SqlType::Varchar(None) | SqlType::Json) => true,
         (SqlType::Numeric(Some((38, s))), SqlType::Numeric(None)) => *s == scale,
         (SqlType::Char(36), SqlType::Uuid) => own,
-        (SqlType::Timestamp, SqlType::TimestampTz) => true,
+        (SqlType::Timestamp(digits), table @ SqlType::TimestampTz(_)) => {
+            SqlType::TimestampTz(*digits).has_values_of(table)
+        }
         (SqlType::Text, SqlType::Jsonb | SqlType::Array(_) | SqlType::Varchar(_) | SqlType::Char(_)) => own,
         (SqlType::Varchar(_), table) => own && is_text(table),
         _ => false,
@@ -191,9 +196,23 @@ mod tests {
             ("year", "year(4)", 0, None),
             ("double", "double", 0, Some(SqlType::Float8)),
             ("double", "double(9,2)", 0, None),
-            ("datetime", "datetime", 0, None),
         ] {
             assert_eq!(of_site(&declared_as(base, full, length)), ty, "{full}");
+        }
+    }
+
+    #[test]
+    fn digits_of_seconds_are_part_of_the_type() {
+        for (base, fraction, ty) in [
+            ("datetime", 0, SqlType::Timestamp(Some(0))),
+            ("datetime", 3, SqlType::Timestamp(Some(3))),
+            ("datetime", 6, SqlType::Timestamp(None)),
+            ("timestamp", 1, SqlType::TimestampTz(Some(1))),
+            ("time", 0, SqlType::Time(Some(0))),
+            ("time", 6, SqlType::Time(None)),
+        ] {
+            let column = Declared { fraction, ..declared_as(base, base, 0) };
+            assert_eq!(of_site(&column), Some(ty), "{base} {fraction}");
         }
     }
 
@@ -202,5 +221,9 @@ mod tests {
         assert!(carries(&SqlType::Text, &SqlType::Varchar(Some(9)), true));
         assert!(!carries(&SqlType::Text, &SqlType::Varchar(Some(9)), false));
         assert!(!carries(&SqlType::Int4, &SqlType::Int8, true));
+        assert!(carries(&SqlType::Timestamp(Some(3)), &SqlType::TimestampTz(Some(3)), false));
+        assert!(carries(&SqlType::Timestamp(None), &SqlType::TimestampTz(Some(6)), false));
+        assert!(!carries(&SqlType::Timestamp(Some(3)), &SqlType::TimestampTz(None), true));
+        assert!(!carries(&SqlType::Time(None), &SqlType::Time(Some(0)), false));
     }
 }

@@ -73,11 +73,11 @@ pub(super) fn encode(ty: &SqlType, value: &Value) -> Result<Wire> {
         ) => Wire::Bytes(v.as_bytes().to_vec()),
         (SqlType::Bytea, Value::Bytea(v)) => Wire::Bytes(v.clone()),
         (SqlType::Date, Value::Date(days)) => moment(i64::from(*days), 0)?,
-        (SqlType::Time, Value::Time(v)) => {
+        (SqlType::Time(_), Value::Time(v)) => {
             let [hours, minutes, seconds, micros] = clock(*v);
             Wire::Time(false, (hours / 24) as u32, (hours % 24) as u8, minutes as u8, seconds as u8, micros as u32)
         }
-        (SqlType::Timestamp, Value::Timestamp(v)) | (SqlType::TimestampTz, Value::TimestampTz(v)) => {
+        (SqlType::Timestamp(_), Value::Timestamp(v)) | (SqlType::TimestampTz(_), Value::TimestampTz(v)) => {
             moment(v.div_euclid(DAY), v.rem_euclid(DAY))?
         }
         (ty, value) => return Err(Error::internal(format!("{value:?} is no value of type {ty}"))),
@@ -133,20 +133,20 @@ pub(super) fn decode(ty: &SqlType, wire: Wire) -> Result<Value> {
         (SqlType::Date, Wire::Date(year, month, day, 0, 0, 0, 0)) => {
             Value::Date(days(year, month, day)?.try_into().map_err(|_| out_of_range("a date".into()))?)
         }
-        (SqlType::Timestamp, Wire::Date(year, month, day, hour, minute, second, micros)) => {
+        (SqlType::Timestamp(_), Wire::Date(year, month, day, hour, minute, second, micros)) => {
             Value::Timestamp(days(year, month, day)? * DAY + of_clock(hour, minute, second, micros))
         }
-        (SqlType::TimestampTz, Wire::Date(year, month, day, hour, minute, second, micros)) => {
+        (SqlType::TimestampTz(_), Wire::Date(year, month, day, hour, minute, second, micros)) => {
             Value::TimestampTz(days(year, month, day)? * DAY + of_clock(hour, minute, second, micros))
         }
-        (SqlType::Time, Wire::Time(false, days @ 0..=1, hour, minute, second, micros)) => {
+        (SqlType::Time(_), Wire::Time(false, days @ 0..=1, hour, minute, second, micros)) => {
             let time = i64::from(days) * DAY + of_clock(hour, minute, second, micros);
             if time > DAY {
                 return Err(Error::new(ErrorKind::DatetimeOverflow, "a time of a site is longer than a day"));
             }
             Value::Time(time)
         }
-        (SqlType::Time, Wire::Time(..)) => {
+        (SqlType::Time(_), Wire::Time(..)) => {
             return Err(Error::new(ErrorKind::DatetimeOverflow, "a time of a site is negative or longer than a day"));
         }
         (_, wire) => return Err(misfit(&wire)),
@@ -222,9 +222,9 @@ mod tests {
             (SqlType::Uuid, Value::Text("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11".into())),
             (SqlType::Bytea, Value::Bytea(vec![0, 255])),
             (SqlType::Date, Value::Date(-1)),
-            (SqlType::Time, Value::Time(DAY)),
-            (SqlType::Timestamp, Value::Timestamp(-1)),
-            (SqlType::TimestampTz, Value::TimestampTz(1)),
+            (SqlType::Time(None), Value::Time(DAY)),
+            (SqlType::Timestamp(None), Value::Timestamp(-1)),
+            (SqlType::TimestampTz(None), Value::TimestampTz(1)),
             (SqlType::Array(Box::new(SqlType::Int4)), Value::Array(vec![Value::Int4(1), Value::Null])),
         ] {
             assert_eq!(decode(&ty, encode(&ty, &value)?)?, value, "{ty}");
@@ -237,9 +237,12 @@ mod tests {
         let kind = |outcome: Result<Wire>| outcome.err().map(|e| e.kind());
         assert_eq!(kind(encode(&SqlType::Float8, &Value::Float8(f64::NAN))), Some(ErrorKind::NumericOutOfRange));
         assert_eq!(kind(encode(&SqlType::Date, &Value::Date(i32::MAX))), Some(ErrorKind::DatetimeOverflow));
-        assert_eq!(kind(encode(&SqlType::Timestamp, &Value::Timestamp(i64::MIN))), Some(ErrorKind::DatetimeOverflow));
+        assert_eq!(
+            kind(encode(&SqlType::Timestamp(None), &Value::Timestamp(i64::MIN))),
+            Some(ErrorKind::DatetimeOverflow)
+        );
         assert!(decode(&SqlType::Date, Wire::Date(0, 0, 0, 0, 0, 0, 0)).is_err());
-        assert!(decode(&SqlType::Time, Wire::Time(true, 0, 1, 0, 0, 0)).is_err());
+        assert!(decode(&SqlType::Time(None), Wire::Time(true, 0, 1, 0, 0, 0)).is_err());
         assert!(decode(&SqlType::Bool, Wire::Int(2)).is_err());
         assert!(decode(&SqlType::Int4, Wire::Bytes(b"1".to_vec())).is_err());
     }

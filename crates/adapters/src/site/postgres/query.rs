@@ -98,7 +98,7 @@ impl Writer<'_> {
             SiteExpr::Column { .. } => written,
             // The digits that the engine wants are counted when the value comes.
             _ if matches!(output.ty, SqlType::Numeric(_)) => format!("({written})::numeric"),
-            _ => format!("({written})::{}", output.ty),
+            _ => format!("({written})::{}", output.ty.without_second_digits()),
         })
     }
 
@@ -195,7 +195,8 @@ fn constant(ty: &SqlType, value: &Value) -> String {
         Value::Bool(b) => b.to_string(),
         Value::Int4(n) if *n >= 0 => n.to_string(),
         value if matches!(ty, SqlType::Numeric(_)) => format!("{}::numeric", literal(&text::to_text(ty, value))),
-        value => format!("{}::{ty}", literal(&text::to_text(ty, value))),
+        // As it is: the type's digits of a second would round it.
+        value => format!("{}::{}", literal(&text::to_text(ty, value)), ty.without_second_digits()),
     }
 }
 

@@ -37,12 +37,14 @@ pub(super) fn is_text(ty: &SqlType) -> bool {
 
 /// What makes a value of a list that `unnest` has taken apart one of the type: arrays travel as texts.
 pub(super) fn from_list(ty: &SqlType) -> String {
-    if matches!(ty, SqlType::Array(_)) { format!("::{ty}") } else { String::new() }
+    // Values that are looked for may have more digits of a second than the column.
+    if matches!(ty, SqlType::Array(_)) { format!("::{}", ty.without_second_digits()) } else { String::new() }
 }
 
 /// The type of a site's column, by its oid and modifier. `None`: one whose values Atoll cannot carry.
 pub(super) fn of_site(oid: u32, modifier: i32) -> Option<SqlType> {
     let limited = (modifier >= MODIFIER_HEADER).then_some(modifier - MODIFIER_HEADER);
+    let digits = u8::try_from(modifier).ok();
     let bare = SqlType::from_pg_oid(oid).filter(|ty| ty.pg_oid() == oid)?;
     Some(match bare {
         SqlType::Varchar(_) => SqlType::Varchar(limited.and_then(|n| u32::try_from(n).ok())),
@@ -57,6 +59,9 @@ pub(super) fn of_site(oid: u32, modifier: i32) -> Option<SqlType> {
                 SqlType::Numeric(Some((u8::try_from(precision).ok()?, i8::try_from(scale).ok()?)))
             }
         },
+        SqlType::Time(_) => SqlType::Time(digits),
+        SqlType::Timestamp(_) => SqlType::Timestamp(digits),
+        SqlType::TimestampTz(_) => SqlType::TimestampTz(digits),
         // The modifier of an array is that of its items.
         SqlType::Array(item) => SqlType::Array(Box::new(of_site(item.pg_oid(), modifier)?)),
         SqlType::Interval => return None,
@@ -67,7 +72,7 @@ pub(super) fn of_site(oid: u32, modifier: i32) -> Option<SqlType> {
 /// Whether values of a site's column of one type are values of a table's column of another: the same type, or a text that may be longer.
 pub(super) fn carries(site: &SqlType, table: &SqlType) -> bool {
     let loose = |ty: &SqlType| matches!(ty, SqlType::Text | SqlType::Varchar(None));
-    site == table || (loose(site) && loose(table))
+    site.has_values_of(table) || (loose(site) && loose(table))
 }
 
 #[cfg(test)]
@@ -91,8 +96,19 @@ mod tests {
             (1007, -1, Some(SqlType::Array(Box::new(SqlType::Int4)))),
             (1015, 9, Some(SqlType::Array(Box::new(SqlType::Varchar(Some(5)))))),
             (1187, -1, None),
+            (1114, -1, Some(SqlType::Timestamp(None))),
+            (1114, 0, Some(SqlType::Timestamp(Some(0)))),
+            (1184, 3, Some(SqlType::TimestampTz(Some(3)))),
+            (1183, 6, Some(SqlType::Array(Box::new(SqlType::Time(Some(6)))))),
         ] {
             assert_eq!(of_site(oid, modifier), ty, "{oid} {modifier}");
         }
+    }
+
+    #[test]
+    fn columns_round_as_their_table_does_or_carry_nothing() {
+        assert!(carries(&SqlType::Timestamp(Some(6)), &SqlType::Timestamp(None)));
+        assert!(!carries(&SqlType::Timestamp(Some(3)), &SqlType::Timestamp(None)));
+        assert!(!carries(&SqlType::Timestamp(None), &SqlType::Timestamp(Some(3))));
     }
 }

@@ -100,8 +100,8 @@ pub(super) fn encode(ty: &SqlType, value: &Value, out: &mut BytesMut) -> Result<
         }
         (SqlType::Bytea, Value::Bytea(v)) => out.put_slice(v),
         (SqlType::Date, Value::Date(v)) => out.put_i32(v.checked_sub(EPOCH_DAYS).ok_or_else(too_early)?),
-        (SqlType::Time, Value::Time(v)) => out.put_i64(*v),
-        (SqlType::Timestamp, Value::Timestamp(v)) | (SqlType::TimestampTz, Value::TimestampTz(v)) => {
+        (SqlType::Time(_), Value::Time(v)) => out.put_i64(*v),
+        (SqlType::Timestamp(_), Value::Timestamp(v)) | (SqlType::TimestampTz(_), Value::TimestampTz(v)) => {
             out.put_i64(v.checked_sub(EPOCH_MICROS).ok_or_else(too_early)?);
         }
         (SqlType::Array(item), Value::Array(items)) => {
@@ -178,9 +178,9 @@ pub(super) fn decode(ty: &SqlType, bytes: &[u8]) -> Result<Value> {
         }
         SqlType::Bytea => Value::Bytea(bytes.to_vec()),
         SqlType::Date => Value::Date(date(bytes)?),
-        SqlType::Time => Value::Time(i64::from_be_bytes(fixed(bytes)?)),
-        SqlType::Timestamp => Value::Timestamp(instant(bytes)?),
-        SqlType::TimestampTz => Value::TimestampTz(instant(bytes)?),
+        SqlType::Time(_) => Value::Time(i64::from_be_bytes(fixed(bytes)?)),
+        SqlType::Timestamp(_) => Value::Timestamp(instant(bytes)?),
+        SqlType::TimestampTz(_) => Value::TimestampTz(instant(bytes)?),
         SqlType::Array(item) => Value::Array(
             elements(bytes)?
                 .into_iter()
@@ -271,8 +271,8 @@ mod tests {
             (SqlType::Jsonb, Value::Text("{\"a\": 1}".into())),
             (SqlType::Bytea, Value::Bytea(vec![0, 255])),
             (SqlType::Date, Value::Date(-1)),
-            (SqlType::Time, Value::Time(86_399_999_999)),
-            (SqlType::TimestampTz, Value::TimestampTz(1)),
+            (SqlType::Time(None), Value::Time(86_399_999_999)),
+            (SqlType::TimestampTz(None), Value::TimestampTz(1)),
             (SqlType::Array(Box::new(SqlType::Int4)), array(vec![Value::Int4(1), Value::Null])),
             (SqlType::Array(Box::new(SqlType::Text)), array(vec![])),
         ] {
@@ -288,7 +288,7 @@ mod tests {
         for days in [i32::MIN, i32::MAX] {
             assert!(decode(&SqlType::Date, &days.to_be_bytes()).is_err());
         }
-        assert!(decode(&SqlType::Timestamp, &i64::MAX.to_be_bytes()).is_err());
+        assert!(decode(&SqlType::Timestamp(None), &i64::MAX.to_be_bytes()).is_err());
         assert!(decode(&SqlType::Int4, &[0; 8]).is_err());
         assert!(decode(&SqlType::Text, &[0xff]).is_err());
         assert!(encode(&SqlType::Int4, &Value::Int8(1), &mut BytesMut::new()).is_err());

@@ -287,8 +287,8 @@ pub(super) fn is_of(ty: &SqlType, value: &Value) -> bool {
             )
             | (SqlType::Bytea, Value::Bytea(_))
             | (SqlType::Date, Value::Date(_))
-            | (SqlType::Time, Value::Time(_))
-            | (SqlType::Timestamp, Value::Timestamp(_))
-            | (SqlType::TimestampTz, Value::TimestampTz(_))
+            | (SqlType::Time(_), Value::Time(_))
+            | (SqlType::Timestamp(_), Value::Timestamp(_))
+            | (SqlType::TimestampTz(_), Value::TimestampTz(_))
     ) || matches!((ty, value), (SqlType::Array(item), Value::Array(items)) if items.iter().all(|v| is_of(item, v)))
 }

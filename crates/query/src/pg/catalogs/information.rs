@@ -3,7 +3,7 @@
 use super::relations::default_of;
 use super::table::{Definition, Source, maybe, t, table};
 use crate::pg::functions::definitions as def;
-use atoll_model::{Generated, Row, SqlType, Table, Value};
+use atoll_model::{Generated, MAX_SECOND_DIGITS, Row, SqlType, Table, Value};
 
 const COLUMNS: &str = "table_catalog:t table_schema:t table_name:t column_name:t ordinal_position:i column_default:t is_nullable:t \
     data_type:t character_maximum_length:i character_octet_length:i numeric_precision:i numeric_precision_radix:i numeric_scale:i \
@@ -299,7 +299,10 @@ fn column(
     };
     let datetime = match ty {
         SqlType::Date => Some(0),
-        SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz | SqlType::Interval => Some(6),
+        SqlType::Time(digits) | SqlType::Timestamp(digits) | SqlType::TimestampTz(digits) => {
+            Some(digits.unwrap_or(MAX_SECOND_DIGITS).into())
+        }
+        SqlType::Interval => Some(6),
         _ => None,
     };
     let plain = match ty {
@@ -346,9 +349,9 @@ fn udt(ty: &SqlType) -> String {
         SqlType::Numeric(_) => "numeric".into(),
         SqlType::Varchar(_) => "varchar".into(),
         SqlType::Char(_) => "bpchar".into(),
-        SqlType::Time => "time".into(),
-        SqlType::Timestamp => "timestamp".into(),
-        SqlType::TimestampTz => "timestamptz".into(),
+        SqlType::Time(_) => "time".into(),
+        SqlType::Timestamp(_) => "timestamp".into(),
+        SqlType::TimestampTz(_) => "timestamptz".into(),
         SqlType::Array(item) => format!("_{}", udt(item)),
         ty => ty.to_string(),
     }

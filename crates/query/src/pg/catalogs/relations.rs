@@ -266,9 +266,9 @@ pub(super) fn alignment(ty: &SqlType) -> &'static str {
         SqlType::Int2 => "s",
         SqlType::Int8
         | SqlType::Float8
-        | SqlType::Time
-        | SqlType::Timestamp
-        | SqlType::TimestampTz
+        | SqlType::Time(_)
+        | SqlType::Timestamp(_)
+        | SqlType::TimestampTz(_)
         | SqlType::Interval => "d",
         SqlType::Array(item) if alignment(item) == "d" => "d",
         _ => "i",
@@ -290,7 +290,7 @@ pub(super) fn length(ty: &SqlType) -> i16 {
         SqlType::Bool => 1,
         SqlType::Int2 => 2,
         SqlType::Int4 | SqlType::Float4 | SqlType::Date => 4,
-        SqlType::Int8 | SqlType::Float8 | SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz => 8,
+        SqlType::Int8 | SqlType::Float8 | SqlType::Time(_) | SqlType::Timestamp(_) | SqlType::TimestampTz(_) => 8,
         SqlType::Interval | SqlType::Uuid => 16,
         _ => -1,
     }

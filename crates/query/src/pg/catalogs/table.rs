@@ -80,7 +80,7 @@ pub fn table(name: &'static str, columns: &'static str, rows: Rows) -> Definitio
                 "b" => SqlType::Bool,
                 "f" => SqlType::Float4,
                 "d" => SqlType::Float8,
-                "z" => SqlType::TimestampTz,
+                "z" => SqlType::TimestampTz(None),
                 _ => SqlType::Text,
             };
             let vector = matches!(letter, "v" | "w");

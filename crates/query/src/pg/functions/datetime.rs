@@ -72,7 +72,7 @@ fn part(field: &str, ty: &SqlType, value: &Value, lenient: bool) -> Result<i128>
             format!("function extract({field} from {ty}) does not exist"),
         ));
     };
-    let (is_date, is_time) = (*ty == SqlType::Date, *ty == SqlType::Time);
+    let (is_date, is_time) = (*ty == SqlType::Date, matches!(ty, SqlType::Time(_)));
     let clock = matches!(
         field,
         "hour"
@@ -115,7 +115,7 @@ fn part(field: &str, ty: &SqlType, value: &Value, lenient: bool) -> Result<i128>
         "epoch" => Ok(i128::from(days) * i128::from(DAY) + i128::from(tod)),
         "julian" => Ok((i128::from(days) + 2_440_588) * i128::from(SECOND)
             + i128::from(tod) * i128::from(SECOND) / i128::from(DAY)),
-        "timezone" | "timezone_hour" | "timezone_minute" if *ty == SqlType::TimestampTz => Ok(0),
+        "timezone" | "timezone_hour" | "timezone_minute" if matches!(ty, SqlType::TimestampTz(_)) => Ok(0),
         "timezone" | "timezone_hour" | "timezone_minute" => Err(unfit(field, ty)),
         _ => Err(unknown(field, ty)),
     }
@@ -276,7 +276,7 @@ fn span(value: &Value) -> Interval {
 /// Microseconds since 1970 of a date, timestamp or timestamptz.
 pub(super) fn moment(ty: &SqlType, value: &Value) -> Result<i64> {
     match split(ty, value) {
-        Some((days, tod)) if *ty != SqlType::Time => days
+        Some((days, tod)) if !matches!(ty, SqlType::Time(_)) => days
             .checked_mul(DAY)
             .and_then(|t| t.checked_add(tod))
             .ok_or_else(|| Error::new(ErrorKind::DatetimeOverflow, "date out of range for timestamp")),
@@ -341,13 +341,15 @@ fn series() -> Scalar {
             {
                 SqlType::Int4
             }
-            [SqlType::Timestamp, SqlType::Timestamp | SqlType::Text, SqlType::Interval | SqlType::Text] => {
-                SqlType::Timestamp
+            [SqlType::Timestamp(_), SqlType::Timestamp(_) | SqlType::Text, SqlType::Interval | SqlType::Text] => {
+                SqlType::Timestamp(None)
             }
-            [SqlType::Date | SqlType::TimestampTz, SqlType::Text, SqlType::Interval | SqlType::Text] => {
-                SqlType::TimestampTz
+            [SqlType::Date | SqlType::TimestampTz(_), SqlType::Text, SqlType::Interval | SqlType::Text] => {
+                SqlType::TimestampTz(None)
             }
-            [SqlType::Date | SqlType::TimestampTz | SqlType::Timestamp, _, SqlType::Interval] => SqlType::TimestampTz,
+            [SqlType::Date | SqlType::TimestampTz(_) | SqlType::Timestamp(_), _, SqlType::Interval] => {
+                SqlType::TimestampTz(None)
+            }
             types if types.iter().all(|t| matches!(t, SqlType::Int2 | SqlType::Int4 | SqlType::Int8)) => SqlType::Int8,
             types if types.iter().any(|t| matches!(t, SqlType::Numeric(_))) => {
                 return Err(Error::unsupported("generate_series over numeric"));
@@ -379,8 +381,12 @@ fn series() -> Scalar {
                 if out.len() == MAX_SERIES {
                     return Err(long());
                 }
-                out.push(if **item == SqlType::Timestamp { Value::Timestamp(t) } else { Value::TimestampTz(t) });
-                t = match shift(&SqlType::Timestamp, &Value::Timestamp(t), step, 1)? {
+                out.push(if matches!(**item, SqlType::Timestamp(_)) {
+                    Value::Timestamp(t)
+                } else {
+                    Value::TimestampTz(t)
+                });
+                t = match shift(&SqlType::Timestamp(None), &Value::Timestamp(t), step, 1)? {
                     Value::Timestamp(t) => t,
                     _ => return Err(Error::internal("a moment expected")),
                 };
@@ -424,7 +430,7 @@ fn parts() -> Vec<Scalar> {
         Scalar::new("date_part", 2..=2, SqlType::Float8, |call, args| {
             Ok(Value::Float8(part(&text(&args[0]).to_lowercase(), &call.types[1], &args[1], true)? as f64 / 1e6))
         }),
-        Scalar::new("date_trunc", 2..=3, SqlType::Timestamp, |call, args| {
+        Scalar::new("date_trunc", 2..=3, SqlType::Timestamp(None), |call, args| {
             let field = text(&args[0]).to_lowercase();
             if let Some(v) = interval(&args[1]).filter(|_| call.types[1] == SqlType::Interval) {
                 return truncate_interval(&field, v).map(of_interval);
@@ -432,33 +438,33 @@ fn parts() -> Vec<Scalar> {
             let shift = args.get(2).map_or(Ok(0), |zone| offset(text(zone)))?;
             let t = moment(&call.types[1], &args[1])?;
             let t = truncate(&field, &call.types[1], t + shift)? - shift;
-            Ok(if call.types[1] == SqlType::Timestamp { Value::Timestamp(t) } else { Value::TimestampTz(t) })
+            Ok(if matches!(call.types[1], SqlType::Timestamp(_)) { Value::Timestamp(t) } else { Value::TimestampTz(t) })
         })
         .returning(|types| match types.get(1) {
             Some(SqlType::Interval) => Ok(SqlType::Interval),
-            Some(SqlType::Date | SqlType::TimestampTz) => Ok(SqlType::TimestampTz),
-            Some(SqlType::Timestamp) => Ok(SqlType::Timestamp),
+            Some(SqlType::Date | SqlType::TimestampTz(_)) => Ok(SqlType::TimestampTz(None)),
+            Some(SqlType::Timestamp(_)) => Ok(SqlType::Timestamp(None)),
             Some(other) => Err(Error::new(
                 ErrorKind::UndefinedFunction,
                 format!("function date_trunc(unknown, {other}) does not exist"),
             )),
-            None => Ok(SqlType::Timestamp),
+            None => Ok(SqlType::Timestamp(None)),
         }),
-        Scalar::new("timezone", 2..=2, SqlType::Timestamp, |call, args| {
+        Scalar::new("timezone", 2..=2, SqlType::Timestamp(None), |call, args| {
             let shift = match interval(&args[0]) {
                 Some(v) if call.types[0] == SqlType::Interval => v.micros,
                 _ => offset(text(&args[0]))?,
             };
             let t = moment(&call.types[1], &args[1])?;
             Ok(match call.types[1] {
-                SqlType::Timestamp => Value::TimestampTz(t - shift),
+                SqlType::Timestamp(_) => Value::TimestampTz(t - shift),
                 _ => Value::Timestamp(t + shift),
             })
         })
         .returning(|types| match types.get(1) {
-            Some(SqlType::Timestamp) => Ok(SqlType::TimestampTz),
-            Some(SqlType::Time) => Err(Error::unsupported("AT TIME ZONE of a time")),
-            _ => Ok(SqlType::Timestamp),
+            Some(SqlType::Timestamp(_)) => Ok(SqlType::TimestampTz(None)),
+            Some(SqlType::Time(_)) => Err(Error::unsupported("AT TIME ZONE of a time")),
+            _ => Ok(SqlType::Timestamp(None)),
         }),
         Scalar::new("isfinite", 1..=1, SqlType::Bool, |_, args| {
             Ok(Value::Bool(!matches!(
@@ -502,15 +508,15 @@ fn intervals() -> Vec<Scalar> {
             (Value::Time(a), Value::Time(b)) => Ok(of_interval(Interval { months: 0, days: 0, micros: a - b })),
             _ => Err(Error::internal("times expected")),
         }),
-        Scalar::new("atoll_time_add", 2..=2, SqlType::Time, |_, args| match &args[0] {
+        Scalar::new("atoll_time_add", 2..=2, SqlType::Time(None), |_, args| match &args[0] {
             Value::Time(t) => Ok(Value::Time((t + span(&args[1]).micros % DAY).rem_euclid(DAY))),
             _ => Err(Error::internal("a time expected")),
         }),
-        Scalar::new("atoll_time_sub", 2..=2, SqlType::Time, |_, args| match &args[0] {
+        Scalar::new("atoll_time_sub", 2..=2, SqlType::Time(None), |_, args| match &args[0] {
             Value::Time(t) => Ok(Value::Time((t - span(&args[1]).micros % DAY).rem_euclid(DAY))),
             _ => Err(Error::internal("a time expected")),
         }),
-        Scalar::new("atoll_date_time", 2..=2, SqlType::Timestamp, |call, args| match &args[1] {
+        Scalar::new("atoll_date_time", 2..=2, SqlType::Timestamp(None), |call, args| match &args[1] {
             Value::Time(t) => Ok(Value::Timestamp(moment(&call.types[0], &args[0])? + t)),
             _ => Err(Error::internal("a time expected")),
         }),
@@ -529,11 +535,11 @@ fn intervals() -> Vec<Scalar> {
         Scalar::new("atoll_interval_length", 1..=1, SqlType::Numeric(Some((38, 0))), |_, args| {
             Ok(Value::Numeric(length(span(&args[0])), 0))
         }),
-        Scalar::new("atoll_moment_add", 2..=2, SqlType::Timestamp, |call, args| {
+        Scalar::new("atoll_moment_add", 2..=2, SqlType::Timestamp(None), |call, args| {
             shift(&call.types[0], &args[0], span(&args[1]), 1)
         })
         .returning(moved),
-        Scalar::new("atoll_moment_sub", 2..=2, SqlType::Timestamp, |call, args| {
+        Scalar::new("atoll_moment_sub", 2..=2, SqlType::Timestamp(None), |call, args| {
             shift(&call.types[0], &args[0], span(&args[1]), -1)
         })
         .returning(moved),
@@ -542,8 +548,8 @@ fn intervals() -> Vec<Scalar> {
 
 fn moved(types: &[SqlType]) -> Result<SqlType> {
     Ok(match types.first() {
-        Some(SqlType::TimestampTz) => SqlType::TimestampTz,
-        _ => SqlType::Timestamp,
+        Some(SqlType::TimestampTz(_)) => SqlType::TimestampTz(None),
+        _ => SqlType::Timestamp(None),
     })
 }
 
@@ -574,7 +580,7 @@ fn shift(ty: &SqlType, value: &Value, by: Interval, sign: i64) -> Result<Value> 
         .and_then(|t| t.checked_add(tod))
         .and_then(|t| by.micros.checked_mul(sign).and_then(|m| t.checked_add(m)))
         .ok_or_else(out)?;
-    Ok(if *ty == SqlType::TimestampTz { Value::TimestampTz(t) } else { Value::Timestamp(t) })
+    Ok(if matches!(ty, SqlType::TimestampTz(_)) { Value::TimestampTz(t) } else { Value::Timestamp(t) })
 }
 
 fn makers() -> Vec<Scalar> {
@@ -589,13 +595,15 @@ fn makers() -> Vec<Scalar> {
                 .map(Value::Date)
                 .ok_or_else(|| range("date", args))
         }),
-        Scalar::new("make_time", 3..=3, SqlType::Time, |_, args| clock(&args[0], &args[1], &args[2]).map(Value::Time)),
-        Scalar::new("make_timestamp", 6..=6, SqlType::Timestamp, move |_, args| {
+        Scalar::new("make_time", 3..=3, SqlType::Time(None), |_, args| {
+            clock(&args[0], &args[1], &args[2]).map(Value::Time)
+        }),
+        Scalar::new("make_timestamp", 6..=6, SqlType::Timestamp(None), move |_, args| {
             let day = date_of(integer(&args[0]), integer(&args[1]), integer(&args[2]))
                 .ok_or_else(|| range("date", &args[..3]))?;
             Ok(Value::Timestamp(day * DAY + clock(&args[3], &args[4], &args[5])?))
         }),
-        Scalar::new("to_timestamp", 1..=2, SqlType::TimestampTz, |call, args| match args.get(1) {
+        Scalar::new("to_timestamp", 1..=2, SqlType::TimestampTz(None), |call, args| match args.get(1) {
             Some(pattern) => super::format::read_moment(text(&args[0]), text(pattern)).map(Value::TimestampTz),
             None if call.types[0] == SqlType::Text => {
                 Err(Error::new(ErrorKind::UndefinedFunction, "function to_timestamp(text) does not exist"))
@@ -618,7 +626,7 @@ fn makers() -> Vec<Scalar> {
             let pattern = text(&args[1]);
             match (&call.types[0], interval(&args[0])) {
                 (SqlType::Interval, Some(v)) => super::format::write_interval(v, pattern).map(Value::Text),
-                (SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz, _) => {
+                (SqlType::Date | SqlType::Timestamp(_) | SqlType::TimestampTz(_), _) => {
                     super::format::write_moment(moment(&call.types[0], &args[0])?, pattern).map(Value::Text)
                 }
                 (

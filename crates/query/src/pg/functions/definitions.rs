@@ -43,7 +43,7 @@ pub fn default_expression(sql: &str, ty: &SqlType) -> String {
         SqlType::Char(_) => "bpchar".into(),
         SqlType::Numeric(_) => "numeric".into(),
         SqlType::Array(item) => format!("{}[]", format_type(i64::from(item.pg_oid()), -1)),
-        ty => ty.to_string(),
+        ty => ty.without_second_digits().to_string(),
     };
     match crate::pg::parse::parse_expression(sql) {
         Ok(Expr::Value(v)) if matches!(v.value, Literal::SingleQuotedString(_)) => format!("{v}::{named}"),
@@ -297,6 +297,7 @@ pub fn typmod(ty: &SqlType) -> i32 {
     match ty {
         SqlType::Varchar(Some(n)) | SqlType::Char(n) => i32::try_from(*n).map_or(-1, |n| n + 4),
         SqlType::Numeric(Some((p, s))) => ((i32::from(*p) << 16) | i32::from(*s)) + 4,
+        SqlType::Time(Some(p)) | SqlType::Timestamp(Some(p)) | SqlType::TimestampTz(Some(p)) => i32::from(*p),
         SqlType::Array(item) => typmod(item),
         _ => -1,
     }
@@ -320,7 +321,11 @@ pub fn format_type(oid: i64, typmod: i64) -> String {
         }
         .into();
     };
+    let digits = u8::try_from(typmod).ok();
     let with = |ty: SqlType| match ty {
+        SqlType::Time(_) => SqlType::Time(digits),
+        SqlType::Timestamp(_) => SqlType::Timestamp(digits),
+        SqlType::TimestampTz(_) => SqlType::TimestampTz(digits),
         SqlType::Varchar(_) if typmod > 4 => SqlType::Varchar(u32::try_from(typmod - 4).ok()),
         SqlType::Char(_) if typmod > 4 => SqlType::Char(u32::try_from(typmod - 4).unwrap_or(1)),
         SqlType::Numeric(_) if typmod > 4 => {

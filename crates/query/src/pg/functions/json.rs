@@ -362,7 +362,9 @@ fn to_json(ty: &SqlType, value: &Value) -> Result<Json> {
             let text = shown(ty, value);
             serde_json::from_str(&text).unwrap_or(Json::String(text))
         }
-        (SqlType::Timestamp | SqlType::TimestampTz, value) => Json::String(shown(ty, value).replacen(' ', "T", 1)),
+        (SqlType::Timestamp(_) | SqlType::TimestampTz(_), value) => {
+            Json::String(shown(ty, value).replacen(' ', "T", 1))
+        }
         (ty, value) => Json::String(shown(ty, value)),
     })
 }

@@ -42,8 +42,8 @@ fn family(ty: &SqlType) -> Family {
             Family::Text
         }
         SqlType::Bool => Family::Bool,
-        SqlType::Date | SqlType::Timestamp | SqlType::TimestampTz => Family::Moment,
-        SqlType::Time => Family::Time,
+        SqlType::Date | SqlType::Timestamp(_) | SqlType::TimestampTz(_) => Family::Moment,
+        SqlType::Time(_) => Family::Time,
         SqlType::Interval => Family::Interval,
         SqlType::Bytea => Family::Bytes,
         SqlType::Array(_) => Family::Array,
@@ -69,7 +69,7 @@ pub(crate) fn undefined(left: &SqlType, op: &str, right: &SqlType) -> DataFusion
         SqlType::Numeric(_) => "numeric".to_owned(),
         SqlType::Varchar(_) => "character varying".to_owned(),
         SqlType::Char(_) => "character".to_owned(),
-        ty => ty.to_string(),
+        ty => ty.without_second_digits().to_string(),
     };
     DataFusionError::External(Box::new(
         Error::new(
@@ -195,12 +195,16 @@ fn typed(
                 (n, SqlType::Date) if op == Op::Plus && is_int(n) => {
                     planned(date(binary(int(left, &l), sign, int(right, &r))))
                 }
-                (SqlType::Date, SqlType::Time) if op == Op::Plus => planned(call("atoll_date_time", vec![left, right])),
-                (SqlType::Time, SqlType::Date) if op == Op::Plus => planned(call("atoll_date_time", vec![right, left])),
-                (SqlType::Time, SqlType::Time) if op == Op::Minus => {
+                (SqlType::Date, SqlType::Time(_)) if op == Op::Plus => {
+                    planned(call("atoll_date_time", vec![left, right]))
+                }
+                (SqlType::Time(_), SqlType::Date) if op == Op::Plus => {
+                    planned(call("atoll_date_time", vec![right, left]))
+                }
+                (SqlType::Time(_), SqlType::Time(_)) if op == Op::Minus => {
                     planned(call("atoll_time_diff", vec![left, right]))
                 }
-                (SqlType::Time, SqlType::Interval) if additive => {
+                (SqlType::Time(_), SqlType::Interval) if additive => {
                     let name = if op == Op::Plus { "atoll_time_add" } else { "atoll_time_sub" };
                     planned(call(name, vec![left, right]))
                 }
@@ -214,7 +218,7 @@ fn typed(
                 _ if a == Family::Interval && b == Family::Moment && op == Op::Plus => {
                     planned(call("atoll_moment_add", vec![right, left]))
                 }
-                (SqlType::Interval, SqlType::Time) if op == Op::Plus => {
+                (SqlType::Interval, SqlType::Time(_)) if op == Op::Plus => {
                     planned(call("atoll_time_add", vec![right, left]))
                 }
                 (SqlType::Interval, SqlType::Interval) if additive => {

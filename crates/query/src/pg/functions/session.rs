@@ -130,7 +130,7 @@ pub(super) fn functions(catalog: &Arc<Catalog>, user: &str) -> Vec<Scalar> {
         Scalar::new(name, 0..=0, SqlType::Text, move |_, _| Ok(Value::Text(value.clone()))).stable()
     };
     let began = |name| {
-        Scalar::new(name, 0..=0, SqlType::TimestampTz, |call, _| {
+        Scalar::new(name, 0..=0, SqlType::TimestampTz(None), |call, _| {
             Ok(Value::TimestampTz(hooks(call)?.transaction_start()))
         })
         .stable()
@@ -167,12 +167,13 @@ pub(super) fn functions(catalog: &Arc<Catalog>, user: &str) -> Vec<Scalar> {
         })
         .stable(),
         Scalar::new("pg_is_in_recovery", 0..=0, SqlType::Bool, |_, _| Ok(Value::Bool(false))).stable(),
-        Scalar::new("clock_timestamp", 0..=0, SqlType::TimestampTz, |_, _| Ok(Value::TimestampTz(micros()))).volatile(),
+        Scalar::new("clock_timestamp", 0..=0, SqlType::TimestampTz(None), |_, _| Ok(Value::TimestampTz(micros())))
+            .volatile(),
         began("now"),
         began("current_timestamp"),
         began("transaction_timestamp"),
         began("statement_timestamp"),
-        Scalar::new("localtimestamp", 0..=0, SqlType::Timestamp, |call, _| {
+        Scalar::new("localtimestamp", 0..=0, SqlType::Timestamp(None), |call, _| {
             Ok(Value::Timestamp(hooks(call)?.transaction_start()))
         })
         .stable(),

@@ -6,8 +6,8 @@
 use super::{call, strip, strip_argument, unqualify};
 use atoll_model::Result;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
-    ObjectNamePart, Value, WindowFrameBound, WindowType,
+    BinaryOperator, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    ObjectName, ObjectNamePart, TimezoneInfo, Value, WindowFrameBound, WindowType,
 };
 
 /// Expressions that stand for calls.
@@ -83,6 +83,31 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// `current_timestamp(p)` and the like are casts of what they are without digits; `localtime` is the time of `localtimestamp`.
+pub fn clock(expr: &mut Expr) {
+    let Expr::Function(function) = expr else { return };
+    let digits = match &function.args {
+        FunctionArguments::None => None,
+        FunctionArguments::List(list) => match list.args.as_slice() {
+            [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value)))] => match &value.value {
+                Value::Number(digits, _) => digits.parse().ok(),
+                _ => return,
+            },
+            _ => return,
+        },
+        FunctionArguments::Subquery(_) => return,
+    };
+    let (moment, ty) = match (last_name(function).as_str(), digits) {
+        ("current_timestamp", Some(_)) => {
+            ("current_timestamp", DataType::Timestamp(digits, TimezoneInfo::WithTimeZone))
+        }
+        ("localtimestamp", Some(_)) => ("localtimestamp", DataType::Timestamp(digits, TimezoneInfo::None)),
+        ("localtime", _) => ("localtimestamp", DataType::Time(digits, TimezoneInfo::None)),
+        _ => return,
+    };
+    *expr = super::cast(call(moment, vec![]), ty);
 }
 
 fn plain_arguments<const N: usize>(function: &mut Function) -> Option<[Expr; N]> {

@@ -90,6 +90,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        calls::clock(expr);
         or_break(shapes::expression(expr))
     }
 

@@ -34,9 +34,9 @@ pub(super) fn comparable(ty: &SqlType) -> bool {
         | SqlType::Varchar(_)
         | SqlType::Bytea
         | SqlType::Date
-        | SqlType::Time
-        | SqlType::Timestamp
-        | SqlType::TimestampTz
+        | SqlType::Time(_)
+        | SqlType::Timestamp(_)
+        | SqlType::TimestampTz(_)
         | SqlType::Uuid => true,
         // Padding; documents that are equal and written otherwise; lists.
         SqlType::Char(_) | SqlType::Json | SqlType::Jsonb | SqlType::Array(_) | SqlType::Interval => false,
@@ -258,6 +258,8 @@ fn constant(value: &ScalarValue, ty: Option<SqlType>) -> Result<SiteExpr, Reason
         return Err("a NULL of no type".into());
     }
     let ty = ty.or_else(|| SqlType::of_arrow(&carried)).ok_or_else(|| format!("constants of {carried}"))?;
+    // A constant has the digits that it has: the site need not round it.
+    let ty = ty.without_second_digits();
     let array = value.to_array().map_err(|e| e.to_string())?;
     let value = rows::value_at(&array, 0, &ty).map_err(|e| e.to_string())?;
     if matches!(value, Value::Float4(_) | Value::Float8(_)) && !finite(&value) {
@@ -299,6 +301,10 @@ fn same_type(beside: &SiteExpr, expr: SiteExpr) -> Result<SiteExpr, Reason> {
 fn widened(value: SiteExpr, to: SqlType) -> Result<SiteExpr, Reason> {
     let from = value.ty();
     if from.arrow() == to.arrow() && (textual(&from) || from == to) && (textual(&to) || from == to) {
+        return Ok(value);
+    }
+    // Fewer digits of a second stay what they are; rounding to fewer is `CastTo`'s, a function that is computed here.
+    if from.without_second_digits() == to {
         return Ok(value);
     }
     let wider = match (&from, &to) {
