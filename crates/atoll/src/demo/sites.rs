@@ -172,7 +172,7 @@ mod tests {
             (&["=postgres://app:s3cret@h/d"], no_name()),
         ];
         for (args, expected) in cases {
-            let error = place(args).err().expect("it makes no sense");
+            let Err(error) = place(args) else { panic!("{expected}: it was taken") };
             assert_eq!(error, expected);
             assert!(!format!("{error} {error:?}").contains(SECRET), "{error:?}");
         }
