@@ -19,7 +19,8 @@ die() {
 }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/atoll-example-XXXXXX")
-chmod 711 "$work" # the servers' users pass through
+chmod 711 "$work" # the servers' users pass through; nobody else finds anything to read
+umask 077
 password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 
 clean_up() {
@@ -125,7 +126,7 @@ start_postgres() {
     [[ -x $bin/initdb ]] || die "PostgreSQL is not installed: apt-get install postgresql (on Debian)"
     private_directory "$name" postgres
     as=${accounts[$name]}
-    (umask 077 && printf '%s\n' "$password" >"$directory/password")
+    printf '%s\n' "$password" >"$directory/password"
     chown --reference="$directory" "$directory/password"
     # shellcheck disable=SC2086 # $as is words
     (cd "$directory" && $as "$bin/initdb" --no-sync --username=postgres --auth=scram-sha-256 --pwfile=password --encoding=UTF8 \
@@ -165,7 +166,6 @@ CREATE DATABASE IF NOT EXISTS $2;
 CREATE USER IF NOT EXISTS ddb_user@'%' IDENTIFIED BY '$password';
 GRANT ALL ON $2.* TO ddb_user@'%';
 END
-        chmod 600 "$directory/init.sql"
         chown --reference="$directory" "$directory/init.sql"
         # shellcheck disable=SC2086 # an account is words
         (cd "$directory" && TMPDIR=$directory ${accounts[$name]} mariadb-install-db --no-defaults --skip-test-db \
