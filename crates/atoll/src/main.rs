@@ -57,7 +57,9 @@ enum Command {
     #[command(after_help = "Examples:\n  \
         atoll demo                       a million readings, in a temporary directory\n  \
         atoll demo --scale 0.01 --exit   a small one that ends by itself\n  \
-        atoll demo --data news           keeps its data; the next start finds it")]
+        atoll demo --data news           keeps its data; the next start finds it\n  \
+        atoll demo --site beijing=postgres://app:secret@db/news\n                                   \
+        has a site at a server")]
     Demo(Box<demo::DemoArgs>),
     /// Ask a server: an interactive shell, or statements and scripts
     #[command(after_help = "Examples:\n  \

@@ -1,8 +1,10 @@
-//! `atoll demo`: a server with three embedded sites in this process, the news platform in it, and its queries.
+//! `atoll demo`: a server with three sites, the news platform in it, and its queries. The sites are in this process, or at servers that
+//! `--site` names.
 //!
 //! The demo is a client like any other: it makes the schema with SQL, loads through COPY, and asks over the wire.
 
 pub mod news;
+mod sites;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +26,7 @@ use crate::sql::{Format, Piece, Printer, Splitter, Style};
 use crate::wiring::{self, RunningServer, StartError};
 use crate::{logging, serve, term};
 use news::{Scale, Table};
+use sites::{Placement, SiteArg, SiteError};
 
 const SCHEMA: &str = include_str!("../../../../examples/news/schema.sql");
 const DERIVE: &str = include_str!("../../../../examples/news/derive.sql");
@@ -43,6 +46,9 @@ pub struct DemoArgs {
     /// Keep the database in this directory [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Have a site (beijing, hongkong) at a server of PostgreSQL, MySQL or MariaDB (repeatable)
+    #[arg(long = "site", value_name = "NAME=URL")]
+    sites: Vec<SiteArg>,
     /// End after the queries instead of serving
     #[arg(long)]
     exit: bool,
@@ -68,6 +74,8 @@ fn scale(text: &str) -> Result<f64, String> {
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
     #[error(transparent)]
+    Site(#[from] SiteError),
+    #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("the server did not start: {0}")]
     Start(#[from] StartError),
@@ -89,6 +97,10 @@ pub async fn run(args: DemoArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // A reader of the output that went away has seen enough.
         Err(DemoError::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error @ DemoError::Site(_)) => {
+            term::fail(error);
+            ExitCode::from(2)
+        }
         Err(error) => {
             term::fail(error);
             ExitCode::FAILURE
@@ -97,6 +109,7 @@ pub async fn run(args: DemoArgs) -> ExitCode {
 }
 
 async fn demo(args: DemoArgs) -> Result<(), DemoError> {
+    let placement = Placement::of(&args.sites, &site_names())?;
     let mut signals = StopSignals::listen()?;
     // Dropped last, when the server has let go of it.
     let (data, _temporary) = match &args.data {
@@ -118,7 +131,7 @@ async fn demo(args: DemoArgs) -> Result<(), DemoError> {
     logging::init(&config.log)?;
     let server = wiring::start(&config).await?;
     let shown = tokio::select! {
-        shown = show(&args, &server) => shown,
+        shown = show(&args, &placement, &server) => shown,
         signal = signals.next() => {
             term::say(format_args!("{signal}: stopping"));
             serve::stop(server, &config, signals.next()).await;
@@ -126,7 +139,7 @@ async fn demo(args: DemoArgs) -> Result<(), DemoError> {
         }
     };
     if shown.is_ok() && !args.exit {
-        tell_how_to_connect(&args, &server)?;
+        tell_how_to_connect(&args, &placement, &server)?;
         signals.next().await;
         term::say("stopping");
     }
@@ -146,24 +159,28 @@ fn free_or_any(whose: &str, wanted: SocketAddr) -> SocketAddr {
 }
 
 /// Loads what is missing, and runs the queries.
-async fn show(args: &DemoArgs, server: &RunningServer) -> Result<(), DemoError> {
+async fn show(args: &DemoArgs, placement: &Placement, server: &RunningServer) -> Result<(), DemoError> {
     let target = Target::parse(&format!("postgres://atoll@{}/atoll", server.sql_addr()))?;
     let mut client = target.connect().await?;
-    if is_loaded(args, &mut client).await? {
+    if is_loaded(args, placement, &mut client).await? {
         term::say("The data of an earlier demo is there.");
     } else {
-        load(args, &target, &mut client).await?;
+        load(args, placement, &target, &mut client).await?;
     }
     ask(&mut client).await?;
     client.close().await;
     Ok(())
 }
 
-async fn is_loaded(args: &DemoArgs, client: &mut Client) -> Result<bool, DemoError> {
+async fn is_loaded(args: &DemoArgs, placement: &Placement, client: &mut Client) -> Result<bool, DemoError> {
     let tables =
         client.query("SELECT table_name FROM information_schema.tables WHERE table_name = 'popular_rank'").await?;
     if tables.rows.is_empty() {
         return Ok(false);
+    }
+    for (site, sql) in placement.moves() {
+        let fail = |source| DemoError::Statement { doing: format!("ALTER SITE {site}"), source };
+        client.query(&sql).await.map_err(fail)?;
     }
     // Monthly ranks come last of all.
     let last = client.query("SELECT rank FROM popular_rank WHERE granularity = 'monthly' LIMIT 1").await?;
@@ -174,16 +191,27 @@ async fn is_loaded(args: &DemoArgs, client: &mut Client) -> Result<bool, DemoErr
     Ok(true)
 }
 
-async fn load(args: &DemoArgs, target: &Target, client: &mut Client) -> Result<(), DemoError> {
+async fn load(args: &DemoArgs, placement: &Placement, target: &Target, client: &mut Client) -> Result<(), DemoError> {
     let began = Instant::now();
     let scale = Scale::of(args.scale);
     term::say("Making the sites beijing and hongkong beside main, and the tables of a news platform.");
+    for (site, engine) in placement.engines() {
+        report(site, &format!("at a server, engine {engine}"));
+    }
     for (title, sql) in statements(SCHEMA) {
-        let doing = if title.is_empty() { sql.lines().next().unwrap_or_default().to_owned() } else { title };
+        // Named before the statement is given a URL, with its password.
+        let doing = match sites::made_by(&sql) {
+            Some(site) => format!("CREATE SITE {site}"),
+            None if title.is_empty() => sql.lines().next().unwrap_or_default().to_owned(),
+            None => title,
+        };
+        let sql = placement.apply(sql);
         client.query(&sql).await.map_err(|source| DemoError::Statement { doing, source })?;
     }
+    // At a server, two loads of keys that are unique over several fragments exclude each other.
+    let jobs = if placement.is_empty() { JOBS } else { 1 };
     for table in Table::ALL {
-        load_table(table, scale, target).await?;
+        load_table(table, scale, target, jobs).await?;
     }
     for (title, sql) in statements(DERIVE) {
         let (label, _) = title.split_once(':').unwrap_or((title.as_str(), ""));
@@ -235,10 +263,10 @@ pub async fn copy_table(
     }
 }
 
-async fn load_table(table: Table, scale: Scale, target: &Target) -> Result<(), DemoError> {
+async fn load_table(table: Table, scale: Scale, target: &Target, jobs: usize) -> Result<(), DemoError> {
     let counters = Arc::new(Counters::default());
     let progress = Progress::start(table.name(), Measure::Rows(table.rows(scale)), counters.clone());
-    let copied = copy_table(table, scale, target, JOBS, counters).await;
+    let copied = copy_table(table, scale, target, jobs, counters).await;
     let summary = progress.finish();
     copied.map_err(|source| DemoError::Load { table: table.name(), source })?;
     report(table.name(), &summary);
@@ -289,7 +317,7 @@ async fn timed(client: &mut Client, sql: &str) -> Result<(QueryResult, f64), Cli
     Ok((result, start.elapsed().as_secs_f64() * 1e3))
 }
 
-fn tell_how_to_connect(args: &DemoArgs, server: &RunningServer) -> io::Result<()> {
+fn tell_how_to_connect(args: &DemoArgs, placement: &Placement, server: &RunningServer) -> io::Result<()> {
     let (sql, http) = (server.sql_addr(), server.http_addr());
     let mut out = io::stdout().lock();
     writeln!(out, "Atoll is ready. From another terminal:")?;
@@ -298,9 +326,15 @@ fn tell_how_to_connect(args: &DemoArgs, server: &RunningServer) -> io::Result<()
     writeln!(out, "  curl -s http://{http}/query -d '{{\"query\": \"SELECT count(*) FROM users\"}}'")?;
     match &args.data {
         Some(data) => writeln!(out, "Ctrl-C stops it; the data stays in {}.", data.display())?,
-        None => writeln!(out, "Ctrl-C stops it and removes the data.")?,
+        None if placement.is_empty() => writeln!(out, "Ctrl-C stops it and removes the data.")?,
+        None => writeln!(out, "Ctrl-C stops it; the tables at the servers stay there.")?,
     }
     out.flush()
+}
+
+/// The sites that the schema makes.
+fn site_names() -> Vec<String> {
+    statements(SCHEMA).iter().filter_map(|(_, sql)| sites::made_by(sql)).map(str::to_owned).collect()
 }
 
 /// The statements of a script, each with the comment lines before it.
@@ -341,5 +375,6 @@ mod tests {
         assert_eq!(queries.len(), 8);
         assert!(queries.iter().chain(&statements(DERIVE)).all(|(title, _)| !title.is_empty()));
         assert_eq!(statements(SCHEMA).len(), 13);
+        assert_eq!(site_names(), ["beijing", "hongkong"]);
     }
 }
