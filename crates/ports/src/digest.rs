@@ -1,7 +1,7 @@
 //! Digests: numbers by which two copies are known to hold the same rows, without the rows being sent.
 //!
 //! A row's *canonical text* has, for each column in the table's order, `N` for NULL, or else the length of the value's text in bytes, a colon,
-//! and that text as [`atoll_model::text`] writes it, `char(n)` without its padding. Lengths keep columns apart, so no two rows
+//! and that text as [`atoll_model::text`] writes it, `char(n)` without its padding and zero without a sign. Lengths keep columns apart, so no two rows
 //! share a text. A row's hash is the first [`HASH_DIGITS`] hexadecimal digits of the text's SHA-256, as a number; a digest is the number
 //! of rows and the sum of their hashes. Rows may come in any order, and digests of parts add up to that of the whole.
 //!
@@ -51,11 +51,25 @@ pub fn write_canonical<'a>(values: impl IntoIterator<Item = (&'a SqlType, &'a Va
                 continue;
             }
             (SqlType::Char(_), Value::Text(unpadded)) => written.extend_from_slice(unpadded.as_bytes()),
+            (SqlType::Float4 | SqlType::Float8 | SqlType::Array(_), value) => {
+                text::write(ty, &without_negative_zero(value), &mut written);
+            }
             (ty, value) => text::write(ty, value, &mut written),
         }
         text::write_int(written.len(), out);
         out.push(b':');
         out.extend_from_slice(&written);
+    }
+}
+
+/// A zero has no sign: not all engines keep it.
+fn without_negative_zero(value: &Value) -> Value {
+    match value {
+        // Adding zero changes nothing else, be it infinite or no number.
+        Value::Float4(v) => Value::Float4(v + 0.0),
+        Value::Float8(v) => Value::Float8(v + 0.0),
+        Value::Array(items) => Value::Array(items.iter().map(without_negative_zero).collect()),
+        other => other.clone(),
     }
 }
 
@@ -107,6 +121,7 @@ mod tests {
         assert_eq!(canonical(&[text("ab"), text("c")]), "2:ab1:c");
         assert_eq!(canonical(&[(SqlType::Text, Value::Null), text("")]), "N0:");
         assert_eq!(canonical(&[text("N"), text("ä")]), "1:N2:ä");
+        assert_eq!(canonical(&[(SqlType::Float8, Value::Float8(-0.0))]), "1:0");
         assert_eq!(canonical(&[(SqlType::Char(4), Value::Text("x".into()))]), "1:x");
         assert_eq!(canonical(&[(SqlType::Numeric(Some((5, 2))), Value::Numeric(150, 2))]), "4:1.50");
         assert_eq!(canonical(&[(SqlType::Numeric(None), Value::Numeric(15 * 10i128.pow(9), 10))]), "3:1.5");

@@ -60,8 +60,10 @@ fn text_of(ty: &SqlType, column: &str) -> Option<String> {
         SqlType::Bool => Some(format!("(CASE WHEN {column} THEN 't' ELSE 'f' END)")),
         // As many digits as there were in what was inserted would be shown.
         SqlType::Numeric(None) => Some(format!("trim_scale({column})::text")),
+        // Zero shall have no sign.
+        SqlType::Float4 | SqlType::Float8 => Some(format!("({column} + 0::{ty})::text")),
         SqlType::Array(item) => match **item {
-            SqlType::Numeric(None) => None,
+            SqlType::Numeric(None) | SqlType::Float4 | SqlType::Float8 => None,
             _ => Some(format!("{column}::text")),
         },
         SqlType::Interval => None,
