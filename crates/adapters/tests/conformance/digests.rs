@@ -1,6 +1,9 @@
 //! Digests: those of the same rows are equal whatever the engine, and others after the smallest change. And drift, of which an untouched copy has none.
 
-use crate::world::{TestResult, World, account, column, index, insert, key, replica, table, text, update};
+use crate::maria::Maria;
+use crate::world::{
+    TestResult, World, account, begin, column, index, insert, key, mysql, replica, table, text, update,
+};
 use atoll_model::{Row, SqlType, Table, Value};
 use atoll_ports::digest::{Digest, write_canonical};
 use atoll_ports::site::{Isolation, KeyRange, Replica, RowChange};
@@ -237,5 +240,24 @@ pub async fn no_drift(world: &World) -> TestResult {
     let at = world.create(&table).await?;
     let branch = world.begin(Isolation::RepeatableRead).await?;
     assert_eq!(branch.drift(&replica(&table, 0, at.site)).await?, vec![]);
+    Ok(())
+}
+
+/// A text that the server does not make, as it is longer than a packet, is made here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_too_large_for_the_server() -> TestResult {
+    let server = Maria::start_with(&["max_allowed_packet=1M"]).await?;
+    let site = mysql(1, &server.url(&server.database().await?), &[])?;
+    let columns = vec![column(1, "id", SqlType::Int4, true), column(2, "b", SqlType::Bytea, false)];
+    let table = Arc::new(table("large", columns, 1, vec![]));
+    let at = replica(&table, 0, site.id());
+    let branch = begin(&site, Isolation::ReadCommitted).await?;
+    branch.define(&at, None).await?;
+    // Its hexadecimal digits are twice as many.
+    let row = vec![Value::Int4(1), Value::Bytea(vec![7; 700_000])];
+    branch.apply(&at, vec![RowChange::Insert(row.clone())]).await?;
+    branch.commit().await?;
+    let branch = begin(&site, Isolation::RepeatableRead).await?;
+    assert_eq!(branch.digest(&at, &KeyRange::ALL).await?, digest_of(&table, &[row]));
     Ok(())
 }
