@@ -38,6 +38,12 @@ impl Digest {
         self.rows += 1;
         self.sum += u128::from(u64::from_be_bytes(first) >> (64 - 4 * HASH_DIGITS));
     }
+
+    /// The digest of both sets of rows together.
+    #[must_use]
+    pub fn plus(self, other: Digest) -> Digest {
+        Digest { rows: self.rows + other.rows, sum: self.sum + other.sum }
+    }
 }
 
 /// Appends a row's canonical text; the types are those of its columns.

@@ -1,6 +1,6 @@
 //! What is said of a site's table that is otherwise than the definition, whatever the engine.
 //!
-//! Invariant: a copy is readable unless a column of the definition is not there, or of another type.
+//! Invariant: a copy is readable unless a column of the definition is not there, or of another type, or one of the key is compared otherwise.
 
 use super::orders;
 use atoll_model::{Column, Result, Table};
@@ -31,6 +31,11 @@ pub(super) fn of_type(column: &Column, shown: &str) -> Drift {
 /// Something else about a column.
 pub(super) fn of_column(name: &str, what: &str) -> Drift {
     Drift { object: name.to_owned(), detail: format!("Its column \"{name}\" {what}"), readable: true }
+}
+
+/// A column is compared otherwise than in Atoll: if it is part of the key, ranges of keys are other rows there.
+pub(super) fn of_comparison(is_key: bool, name: &str, what: &str) -> Drift {
+    Drift { readable: !is_key, ..of_column(name, what) }
 }
 
 /// The orders of a definition for which the site has no index: those in which values must not come twice, and if `all` the others as well.

@@ -120,12 +120,13 @@ fn of_column(link: &Link, layout: &Layout, at: usize, found: &Found, is_ordered:
     }
     // The server sorts by no more than the beginning of a text without length.
     if found.declared.base.ends_with("text") {
-        return wrong("is part of a key or an index without a length.");
+        let why = "is part of a key or an index without a length.";
+        return Some(drift::of_comparison(layout.key.contains(&at), &column.name, why));
     }
     let collation = link.flavor.collation();
     (found.collation != collation).then(|| {
         let why = format!("is part of a key or an index and compared by {} instead of {collation}.", found.collation);
-        drift::of_column(&column.name, &why)
+        drift::of_comparison(layout.key.contains(&at), &column.name, &why)
     })
 }
 

@@ -100,7 +100,13 @@ fn of_column(layout: &Layout, at: usize, found: &Found) -> Option<Drift> {
     if found.computed {
         return Some(drift::of_column(&column.name, "takes no values: the site generates them."));
     }
-    (!found.exact).then(|| drift::of_column(&column.name, "has a collation that takes different texts for equal."))
+    (!found.exact).then(|| {
+        drift::of_comparison(
+            layout.key.contains(&at),
+            &column.name,
+            "has a collation that takes different texts for equal.",
+        )
+    })
 }
 
 /// The key and the unique indexes of the definition must be the server's, too; of a copy that Atoll has made, the other indexes as well.

@@ -157,12 +157,11 @@ impl<'t> Verifier<'t> {
         let mut copies = vec![];
         for site in &fragment.replicas {
             let name = self.txn.definitions().sites.get(site).map_or_else(|| site.to_string(), |s| s.name.clone());
-            // `begin` has asked every participant.
-            let participant = self.txn.node.participant(*site).unwrap_or(ParticipantId(u32::MAX));
-            match (self.open.get(&participant), Txn::replica(&self.table, at, *site)) {
+            let participant = self.txn.node.participant(*site).ok();
+            match (participant.and_then(|p| self.open.get(&p)), Txn::replica(&self.table, at, *site)) {
                 (Some(open), Ok(replica)) => copies.push(Copy::new(replica, name, fragment.name.clone(), open.clone())),
                 _ => {
-                    let why = self.down.get(&participant).map_or_else(String::new, copy::told);
+                    let why = participant.and_then(|p| self.down.get(&p)).map_or_else(String::new, copy::told);
                     self.findings.push(Finding {
                         table: Some(self.table.name.clone()),
                         fragment: Some(fragment.name.clone()),
