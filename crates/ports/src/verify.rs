@@ -14,9 +14,9 @@ pub enum Verified {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// The table, the fragment and the site; what concerns no single table or fragment names none.
+    /// The table; none where it is about a site as a whole.
     pub table: Option<String>,
-    /// The fragment.
+    /// The fragment; none as above.
     pub fragment: Option<String>,
     /// The site.
     pub site: String,
