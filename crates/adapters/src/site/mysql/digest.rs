@@ -54,15 +54,19 @@ fn canonical(layout: &Layout) -> Option<String> {
 /// The text of a value that is not NULL, as Atoll writes it.
 fn text_of(ty: &SqlType, column: &str) -> Option<String> {
     let utf8 = format!("CONVERT({column} USING utf8mb4)");
-    // Where there are digits behind a point, there are always as many.
-    let without_zeros = format!("TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM CAST({column} AS CHAR)))");
+    // Of a text with a point.
+    let without_zeros = |text: &str| format!("TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM CAST({text} AS CHAR)))");
+    // With all digits of a second, however many the column has.
+    let moment = |ty: &str| without_zeros(&format!("CAST({column} AS {ty}(6))"));
     Some(match ty {
         SqlType::Bool => format!("(CASE {column} WHEN 1 THEN 't' WHEN 0 THEN 'f' END)"),
         SqlType::Int2 | SqlType::Int4 | SqlType::Int8 | SqlType::Numeric(Some(_)) | SqlType::Date => {
             format!("CAST({column} AS CHAR)")
         }
-        SqlType::Numeric(None) | SqlType::Time | SqlType::Timestamp => without_zeros,
-        SqlType::TimestampTz => format!("CONCAT({without_zeros}, '+00')"),
+        SqlType::Numeric(None) => without_zeros(column),
+        SqlType::Time => moment("TIME"),
+        SqlType::Timestamp => moment("DATETIME"),
+        SqlType::TimestampTz => format!("CONCAT({}, '+00')", moment("DATETIME")),
         SqlType::Text | SqlType::Varchar(_) | SqlType::Json | SqlType::Jsonb => utf8,
         SqlType::Char(_) => format!("TRIM(TRAILING ' ' FROM {utf8})"),
         SqlType::Uuid => format!("LOWER({utf8})"),
