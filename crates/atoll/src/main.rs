@@ -16,6 +16,7 @@ mod sql;
 mod term;
 mod txn;
 mod units;
+mod verify;
 mod wiring;
 
 use std::io::{self, Write};
@@ -83,6 +84,13 @@ enum Command {
         atoll txn resolve atoll_00c0ffee00c0ffee_2-1_17 rollback\n\n\
         Exit codes: 0 done, 1 refused, 2 no connection.")]
     Txn(Box<txn::TxnArgs>),
+    /// Compare the copies at all sites with each other and with the catalog
+    #[command(after_help = "Examples:\n  \
+        atoll verify                         all tables\n  \
+        atoll verify users reads --format csv\n  \
+        atoll verify --quiet || mail -s 'atoll verify' dba\n\n\
+        Exit codes: 0 nothing found, 1 something found, 2 no connection, 3 refused or broken off.")]
+    Verify(Box<verify::VerifyArgs>),
     /// Measure Atoll beside PostgreSQL on this machine
     #[command(after_help = "Examples:\n  \
         atoll bench all > figures.md\n  \
@@ -127,6 +135,7 @@ fn main() -> ExitCode {
             Command::Sql(args) => sql::run(*args).await,
             Command::Load(args) => load::run(*args).await,
             Command::Txn(args) => txn::run(*args).await,
+            Command::Verify(args) => verify::run(*args).await,
             Command::Bench(args) => bench::run(*args).await,
             Command::Config(args) => show_config(*args),
         }

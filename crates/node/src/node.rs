@@ -8,7 +8,7 @@ use crate::persist::{self, Purge};
 use crate::purge::{self, Pending};
 use crate::sequences::{Journal, Sequences};
 use crate::sites::{SiteFactory, Sites};
-use crate::transaction::Txn;
+use crate::transaction::{self, Txn};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use atoll_model::{
@@ -17,6 +17,8 @@ use atoll_model::{
 use atoll_ports::cluster::{Cluster, EndedTransaction, InDoubt, Transaction, TransactionInfo};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site, SiteTable};
+use atoll_ports::verify::Verified;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -157,6 +159,16 @@ impl Node {
         }
     }
 
+    fn handle(&self) -> Arc<Node> {
+        self.this.upgrade().expect("a node is only ever handed out in its Arc, and self is borrowed from it")
+    }
+
+    /// As [`Cluster::begin`], with all that the node knows of a transaction.
+    pub(crate) fn begin_own(&self, options: BranchOptions) -> Arc<Txn> {
+        let node = self.handle();
+        self.active.begin(|id| Txn::new(node, id, options, self.definitions.load_full()))
+    }
+
     fn sequence(&self, id: RelationId) -> Result<Arc<Sequence>> {
         self.definitions
             .load()
@@ -188,9 +200,7 @@ impl Cluster for Node {
     }
 
     fn begin(&self, options: BranchOptions) -> Arc<dyn Transaction> {
-        let node =
-            self.this.upgrade().expect("a node is only ever handed out in its Arc, and self is borrowed from it");
-        self.active.begin(|id| Txn::new(node, id, options, self.definitions.load_full()))
+        self.begin_own(options)
     }
 
     async fn next_values(&self, sequence: RelationId, count: u32) -> Result<i64> {
@@ -240,5 +250,9 @@ impl Cluster for Node {
 
     async fn resolve(&self, name: &str, commit: bool) -> Result<u64> {
         self.coordinator.resolve(name, commit).await
+    }
+
+    fn verify(&self, tables: Option<Vec<String>>) -> BoxStream<'static, Result<Verified>> {
+        transaction::verify(self.handle(), tables)
     }
 }

@@ -9,10 +9,13 @@ use crate::site::{
     BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, PreparedBranch, RowChange,
     ScanRequest, SiteTable,
 };
+use crate::verify::Verified;
 use async_trait::async_trait;
 use atoll_model::{
     Catalog, CatalogCommand, Error, FragmentId, IndexId, RelationId, Result, Row, SiteId, Table, Timestamp, Value,
 };
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use std::sync::Arc;
 
 /// The node, as the query layer sees it.
@@ -85,6 +88,16 @@ pub trait Cluster: Send + Sync {
     async fn resolve(&self, name: &str, commit: bool) -> Result<u64> {
         let _ = commit;
         Err(Error::unsupported(format!("resolving transaction {name}")))
+    }
+
+    /// Compares what lies at the sites with the catalog, and copies with each other: of these tables, or of all. Each table is read
+    /// in a read-only transaction of its own, in which its definition cannot change. Dropping the stream ends it.
+    ///
+    /// # Errors
+    /// In the stream: `UndefinedTable`, `LockTimeout`. What concerns a single copy is a finding.
+    fn verify(&self, tables: Option<Vec<String>>) -> BoxStream<'static, Result<Verified>> {
+        let _ = tables;
+        stream::once(async { Err(Error::unsupported("verifying tables")) }).boxed()
     }
 }
 

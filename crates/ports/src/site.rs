@@ -16,6 +16,7 @@
 //! * A prepared branch survives crashes of both sides, with its locks, until [`Site::finish`].
 //! * A site that cannot be reached answers `SiteUnavailable` at once, and goes on working when it is back; nobody has to be told.
 
+use crate::digest::{self, Digest};
 use crate::query::SiteQuery;
 use crate::session::BatchStream;
 use async_trait::async_trait;
@@ -369,6 +370,17 @@ pub struct Misplaced {
     pub place: Vec<Value>,
 }
 
+/// What a copy's storage is otherwise than the table's definition says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Drift {
+    /// The column, index or table of the site that it is about.
+    pub object: String,
+    /// What is there, and what should be.
+    pub detail: String,
+    /// Whether rows of the copy can be read in spite of it.
+    pub readable: bool,
+}
+
 /// A transaction's part at one participant. Calls may come from several tasks at once.
 #[async_trait]
 pub trait Branch: Send + Sync {
@@ -457,6 +469,23 @@ pub trait Branch: Send + Sync {
     async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
         let _ = at;
         Ok(Belonging::Unknown)
+    }
+
+    /// The digest of the rows in a range of the key, which is the same for the same rows at every engine (see [`crate::digest`]).
+    ///
+    /// # Errors
+    /// As [`Branch::get`].
+    async fn digest(&self, at: &Replica, range: &KeyRange) -> Result<Digest> {
+        digest::of_scan(at, self.scan(at, digest::whole_rows(at, range))?).await
+    }
+
+    /// Compares the copy's storage with the table's definition, where somebody else can have changed it.
+    ///
+    /// # Errors
+    /// As [`Branch::get`].
+    async fn drift(&self, at: &Replica) -> Result<Vec<Drift>> {
+        let _ = at;
+        Ok(vec![])
     }
 
     /// Deletes all rows of an adopted copy, for TRUNCATE: other copies are given a new id instead, and purged.

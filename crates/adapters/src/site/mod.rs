@@ -5,12 +5,14 @@
 //! | `limits`, `name`, `pool` | options, messages and connections of servers |
 //! | `orders`, `predicate`, `changes`, `columns` | a table's orders, conditions on them, sorted changes, Arrow columns |
 //! | `company` | requests that are answered together |
+//! | `drift` | what is said of tables that are otherwise than their definition |
 //! | `clock`, `statistics` | what servers do not tell, or not at once |
 
 mod changes;
 mod clock;
 mod columns;
 mod company;
+mod drift;
 pub mod embedded;
 mod limits;
 pub mod mysql;

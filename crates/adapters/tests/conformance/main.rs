@@ -2,6 +2,7 @@
 //! that only a site across a network has.
 
 mod definitions;
+mod digests;
 mod faults;
 mod faults_mysql;
 mod locks;
@@ -58,6 +59,7 @@ mod conforms {
         locks: exclusive_and_shared, changed_rows, skipped_rows, missing_rows, many_keys, unique_values,
             values_without_rows, values_over_fragments, stricter_levels_see_new_values;
         definitions: again_and_undone, columns, indexes, purging, what_cannot_be_held;
+        digests: of_every_type, small_changes, of_parts, no_drift;
         two_phase: prepared_and_finished, locks_stay, unknown_names;
     }
 }

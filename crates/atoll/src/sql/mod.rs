@@ -20,6 +20,7 @@ use crate::client::{ClientError, Target};
 use crate::term;
 pub use print::{Format, Printer, Style};
 use run::Shell;
+pub use run::next_or_cancel;
 pub use split::{Piece, Splitter};
 
 /// The server that is asked when no other is named.

@@ -6,10 +6,8 @@
 use super::Txn;
 use super::placement::Describe;
 use crate::definitions::Definitions;
-use atoll_model::{
-    Catalog, CatalogCommand, ColumnId, Error, ErrorKind, FragmentBounds, IndexId, Result, SqlType, Table, Value,
-};
-use atoll_ports::site::{Belonging, Misplaced};
+use atoll_model::{Catalog, CatalogCommand, ColumnId, Error, ErrorKind, IndexId, Result, SqlType, Table, Value};
+use atoll_ports::site::Misplaced;
 use futures::{Stream, TryStreamExt as _};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -37,10 +35,11 @@ impl Txn {
                 }
                 for site in fragment.adopted.keys() {
                     let replica = Self::replica(table, at, *site)?;
-                    match self.branch_at(*site).await?.misplaced(&replica).await? {
-                        Belonging::All => {}
-                        Belonging::AllBut(some) => return Err(misplaced(table, at, &some)),
-                        Belonging::Unknown => self.check_each_row(table, at).await?,
+                    let branch = self.branch_at(*site).await?;
+                    // In `ReadCommitted`, look at what is committed now.
+                    branch.begin_statement();
+                    if let Some(some) = self.misplaced_at(&replica, &*branch, None).await? {
+                        return Err(misplaced(table, at, &some));
                     }
                     self.check_unique_beside_others(table, at).await?;
                 }
@@ -58,26 +57,6 @@ impl Txn {
             }
         }
         Ok(())
-    }
-
-    /// Looks at each row of a fragment, where the site cannot tell which fragment is its own.
-    async fn check_each_row(&self, table: &Arc<Table>, at: usize) -> Result<()> {
-        if matches!(table.fragments[at].bounds, FragmentBounds::All) {
-            return Ok(());
-        }
-        let (key, place) = (table.key_positions(), table.fragmentation_positions());
-        let mut found: Option<Misplaced> = None;
-        let mut rows = self.stored_columns(table, at, None, &[key.clone(), place].concat()).await?;
-        while let Some(batch) = rows.try_next().await? {
-            for values in batch {
-                let (key, place) = values.split_at(key.len());
-                if table.place_key(&place.iter().collect::<Vec<_>>()) != Some(at) {
-                    let first = || Misplaced { rows: 0, key: key.to_vec(), place: place.to_vec() };
-                    found.get_or_insert_with(first).rows += 1;
-                }
-            }
-        }
-        found.map_or(Ok(()), |found| Err(misplaced(table, at, &found)))
     }
 
     /// Makes sure that no unique value of a fragment is in another one of its table.

@@ -16,14 +16,39 @@ use atoll_model::{
     SqlType, Table, TableChange, Value,
 };
 use atoll_ports::cluster::TableLock;
-use atoll_ports::site::{Branch, Isolation, KeyRange, LockMode, ScanRequest};
-use futures::TryStreamExt;
+use atoll_ports::site::{Branch, Isolation, KeyRange, LockMode, Replica, ScanRequest};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
 
 const BATCH: usize = 8192;
+
+/// Rows in chunks.
+pub(super) type Chunks = BoxStream<'static, Result<Vec<Vec<Value>>>>;
+
+/// Columns of all rows of a copy, in an index's order or the key's.
+pub(super) fn columns_of(
+    branch: &dyn Branch,
+    copy: &Replica,
+    index: Option<IndexId>,
+    positions: &[usize],
+) -> Result<Chunks> {
+    let types: Vec<SqlType> = positions.iter().map(|p| copy.table.columns[*p].ty.clone()).collect();
+    let request = ScanRequest {
+        columns: positions.to_vec(),
+        index,
+        range: KeyRange::ALL,
+        reverse: false,
+        limit: None,
+        batch_size: BATCH,
+    };
+    let batches = branch.scan(copy, request)?;
+    let rows = batches.map(move |batch| rows::of_batch(&batch?, &types.iter().collect::<Vec<_>>()));
+    Ok(rows.boxed())
+}
 
 /// Uncommitted changes of the catalog.
 #[derive(Clone)]
@@ -282,25 +307,12 @@ impl Txn {
         at: usize,
         index: Option<IndexId>,
         positions: &[usize],
-    ) -> Result<impl futures::Stream<Item = Result<Vec<Vec<Value>>>> + Unpin + use<>> {
+    ) -> Result<Chunks> {
         let replica = Self::first_replica(table, at)?;
         let branch = self.branch_at(replica.site).await?;
         // In `ReadCommitted`, look at what is committed now; the stricter levels refuse DDL on a newer catalog anyway.
         branch.begin_statement();
-        let types: Vec<SqlType> = positions.iter().map(|p| table.columns[*p].ty.clone()).collect();
-        let request = ScanRequest {
-            columns: positions.to_vec(),
-            index,
-            range: KeyRange::ALL,
-            reverse: false,
-            limit: None,
-            batch_size: BATCH,
-        };
-        let batches = branch.scan(&replica, request)?;
-        Ok(batches.and_then(move |batch| {
-            let rows = rows::of_batch(&batch, &types.iter().collect::<Vec<_>>());
-            std::future::ready(rows)
-        }))
+        columns_of(&*branch, &replica, index, positions)
     }
 
     /// A new fragment must not claim rows that the default fragment holds.

@@ -9,10 +9,14 @@ mod branches;
 mod commit;
 mod ddl;
 mod foreign;
+mod misplaced;
 mod placement;
 mod reading;
 mod trial;
+mod verify;
 mod write;
+
+pub(crate) use verify::verify;
 
 use crate::coordinator;
 use crate::definitions::Definitions;

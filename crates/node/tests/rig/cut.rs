@@ -3,11 +3,12 @@
 
 use async_trait::async_trait;
 use atoll_model::{FragmentId, IndexId, Result, Row, SiteEngine, SiteId, Table, Timestamp, Value};
+use atoll_ports::digest::Digest;
 use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Belonging, Branch, BranchOptions, Finished, FragmentStatistics, LockMode, LockWait, LockedRow, Meta, ParticipantId,
-    PreparedBranch, PreparedName, Replica, RowChange, ScanRequest, Site, SiteTable,
+    Belonging, Branch, BranchOptions, Drift, Finished, FragmentStatistics, KeyRange, LockMode, LockWait, LockedRow,
+    Meta, ParticipantId, PreparedBranch, PreparedName, Replica, RowChange, ScanRequest, Site, SiteTable,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -213,6 +214,14 @@ impl Branch for CutBranch {
 
     async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
         self.branch.misplaced(at).await
+    }
+
+    async fn digest(&self, at: &Replica, range: &KeyRange) -> Result<Digest> {
+        self.branch.digest(at, range).await
+    }
+
+    async fn drift(&self, at: &Replica) -> Result<Vec<Drift>> {
+        self.branch.drift(at).await
     }
 
     async fn clear(&self, at: &Replica) -> Result<()> {

@@ -228,7 +228,10 @@ impl Binder<'_> {
                 }
                 _ => Kind::Ddl,
             },
-            other if super::control::is_own_control(other) => Kind::Control,
+            other if super::control::is_own_control(other) => {
+                columns = super::control::own_columns(other);
+                Kind::Control
+            }
             _ => Kind::Ddl,
         };
         let count = declared.len().max(inferred.keys().last().map_or(0, |n| n + 1)).max(highest(&statement));

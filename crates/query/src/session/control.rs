@@ -46,7 +46,15 @@ pub(crate) fn is_control(ast: &Ast) -> bool {
 
 /// Whether a statement of Atoll's own grammar is run here.
 pub(crate) fn is_own_control(statement: &Statement) -> bool {
-    matches!(statement, Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint)
+    matches!(
+        statement,
+        Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint | Statement::Verify { .. }
+    )
+}
+
+/// The result columns of such a statement.
+pub(crate) fn own_columns(statement: &Statement) -> Vec<ResultColumn> {
+    if matches!(statement, Statement::Verify { .. }) { super::verify::columns() } else { vec![] }
 }
 
 /// The result columns of SHOW.
@@ -85,6 +93,11 @@ impl SqlSession {
         let done = |tag| Ok(Some(Execution::Done { tag, rows: None }));
         let ast = match bound.statement.as_ref() {
             Statement::Sql(ast) => ast.as_ref(),
+            Statement::Verify { tables } => {
+                self.not_failed()?;
+                let catalog = self.catalog();
+                return self.verify(tables.as_deref(), &catalog).map(Some);
+            }
             other if is_own_control(other) => {
                 self.not_failed()?;
                 // Old versions are collected by the store as it goes, statistics are kept with every commit, and every commit

@@ -18,6 +18,7 @@ pub(crate) mod settings;
 pub(crate) mod sql;
 mod transaction;
 mod utility;
+mod verify;
 
 pub use engine::{EngineOptions, SqlEngine};
 

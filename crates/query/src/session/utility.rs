@@ -158,7 +158,7 @@ impl SqlSession {
 
 impl SqlSession {
     /// Data belongs to all roles; roles and sites are the superusers' business, but everybody may change their own password.
-    fn may_define(&self, statement: &Statement, catalog: &Catalog) -> Result<()> {
+    pub(super) fn may_define(&self, statement: &Statement, catalog: &Catalog) -> Result<()> {
         let what = match statement {
             Statement::AlterRole { name, attributes }
                 if *name == self.user && attributes.login.is_none() && attributes.superuser.is_none() =>
@@ -173,6 +173,8 @@ impl SqlSession {
             Statement::DropSite { .. } => "drop site",
             // What the site's user can reach, everybody could otherwise.
             Statement::ImportSchema { .. } => "adopt tables of a site",
+            // It shows keys of rows, and keeps others from changing definitions.
+            Statement::Verify { .. } => "verify tables",
             Statement::CreateTable(table) if table.adopted.is_some() => "adopt a table of a site",
             Statement::CreateFragment(fragment) if fragment.adopted.is_some() => "adopt a table of a site",
             _ => return Ok(()),

@@ -8,11 +8,11 @@ use super::link::Link;
 use super::survey::{COLUMNS, declared, is_made_there};
 use super::types::{self, Declared};
 use super::values::{Params, decode, number, string};
-use crate::site::orders;
 use crate::site::predicate::Condition;
+use crate::site::{drift, orders};
 use atoll_model::{Error, ErrorKind, Result, Value};
-use atoll_ports::site::{Belonging, Misplaced};
-use std::collections::HashMap;
+use atoll_ports::site::{Belonging, Drift, Misplaced};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// A column of the site's table.
@@ -47,86 +47,106 @@ pub(super) async fn columns(link: &Link, layout: &Layout) -> Result<HashMap<Stri
 
 /// Makes sure that the site's table is what the definition says.
 pub(super) async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
-    let wrong = |why: String| {
-        let table = &layout.table.name;
-        inner.told(Err(Error::new(
-            ErrorKind::DatatypeMismatch,
-            format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
-        )
-        .detail(why)
-        .table(table)))
-    };
-    let found = inner.told(columns(link, layout).await)?;
-    if found.is_empty() {
-        return wrong("There is no such table.".into());
+    let mut all = differences(inner, link, layout).await?;
+    if all.is_empty() && layout.adopted {
+        all = of_indexes(inner, link, layout).await?;
     }
-    let ordered = orders::all(&layout.table)?.concat();
-    for (at, column) in layout.table.columns.iter().enumerate() {
-        let Some(at_site) = found.get(&layout.site_name(column)) else {
-            return wrong(format!("It has no column \"{}\".", column.name));
-        };
-        let site = types::of_site(&at_site.declared);
-        if !site.is_some_and(|ty| types::carries(&ty, &column.ty, !layout.adopted)) {
-            let shown = match at_site.declared.characters.as_str() {
-                "" | "utf8mb4" => at_site.full.clone(),
-                characters => format!("{} ({characters})", at_site.full),
-            };
-            return wrong(format!("Its column \"{}\" is of type {shown} instead of {}.", column.name, column.ty));
-        }
-        if at_site.is_made_there {
-            return wrong(format!("Its column \"{}\" is changed by the server itself.", column.name));
-        }
-        if layout.adopted && column.not_null && !at_site.not_null {
-            return wrong(format!("Its column \"{}\" may be NULL.", column.name));
-        }
-        // The server sorts by no more than the beginning of a text without length.
-        let is_bounded = !at_site.declared.base.ends_with("text");
-        if layout.is_collated(at) && ordered.contains(&at) && !is_bounded {
-            return wrong(format!("Its column \"{}\" is part of a key or an index without a length.", column.name));
-        }
-        let exact = at_site.collation == link.flavor.collation();
-        if layout.is_collated(at) && ordered.contains(&at) && !exact {
-            return wrong(format!(
-                "Its column \"{}\" is part of a key or an index and compared by {} instead of {}.",
-                column.name,
-                at_site.collation,
-                link.flavor.collation()
-            ));
-        }
-    }
-    let other = found.keys().find(|name| !layout.table.columns.iter().any(|c| layout.site_name(c) == **name));
-    match other {
-        Some(other) if layout.adopted => wrong(format!("It has a column \"{other}\" more.")),
-        _ if layout.adopted => check_unique(inner, link, layout, wrong).await,
-        _ => Ok(()),
-    }
+    let Some(first) = all.into_iter().next() else { return Ok(()) };
+    let table = &layout.table.name;
+    inner.told(Err(Error::new(
+        ErrorKind::DatatypeMismatch,
+        format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
+    )
+    .detail(first.detail)
+    .table(table)))
 }
 
-/// The key and the unique indexes of an adopted table must be the server's, too.
-async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl Fn(String) -> Result<()>) -> Result<()> {
+/// What the site's table is otherwise than the definition says.
+pub(super) async fn drift(inner: &Arc<Inner>, layout: &Layout) -> Result<Vec<Drift>> {
+    let (link, _) = inner.reader(layout).await?;
+    let mut all = differences(inner, &link, layout).await?;
+    if !all.iter().any(|drift| drift.object == layout.relation) {
+        all.extend(of_indexes(inner, &link, layout).await?);
+    }
+    Ok(all)
+}
+
+/// As [`drift`], but for the indexes.
+async fn differences(inner: &Inner, link: &Link, layout: &Layout) -> Result<Vec<Drift>> {
+    let found = inner.told(columns(link, layout).await)?;
+    if found.is_empty() {
+        return Ok(vec![drift::of_table(&layout.relation)]);
+    }
+    let ordered = orders::all(&layout.table)?.concat();
+    let mut all = vec![];
+    for (at, column) in layout.table.columns.iter().enumerate() {
+        match found.get(&layout.site_name(column)) {
+            None => all.push(drift::of_missing_column(&column.name)),
+            Some(at_site) => all.extend(of_column(link, layout, at, at_site, ordered.contains(&at))),
+        }
+    }
+    if layout.adopted {
+        let known = |name: &String| layout.table.columns.iter().any(|c| layout.site_name(c) == *name);
+        let others = found.keys().filter(|name| !known(name));
+        all.extend(others.map(|other| drift::of_other_column(other)));
+    }
+    Ok(all)
+}
+
+/// What is wrong with the column at a position, which is part of an order or not.
+fn of_column(link: &Link, layout: &Layout, at: usize, found: &Found, is_ordered: bool) -> Option<Drift> {
+    let column = &layout.table.columns[at];
+    let wrong = |why: &str| Some(drift::of_column(&column.name, why));
+    let site = types::of_site(&found.declared);
+    if !site.is_some_and(|ty| types::carries(&ty, &column.ty, !layout.adopted)) {
+        let shown = match found.declared.characters.as_str() {
+            "" | "utf8mb4" => found.full.clone(),
+            characters => format!("{} ({characters})", found.full),
+        };
+        return Some(drift::of_type(column, &shown));
+    }
+    if found.is_made_there {
+        return wrong("is changed by the server itself.");
+    }
+    if layout.adopted && column.not_null && !found.not_null {
+        return wrong("may be NULL.");
+    }
+    // Atoll declares NOT NULL for the key alone.
+    if !layout.adopted && found.not_null != layout.key.contains(&at) {
+        return wrong(if found.not_null { "takes no NULL." } else { "may be NULL." });
+    }
+    if !types::is_text(&column.ty) || !is_ordered {
+        return None;
+    }
+    // The server sorts by no more than the beginning of a text without length.
+    if found.declared.base.ends_with("text") {
+        let why = "is part of a key or an index without a length.";
+        return Some(drift::of_comparison(layout.key.contains(&at), &column.name, why));
+    }
+    let collation = link.flavor.collation();
+    (found.collation != collation).then(|| {
+        let why = format!("is part of a key or an index and compared by {} instead of {collation}.", found.collation);
+        drift::of_comparison(layout.key.contains(&at), &column.name, &why)
+    })
+}
+
+/// The key and the unique indexes of the definition must be the server's, too; of a copy that Atoll has made, the other indexes as well.
+async fn of_indexes(inner: &Inner, link: &Link, layout: &Layout) -> Result<Vec<Drift>> {
     let sql = format!(
-        "SELECT INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS \
-         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} AND NON_UNIQUE = 0",
+        "SELECT INDEX_NAME, COLUMN_NAME, SUB_PART, NON_UNIQUE FROM information_schema.STATISTICS \
+         WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY INDEX_NAME, SEQ_IN_INDEX",
         literal(&layout.schema),
         literal(&layout.name)
     );
     let rows = inner.told(link.text(&sql).await)?;
-    let mut unique: HashMap<String, Vec<String>> = HashMap::new();
+    let mut found: BTreeMap<String, (bool, Vec<String>)> = BTreeMap::new();
     for row in &rows {
         // A prefix is no column.
         let name = if number(row, 2) == 0 { string(row, 1) } else { String::new() };
-        unique.entry(string(row, 0)).or_default().push(name);
+        found.entry(string(row, 0)).or_insert_with(|| (number(row, 3) == 0, vec![])).1.push(name);
     }
-    unique.values_mut().for_each(|names| names.sort_unstable());
-    let key = (None, layout.key.clone());
-    for (_, order) in orders::unique(&layout.table)?.into_iter().chain([key]) {
-        let mut names: Vec<&str> = order.iter().map(|at| layout.table.columns[*at].name.as_str()).collect();
-        names.sort_unstable();
-        if !unique.values().any(|u| u.iter().map(String::as_str).eq(names.iter().copied())) {
-            return wrong(format!("It has no unique index on ({}).", names.join(", ")));
-        }
-    }
-    Ok(())
+    let found: Vec<_> = found.into_values().collect();
+    drift::of_indexes(&layout.table, !layout.adopted, &found, |column| layout.site_name(column))
 }
 
 /// Whether a table of this name is one of Atoll's own, in the database where it makes them.

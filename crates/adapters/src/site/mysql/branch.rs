@@ -18,13 +18,14 @@ use super::layout::{Layout, literal};
 use super::link::{Kind, Link};
 use super::seen::Seen;
 use super::site::Shared;
-use super::{adopt, lock, scan, write};
+use super::{adopt, digest, lock, scan, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, FragmentId, IndexId, Result, Row, Table, Timestamp, Value};
+use atoll_ports::digest::{Digest, of_scan, whole_rows};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Belonging, Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
-    ScanRequest,
+    Belonging, Branch, BranchOptions, Drift, Isolation, KeyRange, LockMode, LockWait, LockedRow, Meta, PreparedName,
+    Replica, RowChange, ScanRequest,
 };
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -457,6 +458,17 @@ impl Branch for MysqlBranch {
 
     async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
         adopt::misplaced(&self.0, &*self.0.site.layout(at)?).await
+    }
+
+    async fn digest(&self, at: &Replica, range: &KeyRange) -> Result<Digest> {
+        match digest::of_range(&self.0, &*self.0.site.layout(at)?, range).await? {
+            Some(digest) => Ok(digest),
+            None => of_scan(at, self.scan(at, whole_rows(at, range))?).await,
+        }
+    }
+
+    async fn drift(&self, at: &Replica) -> Result<Vec<Drift>> {
+        adopt::drift(&self.0, &*self.0.site.layout(at)?).await
     }
 
     async fn clear(&self, at: &Replica) -> Result<()> {

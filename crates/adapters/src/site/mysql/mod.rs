@@ -8,6 +8,7 @@
 //! | `system` | Atoll's own tables at the site: the ledger of prepared transactions, value locks, the copies that are there |
 //! | `layout`, `define`, `types`, `adopt`, `survey` | tables: their names, DDL, types; those that were there before |
 //! | `scan`, `lock`, `write`, `clash` | reading, locking, writing, and which value came twice |
+//! | `digest` | digests of copies |
 //! | `values` | values on the wire |
 //! | `error` | what the server says, in Atoll's terms |
 //!
@@ -26,6 +27,7 @@ mod branch;
 mod clash;
 mod connection;
 mod define;
+mod digest;
 mod error;
 mod layout;
 mod link;

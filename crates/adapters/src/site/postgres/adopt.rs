@@ -8,10 +8,10 @@ use super::layout::Layout;
 use super::predicate::{parameters, typed};
 use super::types;
 use super::values::{self, Raw};
-use crate::site::orders;
+use crate::site::drift;
 use crate::site::predicate::Condition;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
-use atoll_ports::site::{Belonging, Misplaced};
+use atoll_ports::site::{Belonging, Drift, Misplaced};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
 
@@ -35,16 +35,27 @@ struct Found {
 
 /// Makes sure that the site's table is what the definition says.
 pub(super) async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
+    let Some(first) = differences(inner, link, layout).await?.into_iter().next() else { return Ok(()) };
+    let table = &layout.table.name;
+    inner.told(Err(Error::new(
+        ErrorKind::DatatypeMismatch,
+        format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
+    )
+    .detail(first.detail)
+    .table(table)))
+}
+
+/// What the site's table is otherwise than the definition says.
+pub(super) async fn drift(inner: &Arc<Inner>, layout: &Layout) -> Result<Vec<Drift>> {
+    let (link, ask) = inner.reader().await?;
+    if ask {
+        inner.saw(&link).await?;
+    }
+    differences(inner, &link, layout).await
+}
+
+async fn differences(inner: &Inner, link: &Link, layout: &Layout) -> Result<Vec<Drift>> {
     let rows = inner.told(link.query(COLUMNS, &[(&layout.relation, Type::TEXT)]).await)?;
-    let wrong = |why: String| {
-        let table = &layout.table.name;
-        inner.told(Err(Error::new(
-            ErrorKind::DatatypeMismatch,
-            format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
-        )
-        .detail(why)
-        .table(table)))
-    };
     let read = |row: &tokio_postgres::Row| -> Result<Found, tokio_postgres::Error> {
         let (oid, modifier): (u32, i32) = (row.try_get(1)?, row.try_get(2)?);
         Ok(Found {
@@ -59,52 +70,57 @@ pub(super) async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result
     let found: Vec<Found> =
         rows.iter().map(read).collect::<Result<_, _>>().map_err(|e| Error::internal(format!("columns: {e}")))?;
     if found.is_empty() {
-        return wrong("There is no such table.".into());
+        return Ok(vec![drift::of_table(&layout.relation)]);
     }
-    for column in &layout.table.columns {
-        let Some(at_site) = found.iter().find(|f| f.name == column.name) else {
-            return wrong(format!("It has no column \"{}\".", column.name));
-        };
-        if !at_site.ty.as_ref().is_some_and(|ty| types::carries(ty, &column.ty)) {
-            let shown = &at_site.shown;
-            return wrong(format!("Its column \"{}\" is of type {shown} instead of {}.", column.name, column.ty));
-        }
-        if column.not_null && !at_site.not_null {
-            return wrong(format!("Its column \"{}\" may be NULL.", column.name));
-        }
-        if at_site.computed {
-            return wrong(format!("Its column \"{}\" takes no values: the site generates them.", column.name));
-        }
-        if !at_site.exact {
-            return wrong(format!(
-                "Its column \"{}\" has a collation that takes different texts for equal.",
-                column.name
-            ));
+    let mut all = vec![];
+    for (at, column) in layout.table.columns.iter().enumerate() {
+        match found.iter().find(|f| f.name == column.name) {
+            None => all.push(drift::of_missing_column(&column.name)),
+            Some(at_site) => all.extend(of_column(layout, at, at_site)),
         }
     }
-    if let Some(other) = found.iter().find(|f| layout.table.position_of(&f.name).is_none()) {
-        return wrong(format!("It has a column \"{}\" more.", other.name));
-    }
-    check_unique(inner, link, layout, wrong).await
+    let others = found.iter().filter(|f| layout.table.position_of(&f.name).is_none());
+    all.extend(others.map(|other| drift::of_other_column(&other.name)));
+    all.extend(of_indexes(inner, link, layout).await?);
+    Ok(all)
 }
 
-/// The key and the unique indexes of the definition must be the server's, too.
-async fn check_unique(inner: &Inner, link: &Link, layout: &Layout, wrong: impl Fn(String) -> Result<()>) -> Result<()> {
-    let sql = "SELECT array_agg(a.attname::text ORDER BY a.attname) \
-               FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
-               WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate \
-               AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT i.indnkeyatts < i.indnatts GROUP BY i.indexrelid";
-    let rows = inner.told(link.query(sql, &[(&layout.relation, Type::TEXT)]).await)?;
-    let unique: Vec<Vec<String>> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
-    let key = (None, layout.key.clone());
-    for (_, order) in orders::unique(&layout.table)?.into_iter().chain([key]) {
-        let mut names: Vec<&str> = order.iter().map(|at| layout.table.columns[*at].name.as_str()).collect();
-        names.sort_unstable();
-        if !unique.iter().any(|u| u.iter().map(String::as_str).eq(names.iter().copied())) {
-            return wrong(format!("It has no unique index on ({}).", names.join(", ")));
-        }
+/// What is wrong with the column at a position.
+fn of_column(layout: &Layout, at: usize, found: &Found) -> Option<Drift> {
+    let column = &layout.table.columns[at];
+    if !found.ty.as_ref().is_some_and(|ty| types::carries(ty, &column.ty)) {
+        return Some(drift::of_type(column, &found.shown));
     }
-    Ok(())
+    if column.not_null && !found.not_null {
+        return Some(drift::of_column(&column.name, "may be NULL."));
+    }
+    if !layout.adopted && found.not_null && !column.not_null && !layout.key.contains(&at) {
+        return Some(drift::of_column(&column.name, "takes no NULL."));
+    }
+    if found.computed {
+        return Some(drift::of_column(&column.name, "takes no values: the site generates them."));
+    }
+    (!found.exact).then(|| {
+        drift::of_comparison(
+            layout.key.contains(&at),
+            &column.name,
+            "has a collation that takes different texts for equal.",
+        )
+    })
+}
+
+/// The key and the unique indexes of the definition must be the server's, too; of a copy that Atoll has made, the other indexes as well.
+async fn of_indexes(inner: &Inner, link: &Link, layout: &Layout) -> Result<Vec<Drift>> {
+    let sql = "SELECT i.indisunique AND i.indimmediate, \
+               ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY AS n(attnum, at) \
+                     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = n.attnum ORDER BY n.at) \
+               FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisvalid \
+               AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = i.indnatts";
+    let rows = inner.told(link.query(sql, &[(&layout.relation, Type::TEXT)]).await)?;
+    let read = |row: &tokio_postgres::Row| Some((row.try_get(0).ok()?, row.try_get(1).ok()?));
+    drift::of_indexes(&layout.table, !layout.adopted, &rows.iter().filter_map(read).collect::<Vec<_>>(), |column| {
+        column.name.clone()
+    })
 }
 
 /// Makes sure that a table may be adopted, and that it is what the definition says.

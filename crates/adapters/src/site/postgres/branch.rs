@@ -16,14 +16,15 @@ use super::query::Statement;
 use super::site::Shared;
 use super::snapshot::Snapshot;
 use super::values::Raw;
-use super::{adopt, define, lock, scan, values, write};
+use super::{adopt, define, digest, lock, scan, values, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Table, Timestamp, Value};
+use atoll_ports::digest::{Digest, of_scan, whole_rows};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
-    Belonging, Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, Meta, PreparedName, Replica, RowChange,
-    ScanRequest,
+    Belonging, Branch, BranchOptions, Drift, Isolation, KeyRange, LockMode, LockWait, LockedRow, Meta, PreparedName,
+    Replica, RowChange, ScanRequest,
 };
 use parking_lot::Mutex;
 use std::fmt::Write as _;
@@ -449,6 +450,17 @@ impl Branch for PostgresBranch {
 
     async fn misplaced(&self, at: &Replica) -> Result<Belonging> {
         adopt::misplaced(&self.0, &*self.0.site.layout(at)?).await
+    }
+
+    async fn digest(&self, at: &Replica, range: &KeyRange) -> Result<Digest> {
+        match digest::of_range(&self.0, &*self.0.site.layout(at)?, range).await? {
+            Some(digest) => Ok(digest),
+            None => of_scan(at, self.scan(at, whole_rows(at, range))?).await,
+        }
+    }
+
+    async fn drift(&self, at: &Replica) -> Result<Vec<Drift>> {
+        adopt::drift(&self.0, &*self.0.site.layout(at)?).await
     }
 
     async fn clear(&self, at: &Replica) -> Result<()> {

@@ -6,7 +6,8 @@
 //! | `pool`, `connection` | connections, and transactions on them |
 //! | `site`, `branch` | the port: what a site is, and what a transaction does there |
 //! | `layout`, `define`, `types` | tables: their names, DDL, types |
-//! | `adopt`, `survey` | tables that were there before |
+//! | `adopt`, `survey` | tables that were there before, and whether a table is what its definition says |
+//! | `digest` | digests of copies |
 //! | `scan`, `reads`, `predicate`, `lock`, `write`, `snapshot` | reading, locking, writing |
 //! | `values`, `numeric`, `columns` | values on the wire, as values and as Arrow columns |
 //! | `error` | what the server says, in Atoll's terms |
@@ -20,6 +21,7 @@ mod branch;
 mod columns;
 mod connection;
 mod define;
+mod digest;
 mod error;
 mod layout;
 mod lock;

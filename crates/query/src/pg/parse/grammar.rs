@@ -2,8 +2,8 @@
 //!
 //! Invariant: a statement is given to sqlparser unless its first words are ours; nothing is tried twice.
 
-use super::sites;
 use super::statement::*;
+use super::{sites, verify};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -25,6 +25,7 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
         ("CREATE", "SITE") => sites::create(p),
         ("ALTER", "SITE") => sites::alter(p),
         ("IMPORT", _) => sites::import(p),
+        ("VERIFY", _) => verify::verify(p),
         ("DROP", "SITE") => {
             skip(p, 2);
             let if_exists = p.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);

@@ -10,6 +10,7 @@ mod limits;
 mod sites;
 mod spelling;
 mod statement;
+mod verify;
 
 pub use grammar::fold;
 pub use spelling::Overriding;

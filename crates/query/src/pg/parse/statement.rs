@@ -85,6 +85,11 @@ pub enum Statement {
     },
     /// CHECKPOINT
     Checkpoint,
+    /// VERIFY
+    Verify {
+        /// The tables; `None`: all.
+        tables: Option<Vec<String>>,
+    },
     /// ALTER SEQUENCE
     AlterSequence {
         /// Its name.

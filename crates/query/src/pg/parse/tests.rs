@@ -134,6 +134,10 @@ fn roles_and_maintenance() {
     assert!(matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables } if tables.len() == 1));
     assert!(matches!(one("ANALYZE"), Statement::Analyze { tables } if tables.is_empty()));
     assert!(matches!(one("CHECKPOINT"), Statement::Checkpoint));
+    for (sql, want) in [("verify", None), ("VERIFY ALL;", None), ("VERIFY TABLE a, public.\"B\"", Some(["a", "B"]))] {
+        let want = want.map(|names| names.map(str::to_owned).to_vec());
+        assert!(matches!(one(sql), Statement::Verify { tables } if tables == want), "{sql}");
+    }
     for sql in [
         "DISCARD ALL",
         "COMMENT ON TABLE t IS 'x'",
