@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `limits`, `name`, `pool` | options, messages and connections of servers |
 //! | `orders`, `predicate`, `changes`, `columns` | a table's orders, conditions on them, sorted changes, Arrow columns |
+//! | `select` | queries as SELECT statements |
 //! | `clock`, `statistics` | what servers do not tell, or not at once |
 
 mod changes;
@@ -17,4 +18,5 @@ mod orders;
 mod pool;
 pub mod postgres;
 mod predicate;
+mod select;
 mod statistics;

@@ -104,7 +104,7 @@ fn is_supported(flavor: Flavor, version: (u16, u16, u16)) -> bool {
 }
 
 /// Bytes of a value by which the server sorts: no column of an order is longer.
-const SORTED: usize = 4096;
+pub(super) const SORTED: usize = 4096;
 
 fn session(flavor: Flavor) -> String {
     // MySQL would tell sizes and counters that are a day old.
@@ -113,7 +113,7 @@ fn session(flavor: Flavor) -> String {
         "SET NAMES utf8mb4 COLLATE {}; SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,\
          ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES,NO_AUTO_VALUE_ON_ZERO', \
          SESSION time_zone = '+00:00', SESSION autocommit = 1, SESSION sql_select_limit = DEFAULT, \
-         SESSION completion_type = 0, SESSION max_sort_length = {SORTED}{fresh}",
+         SESSION completion_type = 0, SESSION sql_auto_is_null = 0, SESSION max_sort_length = {SORTED}{fresh}",
         flavor.collation()
     )
 }

@@ -153,6 +153,32 @@ pub(super) fn decode(ty: &SqlType, wire: Wire) -> Result<Value> {
     })
 }
 
+/// A value that the site has computed: its numbers are of types that the server finds fit.
+pub(super) fn decode_computed(ty: &SqlType, wire: Wire) -> Result<Value> {
+    let outside = || out_of_range(format!("it is beyond {ty}"));
+    match (ty, wire) {
+        (SqlType::Bool | SqlType::Int2 | SqlType::Int4 | SqlType::Int8, wire @ (Wire::UInt(_) | Wire::Bytes(_))) => {
+            let number = match wire {
+                Wire::UInt(v) => i64::try_from(v).map_err(|_| outside())?,
+                // A decimal, as a sum is.
+                Wire::Bytes(bytes) => text::parse_i64(&characters(bytes)?)?,
+                _ => return Err(outside()),
+            };
+            decode_computed(ty, Wire::Int(number))
+        }
+        (SqlType::Int2, Wire::Int(v)) => v.try_into().map(Value::Int2).map_err(|_| outside()),
+        (SqlType::Int4, Wire::Int(v)) => v.try_into().map(Value::Int4).map_err(|_| outside()),
+        (SqlType::Float4, Wire::Double(v)) => match v as f32 {
+            narrow if narrow.is_finite() => Ok(Value::Float4(narrow)),
+            _ => Err(outside()),
+        },
+        (SqlType::Float8, Wire::Float(v)) => Ok(Value::Float8(f64::from(v))),
+        (SqlType::Float8, Wire::Double(v)) if !v.is_finite() => Err(outside()),
+        (SqlType::Numeric(_), Wire::Int(v)) => decode(ty, Wire::Bytes(v.to_string().into_bytes())),
+        (ty, wire) => decode(ty, wire),
+    }
+}
+
 fn of_clock(hour: u8, minute: u8, second: u8, micros: u32) -> i64 {
     i64::from(hour) * HOUR + i64::from(minute) * MINUTE + i64::from(second) * SECOND + i64::from(micros)
 }
