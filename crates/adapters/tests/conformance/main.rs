@@ -59,7 +59,7 @@ mod conforms {
         locks: exclusive_and_shared, changed_rows, skipped_rows, missing_rows, many_keys, unique_values,
             values_without_rows, values_over_fragments, stricter_levels_see_new_values;
         queries: what_cannot_be_asked, texts, patterns, groups, orders, numbers, values_of_every_kind, joins, no_rows, no_columns,
-            long_texts, answers_side_by_side, queries_and_writes, what_a_query_has_seen;
+            long_texts, answers_side_by_side, answers_given_up, queries_and_writes, what_a_query_has_seen;
         definitions: again_and_undone, columns, indexes, purging, what_cannot_be_held;
         two_phase: prepared_and_finished, locks_stay, unknown_names;
     }

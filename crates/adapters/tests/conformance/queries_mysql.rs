@@ -41,7 +41,7 @@ fn statements() -> TestResult {
     let sort = |expr: SiteExpr, descending: bool, nulls_first: bool| SortKey { expr, descending, nulls_first };
     let multiplied = |at: &Replica, position: usize| {
         let ty = SqlType::Numeric(Some((38, 4)));
-        SiteExpr::Arithmetic(Arithmetic::Multiply, Box::new(of(at, position)), Box::new(of(at, 3)), ty)
+        SiteExpr::Arithmetic(Arithmetic::Multiply, Box::new(of(at, position)), Box::new(of(at, position)), ty)
     };
     let like = |at: &Replica, pattern: &str| SiteExpr::Like(Box::new(of(at, 1)), Box::new(of_text(pattern)));
     let mut joined = values(&own, vec![of(&own, 0), SiteExpr::Column { source: 1, position: 2, ty: SqlType::Text }]);
