@@ -1,6 +1,7 @@
 //! The conformance suite of the port [`Site`](atoll_ports::site::Site): what its contract promises, asked of every engine; and the faults
 //! that only a site across a network has.
 
+mod answers;
 mod definitions;
 mod faults;
 mod faults_mysql;
@@ -58,8 +59,9 @@ mod conforms {
         writes: uniqueness, exchanged_values, many_rows, what_goes_before_what_comes, rows_that_are_gone;
         locks: exclusive_and_shared, changed_rows, skipped_rows, missing_rows, many_keys, unique_values,
             values_without_rows, values_over_fragments, stricter_levels_see_new_values;
-        queries: what_cannot_be_asked, texts, patterns, groups, orders, numbers, values_of_every_kind, joins, no_rows, no_columns,
-            long_texts, answers_side_by_side, answers_given_up, queries_and_writes, what_a_query_has_seen;
+        queries: what_cannot_be_asked, texts, patterns, groups, orders, numbers, values_of_every_kind, joins, no_rows,
+            long_texts;
+        answers: no_columns, side_by_side, given_up, later_writes, rows_that_change;
         definitions: again_and_undone, columns, indexes, purging, what_cannot_be_held;
         two_phase: prepared_and_finished, locks_stay, unknown_names;
     }

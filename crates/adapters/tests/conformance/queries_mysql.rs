@@ -3,11 +3,14 @@
 use crate::faults::adopted;
 use crate::maria::Maria;
 use crate::queries::{aggregate, answered, compare, count, equal, of, of_text, values, whole};
-use crate::world::{TestResult, begin, column, failure, mysql, table, text};
+use crate::reads::large;
+use crate::world::{TestResult, World, begin, column, failure, insert, key, mysql, table, text};
 use atoll_model::{ErrorKind, FragmentId, Row, SiteId, SqlType, Table, Value};
 use atoll_ports::query::{Aggregate, Arithmetic, Comparison, SiteExpr, SiteQuery, SortKey, Source, SourceJoin};
 use atoll_ports::site::{Isolation, Replica, Site};
+use futures::StreamExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A copy of `(id int primary key, s text, v varchar(20), n numeric(10,2), big numeric, b bool, c char(3))`, as fragment 7.
 fn copy(adopted_as: Option<&str>) -> Replica {
@@ -190,6 +193,30 @@ async fn other_collations() -> TestResult {
     let extremes = [Aggregate::Min, Aggregate::Max].map(|f| aggregate(f, Some(x()), SqlType::Text)).to_vec();
     let query = SiteQuery { group: Some(vec![]), ..values(&at, extremes) };
     assert_eq!(ask(query).await?, [[text("A"), text("ä")]]);
+    Ok(())
+}
+
+/// A query that is given up before its first row comes is stopped at the server, and the transaction goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn given_up_early() -> TestResult {
+    let world = World::mysql().await?;
+    let at = large(&world).await?;
+    for isolation in [Isolation::ReadCommitted, Isolation::RepeatableRead] {
+        let branch = world.begin(isolation).await?;
+        // Billions of pairs.
+        let pairs = Source { replica: at.clone(), join: SourceJoin::Inner(vec![]) };
+        let mut counted = SiteQuery { group: Some(vec![]), ..values(&at, vec![count()]) };
+        counted.filter.push(compare(Comparison::NotEqual, of(&at, 1), of_text("")));
+        counted.sources.extend([pairs.clone(), pairs]);
+        let mut given_up = branch.query(counted)?;
+        let early = tokio::time::timeout(Duration::from_millis(500), given_up.next()).await;
+        assert!(early.is_err(), "it takes longer");
+        drop(given_up);
+        let next = tokio::time::timeout(Duration::from_secs(30), branch.get(&at, &key(7))).await??;
+        assert!(next.is_some());
+        branch.apply(&at, vec![insert(-1, &format!("{isolation:?}"), 0)]).await?;
+        branch.rollback();
+    }
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! Answers to queries, as Arrow batches.
 //!
 //! The server has no cursors, and a connection serves one answer at a time: an answer is read while it is being used, about
-//! [`PORTION`] bytes ahead, and the connection is its own until it ends. Should somebody else wait for the connection, the rest is read
-//! to its end at once, up to [`MAX_BUFFERED`] bytes; should nobody want the rest, the server is told to stop. An answer is one statement of the
+//! [`PORTION`] bytes ahead, and the connection is its own until it ends. Should somebody else wait for the connection while nobody uses
+//! the answer, it is read on, up to [`MAX_BUFFERED`] bytes ahead; should nobody want the rest, the server is told to stop. An answer is one statement of the
 //! server, and so shows one moment at every level; what is written afterwards waits for its end, and is not in it.
 //!
 //! In `Serializable`, a query is answered twice, locked and in the snapshot, as scans are ([`super::scan`]). Where a statement has no snapshot
@@ -25,7 +25,11 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long an answer may be left unused while somebody waits for the connection: perhaps its user does, too.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The answer to a query.
 pub(super) fn answer(inner: Arc<Inner>, statement: Statement) -> BatchStream {
@@ -52,6 +56,7 @@ async fn open(inner: Arc<Inner>, statement: Statement) -> Result<BatchStream> {
         remember: whole.then(|| inner.clone()),
         ahead: ahead.clone(),
         offered: false,
+        idle_since: None,
     };
     let ending = Ending(ahead.clone());
     tokio::spawn(async move {
@@ -164,6 +169,8 @@ struct Ahead {
 struct Held {
     ready: VecDeque<RecordBatch>,
     bytes: usize,
+    /// Batches that have been used.
+    used: usize,
     end: Option<Result<()>>,
     given_up: bool,
 }
@@ -210,6 +217,8 @@ struct Forward {
     ahead: Arc<Ahead>,
     /// A batch has been offered since there was room.
     offered: bool,
+    /// How many had been used when patience ended.
+    idle_since: Option<usize>,
 }
 
 impl Forward {
@@ -248,6 +257,12 @@ impl Reader for Forward {
         Ok(())
     }
 
+    async fn given_up(&self) {
+        while !self.ahead.held.lock().given_up {
+            self.ahead.used.notified().await;
+        }
+    }
+
     async fn room(&mut self, queue: &Queue) -> bool {
         if !std::mem::take(&mut self.offered) {
             return true;
@@ -258,14 +273,18 @@ impl Reader for Forward {
                 if held.given_up {
                     return false;
                 }
-                if held.bytes < PORTION || queue.is_waiting() {
+                let idle = self.idle_since == Some(held.used);
+                if held.bytes < PORTION || idle && queue.is_waiting() {
                     return true;
                 }
             }
-            // Neither forgets what has happened since it was looked.
+            // The first two do not forget what has happened since it was looked.
             tokio::select! {
                 () = self.ahead.used.notified() => {}
                 () = queue.grown() => {}
+                () = tokio::time::sleep(PATIENCE), if queue.is_waiting() => {
+                    self.idle_since = Some(self.ahead.held.lock().used);
+                }
             }
         }
     }
@@ -284,6 +303,7 @@ impl User {
                 let mut held = self.ahead.held.lock();
                 if let Some(batch) = held.ready.pop_front() {
                     held.bytes -= batch.get_array_memory_size();
+                    held.used += 1;
                     drop(held);
                     self.ahead.used.notify_one();
                     return Ok(Some(batch));
@@ -310,7 +330,7 @@ fn too_large(layout: &Layout) -> Error {
         format!("more than {} MiB of an answer to be kept, of table \"{}\"", MAX_BUFFERED >> 20, layout.table.name),
     )
     .detail(
-        "A connection to a MySQL site serves one answer at a time, and another one was wanted before this was used.",
+        "A connection to a MySQL site serves one answer at a time, and another one was wanted while this was not used.",
     )
     .hint("Ask for less of it, or put it into a table first.")
 }

@@ -41,8 +41,11 @@ pub(super) trait Reader: Send {
     /// Takes a row.
     fn take(&mut self, row: Row) -> Result<()>;
 
-    /// Waits until there is room for another one, but no longer than until somebody waits for the connection. False: no more is wanted.
+    /// Waits until there is room for another one, but not for long while somebody waits for the connection. False: no more is wanted.
     fn room(&mut self, queue: &Queue) -> impl Future<Output = bool> + Send;
+
+    /// Waits until no more is wanted.
+    fn given_up(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// Statements that wait for the connection.
@@ -184,29 +187,51 @@ impl Link {
         let mut wrong = None;
         self.with(async |conn| {
             let mut stopped = false;
-            let mut rows = conn.exec_iter(sql, mysql_async::Params::Empty).await?;
-            loop {
-                let row = match rows.next().await {
-                    Ok(row) => row,
-                    Err(mysql_async::Error::Server(e)) if stopped && e.code == number::INTERRUPTED => None,
-                    Err(e) => return Err(e),
-                };
-                let Some(row) = row else { break };
-                if stopped {
-                    continue;
-                }
-                wrong = reader.take(row).err();
-                if wrong.is_some() || !reader.room(&self.queue).await {
-                    stopped = true;
-                    self.interrupt().await;
-                }
+            let answer = conn.exec_iter(sql, mysql_async::Params::Empty);
+            match self.unless_given_up(reader, &mut stopped, answer).await {
+                Err(error) if !(stopped && is_interruption(&error)) => return Err(error),
+                Err(_) => {}
+                Ok(mut rows) => loop {
+                    let row = match self.unless_given_up(reader, &mut stopped, rows.next()).await {
+                        Err(error) if stopped && is_interruption(&error) => None,
+                        row => row?,
+                    };
+                    let Some(row) = row else { break };
+                    if stopped {
+                        continue;
+                    }
+                    wrong = reader.take(row).err();
+                    if wrong.is_some() || !reader.room(&self.queue).await {
+                        stopped = true;
+                        self.interrupt().await;
+                    }
+                },
             }
-            drop(rows);
             // Should the statement have ended before it was interrupted, that is for the next command, which takes no harm from it.
             if stopped { conn.ping().await } else { Ok(()) }
         })
         .await?;
         wrong.map_or(Ok(()), Err)
+    }
+
+    /// Waits for the server, and tells it to stop when no more is wanted; its last word is waited for all the same.
+    async fn unless_given_up<T>(
+        &self,
+        reader: &impl Reader,
+        stopped: &mut bool,
+        answer: impl Future<Output = Result<T, mysql_async::Error>>,
+    ) -> Result<T, mysql_async::Error> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = reader.given_up(), if !*stopped => {
+                    *stopped = true;
+                    self.interrupt().await;
+                }
+            }
+        }
     }
 
     /// Has the server end the statement that is under way, and nothing else.
@@ -376,6 +401,11 @@ impl Link {
             });
         }
     }
+}
+
+/// Whether the statement was told to stop.
+fn is_interruption(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(server) if server.code == number::INTERRUPTED)
 }
 
 /// A lease on a connection that is not to be used again.

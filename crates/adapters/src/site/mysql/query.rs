@@ -38,6 +38,9 @@ const CHARACTER: usize = 4;
 /// Digits behind the point at most.
 const MAX_SCALE: i32 = 30;
 
+/// Tables of a join at most.
+const MAX_TABLES: usize = 61;
+
 /// The server computes with so many words of nine digits, each side of the point for itself.
 const WORDS: i32 = 9;
 const WORD: i32 = 9;
@@ -58,6 +61,9 @@ impl Statement {
         let layouts = query.sources.iter().map(|source| layout(&source.replica)).collect::<Result<Vec<_>>>()?;
         if layouts.is_empty() {
             return Err(Error::internal("a query of no table"));
+        }
+        if layouts.len() > MAX_TABLES {
+            return refused(format!("a join of more than {MAX_TABLES} tables"));
         }
         let outputs = query.outputs.iter();
         Ok(Statement {
