@@ -172,7 +172,8 @@ pub async fn texts(world: &World) -> TestResult {
         return Ok(());
     }
     let at = texts_table(world).await?;
-    let signs: [(Comparison, fn(&str, &str) -> bool); 6] = [
+    type Holds = fn(&str, &str) -> bool;
+    let signs: [(Comparison, Holds); 6] = [
         (Comparison::Equal, |a, b| a == b),
         (Comparison::NotEqual, |a, b| a != b),
         (Comparison::Less, |a, b| a < b),

@@ -259,6 +259,35 @@ mod tests {
     }
 
     #[test]
+    fn computed_numbers() -> Result<()> {
+        let text = |text: &str| Wire::Bytes(text.as_bytes().to_vec());
+        for (ty, wire, value) in [
+            (SqlType::Bool, Wire::UInt(1), Value::Bool(true)),
+            (SqlType::Int2, Wire::Int(-32768), Value::Int2(i16::MIN)),
+            (SqlType::Int8, text("-9223372036854775808"), Value::Int8(i64::MIN)),
+            (SqlType::Int8, Wire::UInt(7), Value::Int8(7)),
+            (SqlType::Float4, Wire::Double(f64::from(0.1f32)), Value::Float4(0.1)),
+            (SqlType::Float8, Wire::Float(0.5), Value::Float8(0.5)),
+            (SqlType::Numeric(Some((38, 2))), Wire::Int(-5), Value::Numeric(-500, 2)),
+            (SqlType::Numeric(Some((38, 2))), text("1.5"), Value::Numeric(150, 2)),
+        ] {
+            assert_eq!(decode_computed(&ty, wire)?, value, "{ty}");
+        }
+        for (ty, wire) in [
+            (SqlType::Int2, Wire::Int(32768)),
+            (SqlType::Int4, Wire::Int(i64::MIN)),
+            (SqlType::Int8, text("9223372036854775808")),
+            (SqlType::Int8, Wire::UInt(u64::MAX)),
+            (SqlType::Float4, Wire::Double(1e300)),
+            (SqlType::Float8, Wire::Double(f64::INFINITY)),
+            (SqlType::Numeric(Some((3, 0))), text("1000")),
+        ] {
+            assert_eq!(decode_computed(&ty, wire).err().map(|e| e.kind()), Some(ErrorKind::NumericOutOfRange), "{ty}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn what_cannot_be_held_is_refused() {
         let kind = |outcome: Result<Wire>| outcome.err().map(|e| e.kind());
         assert_eq!(kind(encode(&SqlType::Float8, &Value::Float8(f64::NAN))), Some(ErrorKind::NumericOutOfRange));
