@@ -198,6 +198,11 @@ pub async fn texts(world: &World) -> TestResult {
         let filter = vec![SiteExpr::Not(Box::new(within))];
         let got = ask(world, SiteQuery { filter, ..values(&at, vec![count()]) }).await?;
         assert_eq!(got, [[Value::Int8(2 * NASTY.len() as i64 - 6)]]);
+        // One that is long.
+        let list = (0..3000).map(|n| of_text(&format!("x{n}"))).chain(["a", "\\", "Ä"].map(of_text)).collect();
+        let filter = vec![SiteExpr::In(Box::new(of(&at, position)), list)];
+        let got = ask(world, SiteQuery { filter, ..values(&at, vec![count()]) }).await?;
+        assert_eq!(got, [[Value::Int8(6)]]);
         let extremes = [Aggregate::Min, Aggregate::Max].map(|f| aggregate(f, Some(of(&at, position)), SqlType::Text));
         let got = ask(world, SiteQuery { group: Some(vec![]), ..values(&at, extremes.to_vec()) }).await?;
         assert_eq!(got, [[text(""), text("ä")]]);

@@ -196,6 +196,30 @@ async fn other_collations() -> TestResult {
     Ok(())
 }
 
+/// Whatever the server is configured to, sessions say for themselves what they want.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_settings() -> TestResult {
+    let server = Maria::start().await?;
+    let sql = "CREATE TABLE some (id int AUTO_INCREMENT PRIMARY KEY, x varchar(20)); \
+               INSERT INTO some VALUES (1, 'b'), (2, 'a\\\\'), (3, 'B'), (4, NULL); \
+               SET GLOBAL sql_select_limit = 1, GLOBAL sql_auto_is_null = 1, GLOBAL max_sort_length = 64, GLOBAL sql_big_selects = 0, \
+               GLOBAL max_join_size = 1, GLOBAL time_zone = '+05:00', GLOBAL sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,ORACLE'";
+    server.run("app", sql).await?;
+    let site = mysql(1, &server.url("app"), &[])?;
+    let at = adopted(site.id(), "some", SqlType::Varchar(Some(20)));
+    let ask = async |query: SiteQuery| answered(&*begin(&site, Isolation::ReadCommitted).await?, query).await;
+    let order = vec![SortKey { expr: of(&at, 1), descending: false, nulls_first: false }];
+    let query = SiteQuery { order, ..values(&at, vec![of(&at, 1)]) };
+    assert_eq!(ask(query).await?, [[text("B")], [text("a\\")], [text("b")], [Value::Null]]);
+    let is_null = |position: usize| SiteQuery {
+        filter: vec![SiteExpr::IsNull(Box::new(of(&at, position)))],
+        ..values(&at, vec![of(&at, 0)])
+    };
+    assert_eq!(ask(is_null(1)).await?, [[Value::Int4(4)]]);
+    assert!(ask(is_null(0)).await?.is_empty());
+    Ok(())
+}
+
 /// A query that is given up before its first row comes is stopped at the server, and the transaction goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn given_up_early() -> TestResult {

@@ -104,13 +104,15 @@ impl Down<'_> {
         };
         match &node {
             LogicalPlan::Sort(sort) => {
+                why = "the order is made here".into();
                 if let Ok(mut block) = Block::of(&sort.input)
                     && block.sort(sort.input.schema(), &sort.expr, sort.fetch).is_ok()
-                    && let Ok(input) = self.scan(block, &sort.input, None)?
                 {
-                    return with_input(node, input);
+                    match self.scan(block, &sort.input, None)? {
+                        Ok(input) => return with_input(node, input),
+                        Err(reason) => why = reason,
+                    }
                 }
-                why = "the order is made here".into();
             }
             LogicalPlan::Limit(limit) => {
                 if let Ok(mut block) = Block::of(&limit.input)
