@@ -56,6 +56,16 @@ pub(super) fn of_columns(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize)
         .map_err(|e| Error::internal(format!("a batch from a site: {e}")))
 }
 
+/// Batches of so many rows without columns, no more than `size` in each.
+pub(super) fn of_no_columns(schema: SchemaRef, rows: usize, size: usize) -> impl Iterator<Item = Result<RecordBatch>> {
+    let mut left = rows;
+    std::iter::from_fn(move || {
+        let rows = left.min(size);
+        left -= rows;
+        (rows > 0).then(|| of_columns(schema.clone(), vec![], rows))
+    })
+}
+
 /// The Arrow schema of columns with these names, types and whether they may be NULL.
 pub(super) fn schema<'a>(columns: impl Iterator<Item = (&'a str, &'a SqlType, bool)>) -> SchemaRef {
     Arc::new(Schema::new(columns.map(|(name, ty, nullable)| ty.field(name, nullable)).collect::<Vec<_>>()))

@@ -6,6 +6,7 @@
 //! | `orders`, `predicate`, `changes`, `columns` | a table's orders, conditions on them, sorted changes, Arrow columns |
 //! | `company` | requests that are answered together |
 //! | `drift` | what is said of tables that are otherwise than their definition |
+//! | `select` | queries as SELECT statements |
 //! | `clock`, `statistics` | what servers do not tell, or not at once |
 
 mod changes;
@@ -21,4 +22,5 @@ mod orders;
 mod pool;
 pub mod postgres;
 mod predicate;
+mod select;
 mod statistics;

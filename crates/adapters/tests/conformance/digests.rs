@@ -94,9 +94,9 @@ fn samples(special_floats: bool) -> Vec<(SqlType, Vec<Value>)> {
             [vec![], vec![0], vec![0, 1, 255], b"\\x00".to_vec(), vec![7; 70_000]].map(Value::Bytea).to_vec(),
         ),
         (SqlType::Date, [0, -1, 19_000, -100_000, -719_162, 2_932_896].map(Value::Date).to_vec()),
-        (SqlType::Time, [0, 1, 1_000_000, 45_296_120_000, 86_399_999_999, 86_400_000_000].map(Value::Time).to_vec()),
-        (SqlType::Timestamp, micros.map(Value::Timestamp).to_vec()),
-        (SqlType::TimestampTz, micros.map(Value::TimestampTz).to_vec()),
+        (SqlType::Time(None), [0, 1, 1_000_000, 45_296_120_000, 86_399_999_999, 86_400_000_000].map(Value::Time).to_vec()),
+        (SqlType::Timestamp(None), micros.map(Value::Timestamp).to_vec()),
+        (SqlType::TimestampTz(None), micros.map(Value::TimestampTz).to_vec()),
         (
             SqlType::Uuid,
             ["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "00000000-0000-0000-0000-000000000000"].map(text).to_vec(),
@@ -232,7 +232,7 @@ pub async fn no_drift(world: &World) -> TestResult {
         column(1, "a", SqlType::Text, true),
         column(2, "b", SqlType::Int8, true),
         column(3, "c", SqlType::Varchar(Some(300)), false),
-        column(4, "d", SqlType::Timestamp, true),
+        column(4, "d", SqlType::Timestamp(None), true),
     ];
     let indexes = vec![index(1, "u", &[4, 3], true), index(2, "i", &[3, 2], false), index(3, "j", &[3], false)];
     let table = Arc::new(table("drifting", columns, 2, indexes));

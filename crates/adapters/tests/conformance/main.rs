@@ -1,12 +1,15 @@
 //! The conformance suite of the port [`Site`](atoll_ports::site::Site): what its contract promises, asked of every engine; and the faults
 //! that only a site across a network has.
 
+mod answers;
 mod definitions;
 mod digests;
 mod faults;
 mod faults_mysql;
 mod locks;
 mod maria;
+mod queries;
+mod queries_mysql;
 mod reads;
 mod server;
 mod transactions;
@@ -58,6 +61,9 @@ mod conforms {
         writes: uniqueness, exchanged_values, many_rows, what_goes_before_what_comes, rows_that_are_gone;
         locks: exclusive_and_shared, changed_rows, skipped_rows, missing_rows, many_keys, unique_values,
             values_without_rows, values_over_fragments, stricter_levels_see_new_values;
+        queries: what_cannot_be_asked, texts, patterns, groups, orders, numbers, values_of_every_kind, joins, no_rows,
+            long_texts;
+        answers: no_columns, side_by_side, given_up, later_writes, rows_that_change;
         definitions: again_and_undone, columns, indexes, purging, what_cannot_be_held;
         digests: of_every_type, small_changes, of_parts, no_drift;
         two_phase: prepared_and_finished, locks_stay, unknown_names;

@@ -283,9 +283,9 @@ pub async fn no_columns(world: &World) -> TestResult {
 }
 
 /// Enough rows for several portions of whatever size.
-const MANY: i32 = 20_000;
+pub const MANY: i32 = 20_000;
 
-async fn large(world: &World) -> Result<atoll_ports::site::Replica, atoll_model::Error> {
+pub async fn large(world: &World) -> Result<atoll_ports::site::Replica, atoll_model::Error> {
     let at = world.create(&crate::world::accounts()).await?;
     let filler = "x".repeat(200);
     let all = (0..MANY).map(|i| insert(i, &format!("{i}{filler}"), i64::from(i))).collect();

@@ -157,7 +157,7 @@ pub(super) fn is_own(name: &str) -> bool {
 
 /// Makes sure that a table may be adopted, and that it is what the definition says.
 pub(super) async fn inspect(inner: &Arc<Inner>, layout: &Layout) -> Result<()> {
-    let (link, _) = inner.reader(layout).await?;
+    let (link, _) = inner.reader(&[layout]).await?;
     let sql = format!(
         "SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         literal(&layout.schema),
@@ -183,7 +183,7 @@ pub(super) async fn misplaced(inner: &Arc<Inner>, layout: &Layout) -> Result<Bel
     let Some((belongs, values)) = Condition::of_fragment(layout, layout.fragment) else {
         return Ok(Belonging::Unknown);
     };
-    let (link, _) = inner.reader(layout).await?;
+    let (link, _) = inner.reader(&[layout]).await?;
     let place = layout.table.fragmentation_positions();
     let shown: Vec<usize> = layout.key.iter().chain(&place).copied().collect();
     let sql = format!(

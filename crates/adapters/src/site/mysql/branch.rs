@@ -16,12 +16,14 @@ use super::beginning::SNAPSHOT;
 use super::define::{self, Leftovers};
 use super::layout::{Layout, literal};
 use super::link::{Kind, Link};
+use super::query::Statement;
 use super::seen::Seen;
 use super::site::Shared;
-use super::{adopt, digest, lock, scan, write};
+use super::{adopt, answer, digest, lock, scan, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, FragmentId, IndexId, Result, Row, Table, Timestamp, Value};
 use atoll_ports::digest::{Digest, of_scan, whole_rows};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Belonging, Branch, BranchOptions, Drift, Isolation, KeyRange, LockMode, LockWait, LockedRow, Meta, PreparedName,
@@ -136,21 +138,21 @@ impl Drop for MysqlBranch {
 }
 
 impl Inner {
-    /// A transaction to read in, and how.
-    pub(super) async fn reader(&self, layout: &Layout) -> Result<(Arc<Link>, Reading)> {
+    /// A transaction to read these copies in, and how.
+    pub(super) async fn reader(&self, layouts: &[&Layout]) -> Result<(Arc<Link>, Reading)> {
         let _turn = self.turn.lock().await;
         self.check()?;
         let phase = self.state.lock().phase;
         if self.options.isolation != Isolation::ReadCommitted {
             let link = self.writing().await?;
             self.state.lock().viewed = true;
-            self.touch(layout);
+            layouts.iter().for_each(|layout| self.touch(layout));
             let reading = if self.options.read_only { Reading::Portions } else { Reading::PortionsBeforeWrites };
             return Ok((link, reading));
         }
         if phase == Phase::Writing {
             let reading = if self.options.read_only { Reading::Portions } else { Reading::AtOnce };
-            self.touch(layout);
+            layouts.iter().for_each(|layout| self.touch(layout));
             return Ok((self.writing().await?, reading));
         }
         Ok((self.reading().await?, Reading::Portions))
@@ -428,6 +430,11 @@ impl Branch for MysqlBranch {
 
     fn scan(&self, at: &Replica, request: ScanRequest) -> Result<BatchStream> {
         scan::scan(self.0.clone(), self.0.site.layout(at)?, request)
+    }
+
+    fn query(&self, query: SiteQuery) -> Result<BatchStream> {
+        let statement = Statement::new(&query, |replica| self.0.site.layout(replica))?;
+        Ok(answer::answer(self.0.clone(), statement))
     }
 
     async fn lock(&self, at: &Replica, keys: &[Vec<Value>], mode: LockMode, wait: LockWait) -> Result<Vec<LockedRow>> {

@@ -104,16 +104,21 @@ fn is_supported(flavor: Flavor, version: (u16, u16, u16)) -> bool {
 }
 
 /// Bytes of a value by which the server sorts: no column of an order is longer.
-const SORTED: usize = 4096;
+pub(super) const SORTED: usize = 4096;
 
 fn session(flavor: Flavor) -> String {
-    // MySQL would tell sizes and counters that are a day old.
-    let fresh = if flavor == Flavor::MySql { ", SESSION information_schema_stats_expiry = 0" } else { "" };
+    let own = match flavor {
+        // It would make a join with a table of other types out of a long IN list.
+        Flavor::MariaDb => ", SESSION in_predicate_conversion_threshold = 0",
+        // It would tell sizes and counters that are a day old.
+        Flavor::MySql => ", SESSION information_schema_stats_expiry = 0",
+    };
     format!(
         "SET NAMES utf8mb4 COLLATE {}; SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,\
          ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_BACKSLASH_ESCAPES,NO_AUTO_VALUE_ON_ZERO', \
-         SESSION time_zone = '+00:00', SESSION autocommit = 1, SESSION sql_select_limit = DEFAULT, \
-         SESSION completion_type = 0, SESSION max_sort_length = {SORTED}{fresh}",
+         SESSION time_zone = '+00:00', SESSION autocommit = 1, SESSION sql_select_limit = 18446744073709551615, \
+         SESSION completion_type = 0, SESSION sql_auto_is_null = 0, SESSION sql_big_selects = 1, \
+         SESSION max_sort_length = {SORTED}{own}",
         flavor.collation()
     )
 }

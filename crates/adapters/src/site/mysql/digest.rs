@@ -64,9 +64,9 @@ fn text_of(ty: &SqlType, column: &str) -> Option<String> {
             format!("CAST({column} AS CHAR)")
         }
         SqlType::Numeric(None) => without_zeros(column),
-        SqlType::Time => moment("TIME"),
-        SqlType::Timestamp => moment("DATETIME"),
-        SqlType::TimestampTz => format!("CONCAT({}, '+00')", moment("DATETIME")),
+        SqlType::Time(_) => moment("TIME"),
+        SqlType::Timestamp(_) => moment("DATETIME"),
+        SqlType::TimestampTz(_) => format!("CONCAT({}, '+00')", moment("DATETIME")),
         SqlType::Text | SqlType::Varchar(_) | SqlType::Json | SqlType::Jsonb => utf8,
         SqlType::Char(_) => format!("TRIM(TRAILING ' ' FROM {utf8})"),
         SqlType::Uuid => format!("LOWER({utf8})"),

@@ -12,6 +12,7 @@ pub(super) mod number {
     pub(in crate::site::mysql) const ACCESS_DENIED: u16 = 1045;
     pub(in crate::site::mysql) const NO_SUCH_DATABASE: u16 = 1049;
     pub(in crate::site::mysql) const DUPLICATE_KEY: u16 = 1062;
+    pub(in crate::site::mysql) const INTERRUPTED: u16 = 1317;
     pub(in crate::site::mysql) const XA_UNKNOWN: u16 = 1397;
 }
 
@@ -94,7 +95,7 @@ fn kind(code: u16) -> Option<ErrorKind> {
         1021 | 1114 => ErrorKind::DiskFull,
         1037 | 1038 | 1041 | 1206 => ErrorKind::OutOfMemory,
         1071 | 1118 | 1153 | 1390 => ErrorKind::ProgramLimit,
-        1317 | 1969 | 3024 => ErrorKind::QueryCanceled,
+        number::INTERRUPTED | 1969 | 3024 => ErrorKind::QueryCanceled,
         // The server ends the connection, or itself.
         1053 | 1080 | 1152 | 1158..=1161 | 1184 | 1927 | 4031 => ErrorKind::SiteUnavailable,
         _ => return None,

@@ -6,6 +6,7 @@
 //! that it was meant for.
 
 use super::connection::{Flavor, Lease, Pool};
+use super::error::number;
 use super::values::Params;
 use crate::site::name::SiteName;
 use atoll_model::{Error, ErrorKind, Result};
@@ -16,6 +17,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long a statement that nobody waits for any more may take to be killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,9 +36,58 @@ pub(super) enum Kind {
     Xa(String),
 }
 
+/// Who reads an answer while it comes.
+pub(super) trait Reader: Send {
+    /// Takes a row.
+    fn take(&mut self, row: Row) -> Result<()>;
+
+    /// Waits until there is room for another one, but not for long while somebody waits for the connection. False: no more is wanted.
+    fn room(&mut self, queue: &Queue) -> impl Future<Output = bool> + Send;
+
+    /// Waits until no more is wanted.
+    fn given_up(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Statements that wait for the connection.
+#[derive(Default)]
+pub(super) struct Queue {
+    length: AtomicUsize,
+    grown: Notify,
+}
+
+impl Queue {
+    /// Whether there are any.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.length.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn grown(&self) {
+        self.grown.notified().await;
+    }
+}
+
+/// One of those who wait.
+struct Waiting<'a>(&'a Queue);
+
+impl<'a> Waiting<'a> {
+    fn new(queue: &'a Queue) -> Self {
+        queue.length.fetch_add(1, Ordering::Release);
+        queue.grown.notify_one();
+        Waiting(queue)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.length.fetch_sub(1, Ordering::Release);
+    }
+}
+
 /// A connection with a transaction on it.
 pub(super) struct Link {
     lease: tokio::sync::Mutex<Option<Lease>>,
+    queue: Queue,
     site: SiteName,
     /// For killing the connection.
     control: Arc<Pool>,
@@ -75,6 +126,7 @@ impl Link {
             kind,
             queued: Mutex::new(begin.to_owned()),
             lease: tokio::sync::Mutex::new(Some(lease)),
+            queue: Queue::default(),
             spoilt: Mutex::default(),
             under_way: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
@@ -129,6 +181,70 @@ impl Link {
         wrong.map_or(Ok(()), Err)
     }
 
+    /// Runs a statement whose rows are read while they come. If no more are wanted, the server is told to stop.
+    pub(super) async fn stream(&self, sql: &str, reader: &mut impl Reader) -> Result<()> {
+        self.check_size(sql, &Params::none())?;
+        let mut wrong = None;
+        self.with(async |conn| {
+            let mut stopped = false;
+            let answer = conn.exec_iter(sql, mysql_async::Params::Empty);
+            match self.unless_given_up(reader, &mut stopped, answer).await {
+                Err(error) if !(stopped && is_interruption(&error)) => return Err(error),
+                Err(_) => {}
+                Ok(mut rows) => loop {
+                    let row = match self.unless_given_up(reader, &mut stopped, rows.next()).await {
+                        Err(error) if stopped && is_interruption(&error) => None,
+                        row => row?,
+                    };
+                    let Some(row) = row else { break };
+                    if stopped {
+                        continue;
+                    }
+                    wrong = reader.take(row).err();
+                    if wrong.is_some() || !reader.room(&self.queue).await {
+                        stopped = true;
+                        self.interrupt().await;
+                    }
+                },
+            }
+            // Should the statement have ended before it was interrupted, that is for the next command, which takes no harm from it.
+            if stopped { conn.ping().await } else { Ok(()) }
+        })
+        .await?;
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// Waits for the server, and tells it to stop when no more is wanted; its last word is waited for all the same.
+    async fn unless_given_up<T>(
+        &self,
+        reader: &impl Reader,
+        stopped: &mut bool,
+        answer: impl Future<Output = Result<T, mysql_async::Error>>,
+    ) -> Result<T, mysql_async::Error> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = reader.given_up(), if !*stopped => {
+                    *stopped = true;
+                    self.interrupt().await;
+                }
+            }
+        }
+    }
+
+    /// Has the server end the statement that is under way, and nothing else.
+    async fn interrupt(&self) {
+        let interrupting = async {
+            // If nobody can be told, the answer is read to its end.
+            if let Ok(mut lease) = self.control.get().await {
+                let _ = lease.conn.query_drop(format!("KILL QUERY {}", self.id)).await;
+            }
+        };
+        let _ = tokio::time::timeout(KILL_TIMEOUT, interrupting).await;
+    }
+
     /// As [`Link::query`], for a statement that returns nothing: the number of rows touched.
     pub(super) async fn change(&self, sql: &str, params: Params) -> Result<u64> {
         self.check_size(sql, &params)?;
@@ -153,7 +269,13 @@ impl Link {
     /// Does something with the connection, after what was put off.
     async fn with<T>(&self, run: impl AsyncFnOnce(&mut Conn) -> Result<T, mysql_async::Error>) -> Result<T> {
         self.watched(async {
-            let mut lease = self.lease.lock().await;
+            let mut lease = match self.lease.try_lock() {
+                Ok(lease) => lease,
+                Err(_) => {
+                    let _waiting = Waiting::new(&self.queue);
+                    self.lease.lock().await
+                }
+            };
             if let Some(error) = self.spoilt.lock().clone() {
                 return Err(error);
             }
@@ -281,6 +403,11 @@ impl Link {
     }
 }
 
+/// Whether the statement was told to stop.
+fn is_interruption(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(server) if server.code == number::INTERRUPTED)
+}
+
 /// A lease on a connection that is not to be used again.
 fn close(lease: Lease) {
     drop(Lease::take(lease));
@@ -295,7 +422,7 @@ async fn roll_back(conn: &mut Conn, kind: &Kind) -> Result<(), mysql_async::Erro
     // It may not be active any more, after a deadlock, or may never have begun.
     let _ = conn.query_drop(format!("XA END '{xid}'")).await;
     match conn.query_drop(format!("XA ROLLBACK '{xid}'")).await {
-        Err(mysql_async::Error::Server(e)) if e.code == super::error::number::XA_UNKNOWN => Ok(()),
+        Err(mysql_async::Error::Server(e)) if e.code == number::XA_UNKNOWN => Ok(()),
         outcome => outcome,
     }
 }

@@ -9,6 +9,7 @@
 //! | `layout`, `define`, `types`, `adopt`, `survey` | tables: their names, DDL, types; those that were there before |
 //! | `scan`, `lock`, `write`, `clash` | reading, locking, writing, and which value came twice |
 //! | `digest` | digests of copies |
+//! | `query`, `answer` | parts of queries as statements, and their answers |
 //! | `values` | values on the wire |
 //! | `error` | what the server says, in Atoll's terms |
 //!
@@ -19,9 +20,11 @@
 //! * DDL takes effect at once and cannot be undone. So nothing that the committed definition needs is taken away before the commit;
 //!   what an undone change has left over is told from what counts, and goes later (`define`).
 //! * `Serializable` locks what it reads, and fails if that is not what its snapshot shows.
-//! * A connection serves one answer at a time, so large scans are read in portions, each a statement that begins where the last ended.
+//! * A connection serves one answer at a time, so large scans are read in portions, each a statement that begins where the last ended, and
+//!   what is left of an answer to a query is kept in memory when somebody else wants the connection.
 
 mod adopt;
+mod answer;
 mod beginning;
 mod branch;
 mod clash;
@@ -33,6 +36,7 @@ mod layout;
 mod link;
 mod lock;
 mod options;
+mod query;
 mod scan;
 mod seen;
 mod site;

@@ -33,17 +33,17 @@ const FIRST_PORTION: usize = 1000;
 const LAST_PORTION: usize = 65_536;
 
 /// Bytes that a portion shall have.
-const PORTION: usize = 4 << 20;
+pub(super) const PORTION: usize = 4 << 20;
 
 /// Bytes of a scan that is read at once.
-const MAX_BUFFERED: usize = 256 << 20;
+pub(super) const MAX_BUFFERED: usize = 256 << 20;
 
 /// The row with this key.
 pub(super) async fn get(inner: &Arc<Inner>, layout: &Layout, key: &[Value]) -> Result<Option<Row>> {
     if key.len() != layout.key.len() || key.iter().any(Value::is_null) {
         return Ok(None);
     }
-    let (link, reading) = inner.reader(layout).await?;
+    let (link, reading) = inner.reader(&[layout]).await?;
     let sql = format!("SELECT {} FROM {} WHERE {}", layout.columns, layout.relation, layout.equal(&layout.key));
     let params = || Params::of(layout.key.iter().map(|at| layout.ty(*at)).zip(key));
     let rows = inner.told(link.query(&sql, params()?).await)?;
@@ -65,7 +65,7 @@ fn wire(row: &mysql_async::Row) -> Vec<Option<&mysql_async::Value>> {
 }
 
 /// What the transaction sees has to be what is there.
-fn agree<T: PartialEq>(seen: T, locked: T) -> Result<()> {
+pub(super) fn agree<T: PartialEq>(seen: T, locked: T) -> Result<()> {
     if seen == locked { Ok(()) } else { Err(concurrent_update()) }
 }
 
@@ -175,7 +175,7 @@ impl Plan {
 }
 
 async fn open(inner: Arc<Inner>, plan: Plan) -> Result<BatchStream> {
-    let (link, reading) = inner.reader(&plan.layout).await?;
+    let (link, reading) = inner.reader(&[&plan.layout]).await?;
     if plan.request.columns.is_empty() {
         return count(&inner, &link, plan).await;
     }
@@ -198,18 +198,13 @@ async fn open(inner: Arc<Inner>, plan: Plan) -> Result<BatchStream> {
 }
 
 async fn count(inner: &Inner, link: &Link, plan: Plan) -> Result<BatchStream> {
-    let mut left = inner.told(number_of_rows(link, &plan, "").await)?;
+    let rows = inner.told(number_of_rows(link, &plan, "").await)?;
     if inner.locks_reads() {
         let locked = inner.told(number_of_rows(link, &plan, link.flavor.shared()).await)?;
-        inner.told(agree(left, locked))?;
+        inner.told(agree(rows, locked))?;
     }
-    let (schema, size) = (plan.schema, plan.request.batch_size.max(1));
-    Ok(stream::iter(std::iter::from_fn(move || {
-        let rows = left.min(size);
-        left -= rows;
-        (rows > 0).then(|| columns::of_columns(schema.clone(), vec![], rows))
-    }))
-    .boxed())
+    let batches = columns::of_no_columns(plan.schema, rows, plan.request.batch_size.max(1));
+    Ok(stream::iter(batches).boxed())
 }
 
 async fn number_of_rows(link: &Link, plan: &Plan, clause: &str) -> Result<usize> {

@@ -12,6 +12,7 @@ use super::define::Leftovers;
 use super::layout::{Layout, literal, quote, table_name};
 use super::link::{Kind, Link};
 use super::options::MysqlOptions;
+use super::query::Statement;
 use super::system::System;
 use super::values::{Params, number, string};
 use super::{adopt, survey};
@@ -20,6 +21,7 @@ use crate::site::name::SiteName;
 use crate::site::statistics::Statistics;
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, FragmentId, IndexId, Result, Site as Definition, SiteEngine, SiteId, Timestamp};
+use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{
     Branch, BranchOptions, Finished, FragmentStatistics, ParticipantId, PreparedBranch, PreparedName, Replica, Site,
     SiteTable,
@@ -319,6 +321,15 @@ impl Site for MysqlSite {
         });
         // Others write to the site, too: no two answers promise the same content.
         FragmentStatistics { modifications: self.shared.clock().0, ..known }
+    }
+
+    fn statement(&self, query: &SiteQuery) -> Result<String> {
+        let statement = Statement::new(query, |replica| self.shared.layout(replica))?;
+        if statement.is_scan() {
+            // The server has no cursors: a scan is read in portions, a query is not.
+            return Err(Error::unsupported("all rows of a copy at a MySQL site in one answer"));
+        }
+        statement.sql(false, "")
     }
 
     async fn purge(&self, fragment: FragmentId) -> Result<()> {

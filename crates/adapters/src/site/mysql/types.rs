@@ -39,7 +39,7 @@ fn share(table: &Table, order: &[usize]) -> usize {
 
 /// The length to which a column is confined by the key and the indexes that it is in. Beginnings of values would do for an index that is
 /// not unique, but the server also sorts by no more than a beginning.
-fn confinement(table: &Table, at: usize) -> Result<Option<usize>> {
+pub(super) fn confinement(table: &Table, at: usize) -> Result<Option<usize>> {
     let orders = orders::all(table)?;
     Ok(orders.iter().filter(|order| order.contains(&at)).map(|order| share(table, order)).min())
 }

@@ -153,6 +153,32 @@ pub(super) fn decode(ty: &SqlType, wire: Wire) -> Result<Value> {
     })
 }
 
+/// A value that the site has computed: its numbers are of types that the server finds fit.
+pub(super) fn decode_computed(ty: &SqlType, wire: Wire) -> Result<Value> {
+    let outside = || out_of_range(format!("it is beyond {ty}"));
+    match (ty, wire) {
+        (SqlType::Bool | SqlType::Int2 | SqlType::Int4 | SqlType::Int8, wire @ (Wire::UInt(_) | Wire::Bytes(_))) => {
+            let number = match wire {
+                Wire::UInt(v) => i64::try_from(v).map_err(|_| outside())?,
+                // A decimal, as a sum is.
+                Wire::Bytes(bytes) => text::parse_i64(&characters(bytes)?)?,
+                _ => return Err(outside()),
+            };
+            decode_computed(ty, Wire::Int(number))
+        }
+        (SqlType::Int2, Wire::Int(v)) => v.try_into().map(Value::Int2).map_err(|_| outside()),
+        (SqlType::Int4, Wire::Int(v)) => v.try_into().map(Value::Int4).map_err(|_| outside()),
+        (SqlType::Float4, Wire::Double(v)) => match v as f32 {
+            narrow if narrow.is_finite() => Ok(Value::Float4(narrow)),
+            _ => Err(outside()),
+        },
+        (SqlType::Float8, Wire::Float(v)) => Ok(Value::Float8(f64::from(v))),
+        (SqlType::Float8, Wire::Double(v)) if !v.is_finite() => Err(outside()),
+        (SqlType::Numeric(_), Wire::Int(v)) => decode(ty, Wire::Bytes(v.to_string().into_bytes())),
+        (ty, wire) => decode(ty, wire),
+    }
+}
+
 fn of_clock(hour: u8, minute: u8, second: u8, micros: u32) -> i64 {
     i64::from(hour) * HOUR + i64::from(minute) * MINUTE + i64::from(second) * SECOND + i64::from(micros)
 }
@@ -228,6 +254,35 @@ mod tests {
             (SqlType::Array(Box::new(SqlType::Int4)), Value::Array(vec![Value::Int4(1), Value::Null])),
         ] {
             assert_eq!(decode(&ty, encode(&ty, &value)?)?, value, "{ty}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn computed_numbers() -> Result<()> {
+        let text = |text: &str| Wire::Bytes(text.as_bytes().to_vec());
+        for (ty, wire, value) in [
+            (SqlType::Bool, Wire::UInt(1), Value::Bool(true)),
+            (SqlType::Int2, Wire::Int(-32768), Value::Int2(i16::MIN)),
+            (SqlType::Int8, text("-9223372036854775808"), Value::Int8(i64::MIN)),
+            (SqlType::Int8, Wire::UInt(7), Value::Int8(7)),
+            (SqlType::Float4, Wire::Double(f64::from(0.1f32)), Value::Float4(0.1)),
+            (SqlType::Float8, Wire::Float(0.5), Value::Float8(0.5)),
+            (SqlType::Numeric(Some((38, 2))), Wire::Int(-5), Value::Numeric(-500, 2)),
+            (SqlType::Numeric(Some((38, 2))), text("1.5"), Value::Numeric(150, 2)),
+        ] {
+            assert_eq!(decode_computed(&ty, wire)?, value, "{ty}");
+        }
+        for (ty, wire) in [
+            (SqlType::Int2, Wire::Int(32768)),
+            (SqlType::Int4, Wire::Int(i64::MIN)),
+            (SqlType::Int8, text("9223372036854775808")),
+            (SqlType::Int8, Wire::UInt(u64::MAX)),
+            (SqlType::Float4, Wire::Double(1e300)),
+            (SqlType::Float8, Wire::Double(f64::INFINITY)),
+            (SqlType::Numeric(Some((3, 0))), text("1000")),
+        ] {
+            assert_eq!(decode_computed(&ty, wire).err().map(|e| e.kind()), Some(ErrorKind::NumericOutOfRange), "{ty}");
         }
         Ok(())
     }

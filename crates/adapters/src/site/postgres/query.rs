@@ -5,8 +5,9 @@
 
 use super::layout::{Layout, literal, quote};
 use super::types::is_text;
+use crate::site::select::{Spelling, comparison, operation};
 use atoll_model::{Error, Result, SqlType, Value, text};
-use atoll_ports::query::{Aggregate, Arithmetic, Comparison, Output, SiteExpr, SiteQuery, SortKey, SourceJoin};
+use atoll_ports::query::{Aggregate, Arithmetic, Comparison, Output, SiteExpr, SiteQuery, SortKey};
 use atoll_ports::site::Replica;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ impl Statement {
     pub(super) fn new(query: &SiteQuery, layout: impl Fn(&Replica) -> Result<Arc<Layout>>) -> Result<Self> {
         let layouts = query.sources.iter().map(|source| layout(&source.replica)).collect::<Result<Vec<_>>>()?;
         let first = layouts.first().cloned().ok_or_else(|| Error::internal("a query of no table"))?;
-        let sql = Writer { layouts: &layouts }.select(query)?;
+        let sql = Writer { layouts: &layouts }.select(query, &[], "")?;
         Ok(Statement { first, sql })
     }
 }
@@ -33,62 +34,79 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn select(&self, query: &SiteQuery) -> Result<String> {
-        let mut sql = String::from("SELECT ");
-        if query.outputs.is_empty() {
-            // Only the number of rows counts.
-            let counted = SiteQuery { outputs: vec![one()], order: vec![], ..query.clone() };
-            return Ok(format!("SELECT count(*) FROM ({}) t", self.select(&counted)?));
-        }
-        let outputs = query.outputs.iter().map(|output| self.output(output)).collect::<Result<Vec<_>>>()?;
-        sql += &outputs.join(", ");
-        sql += &self.from(query)?;
-        self.clause(&mut sql, " WHERE ", " AND ", &query.filter)?;
-        match query.group.as_deref() {
-            None => {}
-            Some([]) if query.having.is_empty() => {}
-            Some([]) => sql += " GROUP BY ()",
-            Some(keys) => self.clause(&mut sql, " GROUP BY ", ", ", keys)?,
-        }
-        self.clause(&mut sql, " HAVING ", " AND ", &query.having)?;
-        let order = query.order.iter().map(|key| self.sort_key(key)).collect::<Result<Vec<_>>>()?;
-        if !order.is_empty() {
-            sql += &format!(" ORDER BY {}", order.join(", "));
-        }
-        if let Some(limit) = query.limit {
-            sql += &format!(" LIMIT {limit}");
-        }
-        if query.offset > 0 {
-            sql += &format!(" OFFSET {}", query.offset);
-        }
-        Ok(sql)
+    fn layout(&self, source: usize) -> Result<&Layout> {
+        let layout = self.layouts.get(source).ok_or_else(|| Error::internal("a column of no source of the query"))?;
+        Ok(layout)
     }
 
-    fn clause(&self, sql: &mut String, word: &str, between: &str, exprs: &[SiteExpr]) -> Result<()> {
-        if !exprs.is_empty() {
-            let parts = exprs.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
-            *sql += word;
-            *sql += &parts.join(between);
-        }
-        Ok(())
+    /// An expression whose order matters.
+    fn by_bytes(&self, expr: &SiteExpr) -> Result<String> {
+        let written = self.expr(expr)?;
+        Ok(if is_text(&expr.ty()) { format!("{written} COLLATE \"C\"") } else { written })
+    }
+}
+
+impl Spelling for Writer<'_> {
+    const UNLIMITED: &'static str = "";
+
+    fn relation(&self, source: usize) -> Result<&str> {
+        Ok(&self.layout(source)?.relation)
     }
 
-    fn from(&self, query: &SiteQuery) -> Result<String> {
-        let mut sql = String::from(" FROM ");
-        for (at, source) in query.sources.iter().enumerate() {
-            let relation = format!("{} s{at}", self.layouts[at].relation);
-            let (word, on) = match &source.join {
-                SourceJoin::First => {
-                    sql += &relation;
-                    continue;
-                }
-                SourceJoin::Inner(on) => ("JOIN", on),
-                SourceJoin::Left(on) => ("LEFT JOIN", on),
-            };
-            let on = self.expr(&SiteExpr::And(on.clone()))?;
-            sql += &format!(" {word} {relation} ON {on}");
-        }
-        Ok(sql)
+    fn column(&self, source: usize, position: usize) -> Result<String> {
+        Ok(format!("s{source}.{}", quote(&self.layout(source)?.table.columns[position].name)))
+    }
+
+    fn constant(&self, ty: &SqlType, value: &Value) -> Result<String> {
+        Ok(match value {
+            Value::Null => format!("NULL::{ty}"),
+            Value::Bool(b) => b.to_string(),
+            Value::Int4(n) if *n >= 0 => n.to_string(),
+            value if matches!(ty, SqlType::Numeric(_)) => format!("{}::numeric", literal(&text::to_text(ty, value))),
+            // As it is: the type's digits of a second would round it.
+            value => format!("{}::{}", literal(&text::to_text(ty, value)), ty.without_second_digits()),
+        })
+    }
+
+    fn compare(&self, how: Comparison, left: &SiteExpr, right: &SiteExpr) -> Result<String> {
+        let (left, right) = match how {
+            Comparison::Equal | Comparison::NotEqual => (self.expr(left)?, self.expr(right)?),
+            _ => (self.by_bytes(left)?, self.by_bytes(right)?),
+        };
+        Ok(format!("({left} {} {right})", comparison(how)))
+    }
+
+    fn like(&self, value: &SiteExpr, pattern: &SiteExpr) -> Result<String> {
+        Ok(format!("({} LIKE {})", self.expr(value)?, self.expr(pattern)?))
+    }
+
+    fn arithmetic(&self, how: Arithmetic, left: &SiteExpr, right: &SiteExpr, _: &SqlType) -> Result<String> {
+        Ok(format!("({} {} {})", self.expr(left)?, operation(how), self.expr(right)?))
+    }
+
+    fn widen(&self, value: &SiteExpr, ty: &SqlType) -> Result<String> {
+        Ok(match ty {
+            SqlType::Numeric(_) => format!("({})::numeric", self.expr(value)?),
+            ty => format!("({})::{ty}", self.expr(value)?),
+        })
+    }
+
+    fn aggregate(&self, function: Aggregate, argument: Option<&SiteExpr>, distinct: bool) -> Result<String> {
+        let argument = match argument {
+            None => "*".to_owned(),
+            Some(argument) if matches!(function, Aggregate::Min | Aggregate::Max) => self.by_bytes(argument)?,
+            Some(argument) => self.expr(argument)?,
+        };
+        let name = match function {
+            Aggregate::Count => "count",
+            Aggregate::Sum => "sum",
+            Aggregate::Min => "min",
+            Aggregate::Max => "max",
+            Aggregate::Every => "bool_and",
+            Aggregate::Any => "bool_or",
+        };
+        let distinct = if distinct { "DISTINCT " } else { "" };
+        Ok(format!("{name}({distinct}{argument})"))
     }
 
     /// A column as it is; anything else with its type, which may be another to PostgreSQL.
@@ -108,116 +126,8 @@ impl Writer<'_> {
         Ok(format!("{}{direction} NULLS {nulls}", self.by_bytes(&key.expr)?))
     }
 
-    /// An expression whose order matters.
-    fn by_bytes(&self, expr: &SiteExpr) -> Result<String> {
-        let written = self.expr(expr)?;
-        Ok(if is_text(&expr.ty()) { format!("{written} COLLATE \"C\"") } else { written })
-    }
-
-    fn expr(&self, expr: &SiteExpr) -> Result<String> {
-        Ok(match expr {
-            SiteExpr::Column { source, position, .. } => {
-                let layout =
-                    self.layouts.get(*source).ok_or_else(|| Error::internal("a column of no source of the query"))?;
-                format!("s{source}.{}", quote(&layout.table.columns[*position].name))
-            }
-            SiteExpr::Value(ty, value) => constant(ty, value),
-            SiteExpr::Compare(how, left, right) => {
-                let (left, right) = match how {
-                    Comparison::Equal | Comparison::NotEqual => (self.expr(left)?, self.expr(right)?),
-                    _ => (self.by_bytes(left)?, self.by_bytes(right)?),
-                };
-                format!("({left} {} {right})", comparison(*how))
-            }
-            SiteExpr::And(parts) => self.chain(parts, " AND ", "true")?,
-            SiteExpr::Or(parts) => self.chain(parts, " OR ", "false")?,
-            SiteExpr::Not(inner) => format!("(NOT {})", self.expr(inner)?),
-            SiteExpr::IsNull(inner) => format!("({} IS NULL)", self.expr(inner)?),
-            SiteExpr::In(left, list) => {
-                let list = list.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
-                format!("({} IN ({}))", self.expr(left)?, list.join(", "))
-            }
-            SiteExpr::Like(left, pattern) => format!("({} LIKE {})", self.expr(left)?, self.expr(pattern)?),
-            SiteExpr::Arithmetic(how, left, right, _) => {
-                let sign = match how {
-                    Arithmetic::Add => "+",
-                    Arithmetic::Subtract => "-",
-                    Arithmetic::Multiply => "*",
-                };
-                format!("({} {sign} {})", self.expr(left)?, self.expr(right)?)
-            }
-            SiteExpr::Case { branches, otherwise, .. } => {
-                let mut sql = String::from("CASE");
-                for (condition, value) in branches {
-                    sql += &format!(" WHEN {} THEN {}", self.expr(condition)?, self.expr(value)?);
-                }
-                if let Some(otherwise) = otherwise {
-                    sql += &format!(" ELSE {}", self.expr(otherwise)?);
-                }
-                sql + " END"
-            }
-            SiteExpr::Coalesce(parts, _) => {
-                let parts = parts.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
-                format!("coalesce({})", parts.join(", "))
-            }
-            SiteExpr::Widen(inner, SqlType::Numeric(_)) => format!("({})::numeric", self.expr(inner)?),
-            SiteExpr::Widen(inner, ty) => format!("({})::{ty}", self.expr(inner)?),
-            SiteExpr::Aggregate { function, argument, distinct, .. } => {
-                let ordered = matches!(function, Aggregate::Min | Aggregate::Max);
-                let argument = match argument {
-                    None => "*".to_owned(),
-                    Some(argument) if ordered => self.by_bytes(argument)?,
-                    Some(argument) => self.expr(argument)?,
-                };
-                let distinct = if *distinct { "DISTINCT " } else { "" };
-                format!("{}({distinct}{argument})", aggregate(*function))
-            }
-        })
-    }
-
-    fn chain(&self, parts: &[SiteExpr], between: &str, empty: &str) -> Result<String> {
-        if parts.is_empty() {
-            return Ok(empty.to_owned());
-        }
-        let parts = parts.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>>>()?;
-        Ok(format!("({})", parts.join(between)))
-    }
-}
-
-fn one() -> Output {
-    let expr = SiteExpr::Value(SqlType::Int4, Value::Int4(1));
-    Output { expr, name: "one".into(), ty: SqlType::Int4, nullable: false }
-}
-
-fn constant(ty: &SqlType, value: &Value) -> String {
-    match value {
-        Value::Null => format!("NULL::{ty}"),
-        Value::Bool(b) => b.to_string(),
-        Value::Int4(n) if *n >= 0 => n.to_string(),
-        value if matches!(ty, SqlType::Numeric(_)) => format!("{}::numeric", literal(&text::to_text(ty, value))),
-        // As it is: the type's digits of a second would round it.
-        value => format!("{}::{}", literal(&text::to_text(ty, value)), ty.without_second_digits()),
-    }
-}
-
-fn comparison(how: Comparison) -> &'static str {
-    match how {
-        Comparison::Equal => "=",
-        Comparison::NotEqual => "<>",
-        Comparison::Less => "<",
-        Comparison::LessOrEqual => "<=",
-        Comparison::Greater => ">",
-        Comparison::GreaterOrEqual => ">=",
-    }
-}
-
-fn aggregate(function: Aggregate) -> &'static str {
-    match function {
-        Aggregate::Count => "count",
-        Aggregate::Sum => "sum",
-        Aggregate::Min => "min",
-        Aggregate::Max => "max",
-        Aggregate::Every => "bool_and",
-        Aggregate::Any => "bool_or",
+    fn one_group(&self, query: &SiteQuery) -> &'static str {
+        let aggregates = query.outputs.iter().any(|output| matches!(output.expr, SiteExpr::Aggregate { .. }));
+        if aggregates && query.having.is_empty() { "" } else { " GROUP BY ()" }
     }
 }

@@ -158,14 +158,8 @@ async fn count(inner: &Inner, link: &Link, plan: Plan) -> Result<BatchStream> {
     let params = parameters(&plan.values);
     let rows = inner.told_of(&plan.layout, link.query(&plan.sql, &typed(&params)).await)?;
     let count: i64 = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
-    let mut left = usize::try_from(count).unwrap_or_default();
-    let (schema, size) = (plan.schema, plan.batch_size);
-    Ok(stream::iter(std::iter::from_fn(move || {
-        let rows = left.min(size);
-        left -= rows;
-        (rows > 0).then(|| columns::of_columns(schema.clone(), vec![], rows))
-    }))
-    .boxed())
+    let rows = usize::try_from(count).unwrap_or_default();
+    Ok(stream::iter(columns::of_no_columns(plan.schema, rows, plan.batch_size)).boxed())
 }
 
 /// A cursor at the site, with a portion on its way.

@@ -23,7 +23,7 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableScan, Union};
+use datafusion::logical_expr::{Expr, Filter, LogicalPlan, LogicalPlanBuilder, Projection, TableScan, Union};
 use expr::Reason;
 use scan::SiteTable;
 use std::collections::HashMap;
@@ -104,13 +104,15 @@ impl Down<'_> {
         };
         match &node {
             LogicalPlan::Sort(sort) => {
+                why = "the order is made here".into();
                 if let Ok(mut block) = Block::of(&sort.input)
                     && block.sort(sort.input.schema(), &sort.expr, sort.fetch).is_ok()
-                    && let Ok(input) = self.scan(block, &sort.input, None)?
                 {
-                    return with_input(node, input);
+                    match self.scan(block, &sort.input, None)? {
+                        Ok(input) => return with_input(node, input),
+                        Err(reason) => why = reason,
+                    }
                 }
-                why = "the order is made here".into();
             }
             LogicalPlan::Limit(limit) => {
                 if let Ok(mut block) = Block::of(&limit.input)
@@ -123,11 +125,8 @@ impl Down<'_> {
                 }
             }
             LogicalPlan::Filter(filter) => {
-                if let Ok(mut block) = Block::of(&filter.input) {
-                    for condition in split_conjunction(&filter.predicate) {
-                        // The others are asked above, and so is this one again.
-                        let _ = block.require(filter.input.schema(), condition);
-                    }
+                if let Ok(block) = Block::of(&filter.input) {
+                    let block = self.with_conditions(block, filter);
                     if let Ok(input) = self.scan(block, &filter.input, Some(why.clone()))? {
                         return with_input(node, input);
                     }
@@ -143,6 +142,21 @@ impl Down<'_> {
         let why = Some(why).filter(|why| !why.is_empty());
         let node = node.map_subqueries(|subquery| self.convert(subquery, None).map(Transformed::yes))?.data;
         node.map_children(|child| self.convert(child, why.clone()).map(Transformed::yes)).map(|t| t.data)
+    }
+
+    /// A block with those of a filter's conditions that can be asked at its site. The others are asked above, and so are these again.
+    fn with_conditions(&self, mut block: Block, filter: &Filter) -> Block {
+        let schema = filter.input.schema();
+        for condition in split_conjunction(&filter.predicate) {
+            let mut more = block.clone();
+            let is_taken = |block: &Block| {
+                block.clone().finish(schema).is_ok_and(|query| self.cluster.statement(block.site, &query).is_ok())
+            };
+            if more.require(schema, condition).is_ok() && is_taken(&more) {
+                block = more;
+            }
+        }
+        block
     }
 
     /// The plan that reads a query's answer, under the names of the plan that it stands for.
