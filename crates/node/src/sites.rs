@@ -96,6 +96,14 @@ impl Sites {
         self.open.read().values().map(|s| s.site.participant()).collect()
     }
 
+    /// Of several sites, those that are not known to be down; all, if there is no other.
+    pub(crate) fn reachable(&self, candidates: &[SiteId]) -> Vec<SiteId> {
+        let open = self.open.read();
+        let up = |id: &&SiteId| open.get(id).is_some_and(|s| !s.site.is_down());
+        let reachable: Vec<SiteId> = candidates.iter().filter(up).copied().collect();
+        if reachable.is_empty() { candidates.to_vec() } else { reachable }
+    }
+
     /// Of several sites, the one with the fewest scans under way; of those, the first.
     pub(crate) fn least_loaded(&self, candidates: &[SiteId]) -> Option<SiteId> {
         let open = self.open.read();

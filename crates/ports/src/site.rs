@@ -76,6 +76,11 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// The participant that it belongs to.
     fn participant(&self) -> ParticipantId;
 
+    /// Whether it is known that it cannot be reached now.
+    fn is_down(&self) -> bool {
+        false
+    }
+
     /// Begins a branch, which serves every site of the participant.
     ///
     /// # Errors

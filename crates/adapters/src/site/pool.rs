@@ -36,6 +36,9 @@ pub(super) trait Connector: Send + Sync + 'static {
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
+/// How long a site may take to answer what is not a client's statement.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a connection may take to show that it still works.
 const TRIAL: Duration = Duration::from_secs(2);
 
@@ -92,6 +95,22 @@ impl<C: Connector> Pool<C> {
             }
             Err(other) => Err(Error::internal(format!("connections to site \"{}\": {other}", site.0))),
         }
+    }
+
+    /// Whether the site is known to be down.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.lock().is_some()
+    }
+
+    /// Waits for the answer to a question that takes no time; a server that hangs does not hang whoever asks.
+    ///
+    /// # Errors
+    /// `SiteUnavailable` after [`CONTROL_TIMEOUT`]; those of the question.
+    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let waited = tokio::time::timeout(CONTROL_TIMEOUT, answer).await;
+        waited.unwrap_or_else(|_| {
+            Err(self.trip(self.site.unavailable(format!("no answer in {} s", CONTROL_TIMEOUT.as_secs()))))
+        })
     }
 
     /// A connection, if one is free at once.

@@ -94,7 +94,10 @@ fn samples(special_floats: bool) -> Vec<(SqlType, Vec<Value>)> {
             [vec![], vec![0], vec![0, 1, 255], b"\\x00".to_vec(), vec![7; 70_000]].map(Value::Bytea).to_vec(),
         ),
         (SqlType::Date, [0, -1, 19_000, -100_000, -719_162, 2_932_896].map(Value::Date).to_vec()),
-        (SqlType::Time(None), [0, 1, 1_000_000, 45_296_120_000, 86_399_999_999, 86_400_000_000].map(Value::Time).to_vec()),
+        (
+            SqlType::Time(None),
+            [0, 1, 1_000_000, 45_296_120_000, 86_399_999_999, 86_400_000_000].map(Value::Time).to_vec(),
+        ),
         (SqlType::Timestamp(None), micros.map(Value::Timestamp).to_vec()),
         (SqlType::TimestampTz(None), micros.map(Value::TimestampTz).to_vec()),
         (

@@ -70,13 +70,16 @@ impl Txn {
         if let Some((_, site)) = state.choices.iter().find(|(f, _)| *f == fragment.id) {
             return Some(*site);
         }
-        let site = match table.read_balance {
+        let serving = self.node.sites.reachable(&fragment.replicas);
+        // Where the statement reads copies already, it can be joined.
+        let beside = serving.iter().find(|site| state.choices.iter().any(|(_, chosen)| chosen == *site)).copied();
+        let site = beside.or_else(|| match table.read_balance {
             ReadBalance::RoundRobin => {
                 let turn = self.node.turn.fetch_add(1, Ordering::Relaxed);
-                fragment.replicas.get(turn % fragment.replicas.len().max(1)).copied()
+                serving.get(turn % serving.len().max(1)).copied()
             }
-            ReadBalance::LeastLoaded => self.node.sites.least_loaded(&fragment.replicas),
-        }?;
+            ReadBalance::LeastLoaded => self.node.sites.least_loaded(&serving),
+        })?;
         state.choices.push((fragment.id, site));
         Some(site)
     }

@@ -262,6 +262,27 @@ impl Shared {
         Ok(())
     }
 
+    /// Prepared branches, with what the ledger knows of them. What is too old in the ledger goes.
+    async fn listed(&self) -> Result<Vec<PreparedBranch>> {
+        let link = self.control("").await?;
+        let parked: Vec<PreparedName> = self.parked.lock().keys().cloned().collect();
+        let ledger = self.ledger(&link).await?;
+        let prepared = self.prepared(&link).await?;
+        let (there, ended): (Vec<_>, Vec<_>) = ledger.into_iter().partition(|entry| prepared.contains(&entry.xid));
+        let old: Vec<String> = ended.into_iter().filter(|entry| entry.old).map(|entry| entry.name).collect();
+        if !old.is_empty()
+            && let Err(error) = self.tidy(&link, &old).await
+        {
+            tracing::debug!(site = self.name.0, %error, "the ledger is not tidied");
+        }
+        // What another process has ended need not be kept any longer.
+        self.parked.lock().retain(|name, at| prepared.contains(&at.xid) || !parked.contains(name));
+        // Of what is not a name, nobody here is the author.
+        let branch =
+            |entry: Entry| Some(PreparedBranch { name: PreparedName::new(entry.name).ok()?, since: entry.since });
+        Ok(there.into_iter().filter_map(branch).collect())
+    }
+
     /// Ends a prepared transaction that is on no connection of this process.
     async fn finish_elsewhere(&self, name: &PreparedName, verb: &str) -> Result<Finished> {
         let link = self.control("").await?;
@@ -303,6 +324,10 @@ impl Site for MysqlSite {
 
     fn participant(&self) -> ParticipantId {
         self.participant
+    }
+
+    fn is_down(&self) -> bool {
+        self.shared.pool.is_down()
     }
 
     async fn begin(&self, options: BranchOptions) -> Result<Arc<dyn Branch>> {
@@ -368,23 +393,7 @@ impl Site for MysqlSite {
     }
 
     async fn prepared(&self) -> Result<Vec<PreparedBranch>> {
-        let link = self.shared.control("").await?;
-        let parked: Vec<PreparedName> = self.shared.parked.lock().keys().cloned().collect();
-        let ledger = self.shared.ledger(&link).await?;
-        let prepared = self.shared.prepared(&link).await?;
-        let (there, ended): (Vec<_>, Vec<_>) = ledger.into_iter().partition(|entry| prepared.contains(&entry.xid));
-        let old: Vec<String> = ended.into_iter().filter(|entry| entry.old).map(|entry| entry.name).collect();
-        if !old.is_empty()
-            && let Err(error) = self.shared.tidy(&link, &old).await
-        {
-            tracing::debug!(site = self.shared.name.0, %error, "the ledger is not tidied");
-        }
-        // What another process has ended need not be kept any longer.
-        self.shared.parked.lock().retain(|name, at| prepared.contains(&at.xid) || !parked.contains(name));
-        // Of what is not a name, nobody here is the author.
-        let branch =
-            |entry: Entry| Some(PreparedBranch { name: PreparedName::new(entry.name).ok()?, since: entry.since });
-        Ok(there.into_iter().filter_map(branch).collect())
+        self.shared.control.in_time(self.shared.listed()).await
     }
 
     async fn finish(&self, name: &PreparedName, commit: bool) -> Result<Finished> {

@@ -119,7 +119,7 @@ impl Shared {
     /// Runs one command outside of transactions.
     async fn command(&self, command: &str) -> Result<()> {
         let link = Link::free(self.control.get().await?, self.name.clone());
-        link.execute(command).await.map_err(|e| link.failed(&e))
+        self.control.in_time(async { link.execute(command).await.map_err(|e| link.failed(&e)) }).await
     }
 
     async fn ask_statistics(&self, fragment: FragmentId) -> Result<()> {
@@ -155,6 +155,10 @@ impl Site for PostgresSite {
 
     fn participant(&self) -> ParticipantId {
         self.participant
+    }
+
+    fn is_down(&self) -> bool {
+        self.shared.pool.is_down()
     }
 
     async fn begin(&self, options: BranchOptions) -> Result<Arc<dyn Branch>> {
@@ -225,7 +229,8 @@ impl Site for PostgresSite {
         let link = self.shared.control("BEGIN READ ONLY").await?;
         let sql = "SELECT gid, (EXTRACT(EPOCH FROM prepared) * 1000000)::bigint FROM pg_prepared_xacts \
                    WHERE database = current_database() AND starts_with(gid, $1) ORDER BY gid";
-        let rows = link.query(sql, &[(&PreparedName::PREFIX, Type::TEXT)]).await?;
+        let asked = link.query(sql, &[(&PreparedName::PREFIX, Type::TEXT)]);
+        let rows = self.shared.control.in_time(asked).await?;
         // Of what is not a name, nobody here is the author.
         let named = |row: &tokio_postgres::Row| {
             let name = PreparedName::new(row.try_get::<_, String>(0).ok()?).ok()?;
