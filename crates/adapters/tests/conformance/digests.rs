@@ -115,7 +115,7 @@ fn samples(special_floats: bool) -> Vec<(SqlType, Vec<Value>)> {
         (of(SqlType::Numeric(None)), vec![list(numbers(10, 38))]),
         (of(SqlType::Float8), vec![list(vec![Value::Float8(0.1), Value::Float8(1e300)])]),
         (of(SqlType::Bytea), vec![list(vec![Value::Bytea(vec![0, 92])])]),
-        (of(SqlType::TimestampTz), vec![list(vec![Value::TimestampTz(-1), Value::Null])]),
+        (of(SqlType::TimestampTz(None)), vec![list(vec![Value::TimestampTz(-1), Value::Null])]),
     ]
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result
 
 /// What the site's table is otherwise than the definition says.
 pub(super) async fn drift(inner: &Arc<Inner>, layout: &Layout) -> Result<Vec<Drift>> {
-    let (link, _) = inner.reader(layout).await?;
+    let (link, _) = inner.reader(&[layout]).await?;
     let mut all = differences(inner, &link, layout).await?;
     if !all.iter().any(|drift| drift.object == layout.relation) {
         all.extend(of_indexes(inner, &link, layout).await?);

@@ -19,7 +19,7 @@ const SPOILT_ZEROS: usize = 30;
 /// The digest of a range of the key; `None`: the range has to be read.
 pub(super) async fn of_range(inner: &Arc<Inner>, layout: &Layout, range: &KeyRange) -> Result<Option<Digest>> {
     let Some(canonical) = canonical(layout) else { return Ok(None) };
-    let (link, reading) = inner.reader(layout).await?;
+    let (link, reading) = inner.reader(&[layout]).await?;
     if inner.locks_reads() || reading == Reading::AtOnce {
         return Ok(None);
     }
