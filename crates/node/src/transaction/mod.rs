@@ -9,6 +9,7 @@ mod branches;
 mod commit;
 mod ddl;
 mod foreign;
+mod joining;
 mod placement;
 mod reading;
 mod trial;
@@ -31,6 +32,7 @@ use atoll_ports::site::{
 use ddl::Ddl;
 use parking_lot::Mutex;
 use placement::Known;
+pub(crate) use placement::Describe;
 use reading::View;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -60,6 +62,8 @@ struct State {
     choices: Vec<(FragmentId, SiteId)>,
     savepoints: Vec<Savepoint>,
     view: View,
+    /// A site was down whose copies can be set aside.
+    lost: Option<SiteId>,
     finished: bool,
 }
 
@@ -85,6 +89,7 @@ impl Txn {
                 choices: Vec::new(),
                 savepoints: Vec::new(),
                 view: View::default(),
+                lost: None,
                 finished: false,
             }),
             held: Mutex::default(),
@@ -182,7 +187,9 @@ impl Transaction for Txn {
 
     async fn get(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
         let replica = self.replica_for_read(fragment)?;
-        self.branch_for_read(replica.site).await?.get(&replica, key).await
+        let branch = self.branch_for_read(replica.site).await?;
+        self.check_serves(&fragment.table, fragment.at, replica.site)?;
+        branch.get(&replica, key).await
     }
 
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)> {
@@ -206,6 +213,9 @@ impl Transaction for Txn {
         mode: LockMode,
         wait: LockWait,
     ) -> Result<Vec<LockedRow>> {
+        // The locks are good for as long as no other copy takes the place of the one that they are at.
+        self.hold(fragment.table.id, TableLock::Write).await?;
+        self.check_locks(&fragment.table, fragment.at)?;
         self.lock_rows(&fragment.table, fragment.at, keys, mode, wait).await
     }
 
@@ -231,6 +241,10 @@ impl Transaction for Txn {
 
     async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>) -> Result<()> {
         self.write_rows(table, changes).await
+    }
+
+    fn lost_copy(&self) -> Option<SiteId> {
+        self.state.lock().lost
     }
 
     fn savepoint(&self) -> u64 {

@@ -118,6 +118,7 @@ fn table(name: &str, columns: &str) -> NewTable {
         replicas: 1,
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: OnReplicaDown::Refuse,
         adopted: None,
     };
     let mut key = vec![];
