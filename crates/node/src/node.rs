@@ -1,8 +1,8 @@
 //! The node: the catalog in force, its sites, and everything that outlives a transaction.
 
 use crate::active::Active;
-use crate::copies::{self, Copies};
 use crate::coordinator::{self, Coordinator, History, Past, TransactionOptions};
+use crate::copies::{self, Copies};
 use crate::definitions::Definitions;
 use crate::gates::Gates;
 use crate::persist::{self, Purge};
@@ -15,9 +15,7 @@ use async_trait::async_trait;
 use atoll_model::{
     CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table,
 };
-use atoll_ports::cluster::{
-    Cluster, EndedTransaction, InDoubt, MoveInfo, MoveOrder, Transaction, TransactionInfo,
-};
+use atoll_ports::cluster::{Cluster, EndedTransaction, InDoubt, MoveInfo, MoveOrder, Transaction, TransactionInfo};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site, SiteTable};
 use parking_lot::Mutex;

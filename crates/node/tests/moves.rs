@@ -6,7 +6,7 @@ mod world;
 
 use atoll_model::{CatalogCommand, Error, ErrorKind, OnReplicaDown, Outcome, TableChange, Value};
 use atoll_node::Node;
-use atoll_ports::cluster::{Cluster, FragmentRef, MoveOrder, Transaction};
+use atoll_ports::cluster::{Cluster, FragmentRef, MoveOrder};
 use atoll_ports::site::{BranchOptions, Isolation, LockMode, LockWait, RowChange};
 use rig::*;
 use std::collections::BTreeMap;
@@ -135,7 +135,11 @@ impl Writer {
     }
 }
 
-fn writers(run: &Run, first: &BTreeMap<i32, (i32, i32)>, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<Result<Writer, Error>>> {
+fn writers(
+    run: &Run,
+    first: &BTreeMap<i32, (i32, i32)>,
+    stop: &Arc<AtomicBool>,
+) -> Vec<tokio::task::JoinHandle<Result<Writer, Error>>> {
     let writer = |number: i32| {
         let rows = first.iter().filter(|(id, _)| **id % 3 == number).map(|(id, v)| (*id, *v)).collect();
         let isolation = if number == 2 { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
@@ -145,7 +149,10 @@ fn writers(run: &Run, first: &BTreeMap<i32, (i32, i32)>, stop: &Arc<AtomicBool>)
     (0..3).map(writer).collect()
 }
 
-fn join(rig: &Rig, tasks: Vec<tokio::task::JoinHandle<Result<Writer, Error>>>) -> TestResult<BTreeMap<i32, (i32, i32)>> {
+fn join(
+    rig: &Rig,
+    tasks: Vec<tokio::task::JoinHandle<Result<Writer, Error>>>,
+) -> TestResult<BTreeMap<i32, (i32, i32)>> {
     let mut all = BTreeMap::new();
     for task in tasks {
         let writer = rig.run().block_on(task)??;
@@ -376,7 +383,10 @@ async fn a_move_is_cancelled_and_begun_again() -> atoll_model::Result<()> {
     while world.table("t").fragments[0].joining.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(kind(writer.write(&t, vec![RowChange::Insert(row(9000, 1, 9000))]).await), Some(ErrorKind::SerializationFailure));
+    assert_eq!(
+        kind(writer.write(&t, vec![RowChange::Insert(row(9000, 1, 9000))]).await),
+        Some(ErrorKind::SerializationFailure)
+    );
     writer.rollback();
     let writer = world.node.begin(patient());
     world::insert(&*writer, "t", vec![row(9000, 1, 9000)]).await?;
@@ -392,17 +402,8 @@ async fn a_move_is_cancelled_and_begun_again() -> atoll_model::Result<()> {
         other => panic!("{other:?}"),
     }
     assert!(world.table("t").fragments[0].joining.is_empty());
-    // The place may have to be tidied first.
     let to = if sites_of(&world.node) == ["s3"] { "s1" } else { "s3" };
-    let mut again = world.node.move_fragment(order("t_a", to)).await;
-    for _ in 0..50 {
-        if kind(again.clone()) != Some(ErrorKind::NotInPrerequisiteState) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        again = world.node.move_fragment(order("t_a", to)).await;
-    }
-    again?;
+    world.node.move_fragment(order("t_a", to)).await?;
     assert_eq!(sites_of(&world.node), [to]);
     assert_eq!(world.rows("t").await?.len(), 2001);
     Ok(())
@@ -456,10 +457,7 @@ async fn definitions_change_while_a_fragment_moves() -> atoll_model::Result<()> 
     assert!(served, "{:?}", world.node.moves());
     assert_eq!(world.rows("t").await?.len(), 2000);
     // Emptied in the middle, it is moved on as it is then.
-    world.node.move_fragment(MoveOrder { wait: false, ..order("t_a", "s1") }).await.or_else(|e| {
-        // What was there before may not be removed yet.
-        if e.kind() == ErrorKind::NotInPrerequisiteState { Ok(()) } else { Err(e) }
-    })?;
+    world.node.move_fragment(MoveOrder { wait: false, ..order("t_a", "s1") }).await?;
     let truncate = CatalogCommand::Truncate { tables: vec!["t".into()], restart_identity: false };
     let mut emptied = world.ddl(truncate.clone()).await;
     for _ in 0..20 {

@@ -1,6 +1,8 @@
 //! A table: columns, keys, constraints, and its three independent declarations: fragmentation, allocation, replication.
 
-use crate::{CatalogVersion, ColumnId, FragmentBounds, FragmentId, Fragmentation, IndexId, RelationId, SiteId, SqlType, Value};
+use crate::{
+    CatalogVersion, ColumnId, FragmentBounds, FragmentId, Fragmentation, IndexId, RelationId, SiteId, SqlType, Value,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

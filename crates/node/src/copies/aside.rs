@@ -21,7 +21,9 @@ pub(super) async fn once(node: &Arc<Node>) {
         let outcome = set(node, site).await;
         match outcome {
             Ok(()) => drop(node.copies.down.lock().remove(&site)),
-            Err(error) => tracing::warn!(%site, %error, "copies at a site that is down could not be set aside; trying again"),
+            Err(error) => {
+                tracing::warn!(%site, %error, "copies at a site that is down could not be set aside; trying again")
+            }
         }
         node.copies.settled.notify_waiters();
     }
@@ -79,8 +81,11 @@ pub(crate) async fn set_aside(node: &Node, site: SiteId) -> Result<()> {
     };
     tokio::time::timeout(WAIT, done).await.map_err(|_| {
         let name = node.definitions.load().sites.get(&site).map_or_else(|| site.to_string(), |s| s.name.clone());
-        Error::new(ErrorKind::SiteUnavailable, format!("site \"{name}\" is down, and its copies could not be set aside"))
-            .detail("Transactions that are open hold locks on their tables.")
-            .hint("Run the transaction again.")
+        Error::new(
+            ErrorKind::SiteUnavailable,
+            format!("site \"{name}\" is down, and its copies could not be set aside"),
+        )
+        .detail("Transactions that are open hold locks on their tables.")
+        .hint("Run the transaction again.")
     })
 }

@@ -115,7 +115,11 @@ async fn step(node: &Arc<Node>, copy: Copy, pace: &mut Pace) -> Result<Step> {
     if members.is_empty() {
         return Ok(Step::End);
     }
-    if node.copies.standing(copy).is_some_and(|s| s.failed && members.iter().any(|m| m.building.since == s.course.since)) {
+    if node
+        .copies
+        .standing(copy)
+        .is_some_and(|s| s.failed && members.iter().any(|m| m.building.since == s.course.since))
+    {
         return Ok(Step::Later(AGAIN));
     }
     for pass in [Pass::Copy, Pass::Verify] {
@@ -166,12 +170,17 @@ async fn switch(node: &Arc<Node>, members: &[Member]) -> Result<()> {
         return Ok(());
     }
     let sources: Vec<Option<SiteId>> = members.iter().map(|m| m.building.replaces).collect();
-    txn.apply(CatalogCommand::PromoteCopy { table: table.name.clone(), fragment: fragment.clone(), site: site.clone() })
-        .await?;
+    txn.apply(CatalogCommand::PromoteCopy {
+        table: table.name.clone(),
+        fragment: fragment.clone(),
+        site: site.clone(),
+    })
+    .await?;
     // Under the locks that the command has taken: nothing was set aside, and begun again, in between.
     let unchanged = members.iter().all(|m| {
         let now = node.definitions.load();
-        let fragment = now.tables.get(&m.target.table).and_then(|t| t.fragments.iter().find(|f| f.id == m.target.fragment));
+        let fragment =
+            now.tables.get(&m.target.table).and_then(|t| t.fragments.iter().find(|f| f.id == m.target.fragment));
         fragment.and_then(|f| f.joining.get(&m.target.site)).is_some_and(|b| b.since == m.building.since)
     });
     if !unchanged {
@@ -185,7 +194,8 @@ async fn switch(node: &Arc<Node>, members: &[Member]) -> Result<()> {
 /// Takes a copy's task out of the books.
 fn end(node: &Arc<Node>, copy: Copy) {
     let definitions = node.definitions.load_full();
-    let fragment = definitions.tables.values().find_map(|t| Some((t, t.fragments.iter().position(|f| f.id == copy.0)?)));
+    let fragment =
+        definitions.tables.values().find_map(|t| Some((t, t.fragments.iter().position(|f| f.id == copy.0)?)));
     let mut gone = vec![copy];
     if let Some((table, at)) = fragment {
         let group = definitions.co_located(table.id);

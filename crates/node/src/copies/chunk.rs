@@ -1,7 +1,7 @@
 //! One chunk: a transaction that makes a range of keys the same at two copies, or sees whether they are.
 //!
 //! Order of locks: the table's, as a writer; rows at the first serving copy; rows at the copy that is being built. Writers take them in the
-//! same order. Rows that others hold at the serving copy are not waited for while this transaction holds some itself: the chunk ends before
+//! same order, and before looking at the second copy both wait for commits between the two that are half done. Rows that others hold at the serving copy are not waited for while this transaction holds some itself: the chunk ends before
 //! them.
 
 use super::compare::{Chunk, Key, Run, change, compare};
@@ -76,6 +76,8 @@ async fn within(txn: &Arc<Txn>, target: Target, course: &Course, pace: Pace) -> 
     if chunk.differing.is_empty() {
         return Ok(Outcome::Done(Progress { end: chunk.end, rows: chunk.rows, written: 0 }));
     }
+    // What one run shows and the other does not may be a commit that is half done.
+    txn.close_commits(&copy).await?;
     let wanted = lock_serving(&*here, &source, &mut chunk, pace).await?;
     if wanted.is_empty() {
         return Ok(Outcome::Held);
@@ -84,6 +86,7 @@ async fn within(txn: &Arc<Txn>, target: Target, course: &Course, pace: Pace) -> 
     let keyed = chunk.differing.iter().zip(found.into_iter().zip(wanted));
     let changes: Vec<(&Key, RowChange)> =
         keyed.filter_map(|(key, (there, wanted))| Some((key, change(there, wanted)?))).collect();
+    check_gone(txn, &*here, (&source, &copy), &changes).await?;
     if course.pass != Pass::Copy
         && let Some((key, change)) = changes.first()
     {
@@ -120,6 +123,27 @@ async fn lock_serving(
         });
     }
     Ok(rows)
+}
+
+/// Makes sure that rows which are to be deleted are still not at the serving copy. Who brings very many rows has no locks on keys that were not
+/// there; with the row at the copy that is being built, nobody can bring it any more.
+async fn check_gone(
+    txn: &Txn,
+    branch: &dyn Branch,
+    (source, copy): (&Replica, &Replica),
+    changes: &[(&Key, RowChange)],
+) -> Result<()> {
+    let deleted = changes.iter().filter(|(_, change)| matches!(change, RowChange::Delete(_)));
+    let keys: Vec<Key> = deleted.map(|(key, _)| (*key).clone()).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    txn.close_commits(copy).await?;
+    let found = branch.lock(source, &keys, LockMode::Exclusive, LockWait::Wait).await?;
+    if found.iter().all(|locked| locked.row.is_none()) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::SerializationFailure, format!("rows of \"{}\" have come meanwhile", source.table.name)))
 }
 
 /// Rows of a copy behind a key, as many as the pace allows.

@@ -69,7 +69,11 @@ pub(crate) fn compare(table: &Table, serving: &Run, building: &Run) -> Result<Ch
 fn keyed<'a>(table: &Table, run: &'a Run) -> Result<Vec<(Key, &'a Row)>> {
     let rows: Vec<(Key, &Row)> = run.rows.iter().map(|row| (table.key_of(row), row)).collect();
     let ascends = rows.is_sorted_by(|(a, _), (b, _)| order(a, b) == Ordering::Less);
-    if ascends { Ok(rows) } else { Err(Error::internal(format!("a site gave rows of \"{}\" out of order", table.name))) }
+    if ascends {
+        Ok(rows)
+    } else {
+        Err(Error::internal(format!("a site gave rows of \"{}\" out of order", table.name)))
+    }
 }
 
 /// The key up to which a run tells what is there; `None`: it tells all.
@@ -120,7 +124,8 @@ pub(crate) fn images(table: &Table, changes: Vec<RowChange>) -> Vec<Image> {
             }
         }
     }
-    let mut images: Vec<Image> = come.into_iter().map(|row| Image { key: table.key_of(&row), row: Some(row) }).collect();
+    let mut images: Vec<Image> =
+        come.into_iter().map(|row| Image { key: table.key_of(&row), row: Some(row) }).collect();
     images.extend(gone.into_iter().map(|key| Image { key, row: None }));
     // Stable: of one key, the row that came is first.
     images.sort_by(|a, b| order(&a.key, &b.key));

@@ -15,6 +15,7 @@ const LOCK: Duration = Duration::from_secs(30);
 pub(crate) async fn move_fragment(node: &Node, order: MoveOrder) -> Result<()> {
     let MoveOrder { table, fragment, from, to, wait } = order;
     let begin = CatalogCommand::BeginMove { table: table.clone(), fragment: fragment.clone(), from, to: to.clone() };
+    wait_for_purge(node, &table, &fragment, &to).await;
     apply(node, begin).await?;
     let catalog = node.catalog();
     let (found, at) = catalog.fragment_named(Some(&table), &fragment)?;
@@ -23,6 +24,20 @@ pub(crate) async fn move_fragment(node: &Node, order: MoveOrder) -> Result<()> {
     let copy = (root.fragments[at].id, catalog.site(&to).map_or(SiteId(0), |s| s.id));
     node.copies.wake();
     if wait { wait_for(node, copy, &fragment).await } else { Ok(()) }
+}
+
+/// Gives an earlier copy at the same site some time to be removed.
+async fn wait_for_purge(node: &Node, table: &str, fragment: &str, to: &str) {
+    let catalog = node.catalog();
+    let (Ok((table, at)), Some(site)) = (catalog.fragment_named(Some(table), fragment), catalog.site(to)) else {
+        return;
+    };
+    let group = catalog.co_located(table.id);
+    let fragments = || group.iter().filter_map(|id| Some(catalog.tables.get(id)?.fragments.get(at)?.id));
+    let until = tokio::time::Instant::now() + LOCK;
+    while fragments().any(|id| node.is_being_purged(site.id, id)) && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn wait_for(node: &Node, copy: (FragmentId, SiteId), name: &str) -> Result<()> {

@@ -42,8 +42,7 @@ impl Txn {
         branch: &dyn Branch,
         keys: &[Vec<Value>],
     ) -> Result<Vec<Option<Row>>> {
-        // Who had the locks before may have committed and not applied it here yet: its new rows cannot be seen, nor be waited for.
-        self.node.coordinator.clear(self.node.participant(replica.site)?).await?;
+        self.close_commits(replica).await?;
         let locked = branch.lock(replica, keys, LockMode::Exclusive, LockWait::Wait).await?;
         let mut rows = Vec::with_capacity(keys.len());
         for (locked, key) in locked.into_iter().zip(keys) {
@@ -56,6 +55,18 @@ impl Txn {
             });
         }
         Ok(rows)
+    }
+
+    /// Waits for commits that are half done between a copy that is being built and the first serving one. Who had a row's lock at one of them
+    /// before may have yet to commit at the other one, where its new rows cannot be seen, nor be waited for.
+    pub(crate) async fn close_commits(&self, replica: &Replica) -> Result<()> {
+        let at = replica.table.fragments.iter().position(|f| f.id == replica.fragment);
+        let first = Self::first_replica(&replica.table, at.unwrap_or_default())?;
+        let (serving, building) = (self.node.participant(first.site)?, self.node.participant(replica.site)?);
+        if serving == building {
+            return Ok(());
+        }
+        self.node.coordinator.open(vec![serving, building], |_| async { Ok(()) }).await
     }
 
     /// Applies changes at a copy that is being built.
@@ -83,7 +94,9 @@ impl Txn {
         let mut touched: Vec<Vec<Value>> = changes
             .iter()
             .map(|change| match change {
-                RowChange::Insert(row) | RowChange::Delete(row) | RowChange::Update { new: row, .. } => table.key_of(row),
+                RowChange::Insert(row) | RowChange::Delete(row) | RowChange::Update { new: row, .. } => {
+                    table.key_of(row)
+                }
             })
             .collect();
         let mut outdated = vec![];
@@ -119,9 +132,12 @@ impl Txn {
         self.state.lock().lost = Some(site);
         self.node.copies.report_down(site);
         let name = definitions.sites.get(&site).map_or("?", |s| s.name.as_str());
-        Err(Error::new(ErrorKind::SerializationFailure, format!("site \"{name}\" is down, its copies are being set aside"))
-            .detail(error.message().to_owned())
-            .hint("Run the transaction again."))
+        Err(Error::new(
+            ErrorKind::SerializationFailure,
+            format!("site \"{name}\" is down, its copies are being set aside"),
+        )
+        .detail(error.message().to_owned())
+        .hint("Run the transaction again."))
     }
 
     /// Makes sure, once a snapshot is taken, that what it shows of a copy is what the fragment was then.

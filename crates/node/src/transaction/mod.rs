@@ -31,8 +31,8 @@ use atoll_ports::site::{
 };
 use ddl::Ddl;
 use parking_lot::Mutex;
-use placement::Known;
 pub(crate) use placement::Describe;
+use placement::Known;
 use reading::View;
 use std::sync::{Arc, Weak};
 use std::time::Instant;

@@ -46,7 +46,14 @@ pub(crate) fn is_control(ast: &Ast) -> bool {
 
 /// Whether a statement of Atoll's own grammar is run here.
 pub(crate) fn is_own_control(statement: &Statement) -> bool {
-    matches!(statement, Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint)
+    matches!(
+        statement,
+        Statement::Vacuum { .. }
+            | Statement::Analyze { .. }
+            | Statement::Checkpoint
+            | Statement::MoveFragment { .. }
+            | Statement::CancelMove { .. }
+    )
 }
 
 /// The result columns of SHOW.
@@ -91,6 +98,9 @@ impl SqlSession {
                 // is durable: nothing is left to be done, and the answer says so.
                 return match other {
                     Statement::Vacuum { tables, .. } => self.known_tables(tables).and_then(|()| done("VACUUM")),
+                    Statement::MoveFragment { .. } | Statement::CancelMove { .. } => {
+                        self.move_fragment(other).await.map(Some)
+                    }
                     Statement::Analyze { tables } => self.known_tables(tables).and_then(|()| done("ANALYZE")),
                     _ => done("CHECKPOINT"),
                 };

@@ -156,7 +156,7 @@ impl SqlSession {
 
 impl SqlSession {
     /// Data belongs to all roles; roles and sites are the superusers' business, but everybody may change their own password.
-    fn may_define(&self, statement: &Statement, catalog: &Catalog) -> Result<()> {
+    pub(super) fn may_define(&self, statement: &Statement, catalog: &Catalog) -> Result<()> {
         let what = match statement {
             Statement::AlterRole { name, attributes }
                 if *name == self.user && attributes.login.is_none() && attributes.superuser.is_none() =>
@@ -169,6 +169,7 @@ impl SqlSession {
             Statement::CreateSite { .. } => "create site",
             Statement::AlterSite { .. } => "alter site",
             Statement::DropSite { .. } => "drop site",
+            Statement::MoveFragment { .. } | Statement::CancelMove { .. } => "move a fragment",
             // What the site's user can reach, everybody could otherwise.
             Statement::ImportSchema { .. } => "adopt tables of a site",
             Statement::CreateTable(table) if table.adopted.is_some() => "adopt a table of a site",

@@ -43,10 +43,8 @@ impl Catalog {
                 format!("tables \"{}\" and \"{}\" both have a fragment \"{fragment}\"", one.name, other.name),
             )
             .hint("Name the table as well: FRAGMENT f OF t.")),
-            (None, _) => {
-                Err(Error::new(ErrorKind::UndefinedTable, format!("fragment \"{fragment}\" does not exist"))
-                    .hint("SELECT table_name, name FROM atoll.fragments lists them."))
-            }
+            (None, _) => Err(Error::new(ErrorKind::UndefinedTable, format!("fragment \"{fragment}\" does not exist"))
+                .hint("SELECT table_name, name FROM atoll.fragments lists them.")),
         }
     }
 
@@ -83,7 +81,10 @@ impl Catalog {
             }
         };
         if !moved.replicas.contains(&source) {
-            return Err(state(format!("fragment \"{fragment}\" has no serving copy at site \"{}\"", self.name_of(source))));
+            return Err(state(format!(
+                "fragment \"{fragment}\" has no serving copy at site \"{}\"",
+                self.name_of(source)
+            )));
         }
         if moved.copies().any(|site| site == target) {
             return Err(state(format!("fragment \"{fragment}\" has a copy at site \"{to}\" already")));

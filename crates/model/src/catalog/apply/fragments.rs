@@ -157,8 +157,11 @@ impl Catalog {
             ));
         }
         if new.on_replica_down != Default::default() && new.on_replica_down != parent.on_replica_down {
-            return Err(Error::new(ErrorKind::InvalidParameterValue, "a derived table's copies are kept as its parent's are")
-                .hint("Leave out \"on_replica_down\"."));
+            return Err(Error::new(
+                ErrorKind::InvalidParameterValue,
+                "a derived table's copies are kept as its parent's are",
+            )
+            .hint("Leave out \"on_replica_down\"."));
         }
         table.on_replica_down = parent.on_replica_down;
         table.fragmentation = Fragmentation::Derived { parent: parent.id, column: id, parent_column, direct };

@@ -3,6 +3,8 @@
 use crate::*;
 use std::collections::BTreeMap;
 
+mod copies;
+
 /// A catalog and what was done to it.
 struct Script {
     catalog: Catalog,

@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::copies::course::{Course, MOST_ROWS, Pace, Pass, Progress};
-use atoll_model::{
-    CatalogVersion, Column, ColumnId, Fragmentation, ReadBalance, RelationId, Replication, SqlType,
-};
+use atoll_model::{CatalogVersion, Column, ColumnId, Fragmentation, ReadBalance, RelationId, Replication, SqlType};
 
 fn table() -> Table {
     let column = |id: u16, name: &str, ty| Column {
@@ -38,7 +36,8 @@ fn table() -> Table {
 
 fn row(text: &str) -> Row {
     let (key, value) = text.split_once('=').unwrap_or_else(|| panic!("{text}"));
-    let value = if value == "-" { Value::Null } else { Value::Float8(value.parse().unwrap_or_else(|_| panic!("{text}"))) };
+    let value =
+        if value == "-" { Value::Null } else { Value::Float8(value.parse().unwrap_or_else(|_| panic!("{text}"))) };
     vec![Value::Int4(key.parse().unwrap_or_else(|_| panic!("{text}"))), value]
 }
 
@@ -106,7 +105,10 @@ fn changes_leave_one_image_for_each_key() {
         };
         images(&table(), changes).iter().map(show).collect()
     };
-    assert_eq!(shown(vec![RowChange::Insert(row("1=1")), RowChange::Delete(row("0=0"))]), ["0: gone", "1: Float8(1.0)"]);
+    assert_eq!(
+        shown(vec![RowChange::Insert(row("1=1")), RowChange::Delete(row("0=0"))]),
+        ["0: gone", "1: Float8(1.0)"]
+    );
     // Two rows change places, a third moves on.
     assert_eq!(
         shown(vec![update("1=1", "2=1"), update("2=2", "1=2"), update("3=3", "4=3")]),

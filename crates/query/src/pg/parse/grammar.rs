@@ -2,8 +2,8 @@
 //!
 //! Invariant: a statement is given to sqlparser unless its first words are ours; nothing is tried twice.
 
-use super::sites;
 use super::statement::*;
+use super::{moves, sites};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -25,6 +25,8 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
         ("CREATE", "SITE") => sites::create(p),
         ("ALTER", "SITE") => sites::alter(p),
         ("IMPORT", _) => sites::import(p),
+        ("MOVE", "FRAGMENT") => moves::begin(p),
+        ("CANCEL", "MOVE") => moves::cancel(p),
         ("DROP", "SITE") => {
             skip(p, 2);
             let if_exists = p.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
@@ -310,7 +312,7 @@ fn partition_by(p: &mut Parser<'_>) -> Parsed<(PartitionKind, Vec<String>)> {
 }
 
 /// `(name [= value], …)` after WITH.
-fn options(p: &mut Parser<'_>) -> Parsed<Vec<(String, String)>> {
+pub(super) fn options(p: &mut Parser<'_>) -> Parsed<Vec<(String, String)>> {
     p.expect_token(&Token::LParen)?;
     let options = p.parse_comma_separated(|p| {
         let mut key = fold(&p.parse_identifier()?);
