@@ -62,6 +62,7 @@ async fn set(node: &Arc<Node>, site: SiteId) -> Result<()> {
 async fn change(node: &Arc<Node>, command: CatalogCommand) -> Result<()> {
     let txn = node.begin_own(patience())?;
     txn.apply(command).await?;
+    let _serving = node.copies.serving.write().await;
     txn.commit().await.map(|_| ())
 }
 

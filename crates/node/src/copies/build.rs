@@ -186,7 +186,10 @@ async fn switch(node: &Arc<Node>, members: &[Member]) -> Result<()> {
     if !unchanged {
         return Ok(());
     }
-    txn.commit().await?;
+    {
+        let _serving = node.copies.serving.write().await;
+        txn.commit().await?;
+    }
     tracing::info!(fragment, site, moved = sources.iter().any(Option::is_some), "a new copy serves");
     Ok(())
 }

@@ -51,6 +51,8 @@ pub(crate) struct Copies {
     ended: Mutex<VecDeque<MoveInfo>>,
     /// Sites that were found to be down, whose copies can be set aside.
     down: Mutex<BTreeSet<SiteId>>,
+    /// Held while copies begin or cease to serve; serializable transactions share it while they commit.
+    pub(crate) serving: tokio::sync::RwLock<()>,
     /// There is something to do.
     wake: Arc<Notify>,
     /// Something has come to an end, or to a halt.

@@ -171,6 +171,20 @@ impl Txn {
         self.check_copy(table, at, |serving| serving == replicas)
     }
 
+    /// Makes sure that no fragment has had other serving copies since the transaction began.
+    pub(super) fn check_unmoved(&self) -> Result<()> {
+        if self.sees_newest_catalog() {
+            return Ok(());
+        }
+        let definitions = self.definitions();
+        for table in definitions.tables.values() {
+            for (at, fragment) in table.fragments.iter().enumerate() {
+                self.check_copy(table, at, |serving| serving == fragment.replicas)?;
+            }
+        }
+        Ok(())
+    }
+
     fn sees_newest_catalog(&self) -> bool {
         let state = self.state.lock();
         // Who changes the catalog is the only one.

@@ -272,7 +272,7 @@ impl Binder<'_> {
         table: &Table,
         columns: &[(String, SqlType)],
         name: Option<String>,
-        expr: &datafusion::sql::sqlparser::ast::Expr,
+        expr: &Expr,
         bound: &mut Bound,
     ) -> Result<()> {
         self.check(expr, columns)?;
