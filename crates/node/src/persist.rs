@@ -87,6 +87,11 @@ pub(crate) fn list<T: DeserializeOwned>(branch: &dyn Branch, what: &str, prefix:
     meta(branch)?.list(prefix)?.iter().map(|(_, bytes)| decode(what, format, bytes)).collect()
 }
 
+/// The keys of all values that begin so.
+pub(crate) fn keys(branch: &dyn Branch, prefix: &[u8]) -> Result<Vec<Vec<u8>>> {
+    Ok(meta(branch)?.list(prefix)?.into_iter().map(|(key, _)| key).collect())
+}
+
 /// Has the branch's commit wait for the disk.
 pub(crate) fn require_durable(branch: &dyn Branch) -> Result<()> {
     meta(branch)?.require_durable();

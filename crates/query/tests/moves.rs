@@ -79,9 +79,10 @@ impl Client {
             row.iter().map(cell).collect::<Vec<_>>().join(" ")
         };
         match self.0.execute(&prepared, vec![]).await? {
-            Execution::Rows { columns, rows, .. } => {
-                Ok(rows.into_iter().map(|row| show(row.into_iter().zip(columns.iter().map(|c| &c.ty)).collect())).collect())
-            }
+            Execution::Rows { columns, rows, .. } => Ok(rows
+                .into_iter()
+                .map(|row| show(row.into_iter().zip(columns.iter().map(|c| &c.ty)).collect()))
+                .collect()),
             Execution::Batches { columns, mut stream, .. } => {
                 let mut lines = vec![];
                 while let Some(batch) = stream.try_next().await? {
@@ -144,7 +145,8 @@ async fn fragments_move_in_sql() -> TestResult {
         ["users users_x b done 1500"]
     );
     c.run("MOVE FRAGMENT t_0 OF t TO b WITH (wait = false)").await?;
-    until(&mut c, "SELECT fragment, site FROM atoll.replicas WHERE table_name = 't' ORDER BY 1", &["t_0 b", "t_1 b"]).await?;
+    until(&mut c, "SELECT fragment, site FROM atoll.replicas WHERE table_name = 't' ORDER BY 1", &["t_0 b", "t_1 b"])
+        .await?;
 
     assert_eq!(c.refused("MOVE FRAGMENT users_x TO b").await, "55000");
     assert_eq!(c.refused("MOVE FRAGMENT users_x TO elsewhere").await, "42704");
@@ -174,7 +176,10 @@ async fn writes_go_on_while_a_copy_is_down() -> TestResult {
     server.crash();
     // Each statement by itself succeeds, without the client's help.
     assert_eq!(c.run("INSERT INTO t VALUES (5000, 5000)").await?, ["INSERT 0 1"]);
-    assert_eq!(c.run("SELECT site, state FROM atoll.replicas WHERE table_name = 't' ORDER BY 1").await?, ["a serving", "pg behind"]);
+    assert_eq!(
+        c.run("SELECT site, state FROM atoll.replicas WHERE table_name = 't' ORDER BY 1").await?,
+        ["a serving", "pg behind"]
+    );
     assert_eq!(c.run("DELETE FROM t WHERE id <= 100").await?, ["DELETE 100"]);
     assert_eq!(c.run("UPDATE t SET n = id + 10000 WHERE id BETWEEN 101 AND 200").await?, ["UPDATE 100"]);
     // Values that the copy still has in other rows.

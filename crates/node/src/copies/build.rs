@@ -14,6 +14,7 @@ use atoll_model::{Building, CatalogCommand, Error, ErrorKind, Fragmentation, Res
 use atoll_ports::cluster::{MoveInfo, Transaction as _};
 use atoll_ports::site::BranchOptions;
 use atoll_protocol::Backoff;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -243,6 +244,25 @@ fn end(node: &Arc<Node>, copy: Copy) {
             tracing::debug!(%error, "how far a copy was could not be forgotten");
         }
     });
+}
+
+/// Removes what a crash has left of copies that are not being built any more.
+pub(super) async fn forget_ended(node: &Arc<Node>) -> Result<()> {
+    let definitions = node.definitions.load_full();
+    let fragments = definitions.tables.values().flat_map(|t| &t.fragments);
+    let wanted: BTreeSet<Vec<u8>> =
+        fragments.flat_map(|f| f.joining.keys().map(|site| persist::course(*site, f.id))).collect();
+    let branch = node.home_branch().await?;
+    let ended: Vec<Vec<u8>> =
+        persist::keys(&*branch, persist::COURSES)?.into_iter().filter(|key| !wanted.contains(key)).collect();
+    if ended.is_empty() {
+        branch.rollback();
+        return Ok(());
+    }
+    for key in ended {
+        persist::remove(&*branch, &key)?;
+    }
+    branch.commit().await.map(|_| ())
 }
 
 fn fresh(member: &Member) -> Course {

@@ -86,6 +86,11 @@ impl Copies {
 
 /// Sees to it that everything that is to be built has its task, until the node is gone.
 pub(crate) async fn run(node: Weak<Node>) {
+    if let Some(node) = node.upgrade()
+        && let Err(error) = build::forget_ended(&node).await
+    {
+        tracing::warn!(%error, "what was kept of copies that are not being built any more could not be removed");
+    }
     loop {
         let wake = {
             let Some(node) = node.upgrade() else { return };

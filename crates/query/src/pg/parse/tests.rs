@@ -31,7 +31,9 @@ fn fragments_move() {
             let or_none = |name: Option<String>| name.unwrap_or_else(|| "-".into());
             format!("{fragment} of {} from {} to {to}, {wait}", or_none(table), or_none(from))
         }
-        Statement::CancelMove { fragment, table } => format!("cancel {fragment} of {}", table.unwrap_or_else(|| "-".into())),
+        Statement::CancelMove { fragment, table } => {
+            format!("cancel {fragment} of {}", table.unwrap_or_else(|| "-".into()))
+        }
         other => panic!("{sql}: {other:?}"),
     };
     for (sql, expected) in [
