@@ -17,7 +17,7 @@ pub(super) fn tables() -> Vec<Definition> {
                         .tables
                         .values()
                         .flat_map(|x| &x.fragments)
-                        .filter(|f| f.replicas.contains(&site.id))
+                        .filter(|f| f.copies().any(|copy| copy == site.id))
                         .count();
                     vec![o(site.id.0), t(&site.name), t(site.engine.name()), Value::Int8(here as i64)]
                 })
