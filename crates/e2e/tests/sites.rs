@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 const PASSWORD: &str = "s3cret-of-the-site";
 
 /// Where options, statements and settings could be shown.
-const VIEWS: [&str; 14] = [
+const VIEWS: [&str; 15] = [
     "atoll.sites",
     "atoll.tables",
     "atoll.fragments",
     "atoll.replicas",
+    "atoll.moves",
     "atoll.transactions",
     "atoll.in_doubt",
     "atoll.transactions_log",

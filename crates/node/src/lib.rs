@@ -9,6 +9,7 @@
 
 mod active;
 mod coordinator;
+mod copies;
 mod deadlocks;
 mod definitions;
 mod gates;

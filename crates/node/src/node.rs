@@ -2,6 +2,7 @@
 
 use crate::active::Active;
 use crate::coordinator::{self, Coordinator, History, Past, TransactionOptions};
+use crate::copies::{self, Copies};
 use crate::definitions::Definitions;
 use crate::gates::Gates;
 use crate::persist::{self, Purge};
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use atoll_model::{
     CATALOG_FORMAT, Catalog, ClusterId, Error, ErrorKind, FragmentId, RelationId, Result, Sequence, SiteId, Table,
 };
-use atoll_ports::cluster::{Cluster, EndedTransaction, InDoubt, Transaction, TransactionInfo};
+use atoll_ports::cluster::{Cluster, EndedTransaction, InDoubt, MoveInfo, MoveOrder, Transaction, TransactionInfo};
 use atoll_ports::query::SiteQuery;
 use atoll_ports::site::{Branch, BranchOptions, FragmentStatistics, ParticipantId, Site, SiteTable};
 use atoll_ports::verify::Verified;
@@ -42,6 +43,7 @@ pub struct Node {
     pub(crate) active: Active,
     pub(crate) sequences: Sequences,
     pub(crate) purges: Mutex<Vec<Pending>>,
+    pub(crate) copies: Copies,
     pub(crate) turn: AtomicUsize,
     row_ids: AtomicI64,
     this: std::sync::Weak<Node>,
@@ -111,11 +113,13 @@ impl Node {
             active: Active::new(),
             sequences: Sequences::default(),
             purges: Mutex::new(purges.into_iter().map(|purge| Pending { purge, boundary: 0 }).collect()),
+            copies: Copies::default(),
             turn: AtomicUsize::new(0),
             row_ids: AtomicI64::new(((starts as i64) << ROW_IDS_PER_START) + 1),
             this: this.clone(),
         });
         tokio::spawn(purge::run(node.this.clone()));
+        tokio::spawn(copies::run(node.this.clone()));
         Ok(node)
     }
 
@@ -157,6 +161,11 @@ impl Node {
             let boundary = self.active.boundary();
             self.purges.lock().extend(dropped.into_iter().map(|purge| Pending { purge, boundary }));
         }
+    }
+
+    /// Whether rows of an earlier copy of a fragment are yet to be removed from a site.
+    pub(crate) fn is_being_purged(&self, site: SiteId, fragment: FragmentId) -> bool {
+        self.purges.lock().iter().any(|pending| pending.purge == (site, fragment))
     }
 
     fn handle(&self) -> Arc<Node> {
@@ -231,6 +240,22 @@ impl Cluster for Node {
 
     async fn site_tables(&self, site: SiteId, schema: &str) -> Result<Vec<SiteTable>> {
         self.sites.get(site)?.site.tables(schema).await
+    }
+
+    async fn move_fragment(&self, order: MoveOrder) -> Result<()> {
+        copies::move_fragment(self, order).await
+    }
+
+    async fn cancel_move(&self, table: &str, fragment: &str) -> Result<()> {
+        copies::cancel_move(self, table, fragment).await
+    }
+
+    fn moves(&self) -> Vec<MoveInfo> {
+        copies::moves(self)
+    }
+
+    async fn set_aside(&self, site: SiteId) -> Result<()> {
+        copies::set_aside(self, site).await
     }
 
     fn transactions(&self) -> Vec<TransactionInfo> {

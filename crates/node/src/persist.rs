@@ -16,6 +16,9 @@ pub(crate) const CLUSTER: &[u8] = b"cluster";
 /// What the keys of decisions begin with.
 pub(crate) const DECISIONS: &[u8] = b"decision/";
 
+/// What the keys of copies that are being built begin with.
+pub(crate) const COURSES: &[u8] = b"copy/";
+
 /// What the keys of ended transactions begin with.
 pub(crate) const HISTORY: &[u8] = b"history/";
 
@@ -28,6 +31,11 @@ pub(crate) type Purge = (SiteId, FragmentId);
 /// The key of a sequence's position.
 pub(crate) fn sequence(id: RelationId) -> Vec<u8> {
     format!("sequence/{id}").into_bytes()
+}
+
+/// The key of how far a copy is that is being built.
+pub(crate) fn course(site: SiteId, fragment: FragmentId) -> Vec<u8> {
+    [COURSES, format!("{fragment}/{site}").as_bytes()].concat()
 }
 
 /// The key of a decision to commit.
@@ -77,6 +85,11 @@ pub(crate) fn read<T: DeserializeOwned>(branch: &dyn Branch, what: &str, key: &[
 /// Reads all values whose keys begin so.
 pub(crate) fn list<T: DeserializeOwned>(branch: &dyn Branch, what: &str, prefix: &[u8], format: u32) -> Result<Vec<T>> {
     meta(branch)?.list(prefix)?.iter().map(|(_, bytes)| decode(what, format, bytes)).collect()
+}
+
+/// The keys of all values that begin so.
+pub(crate) fn keys(branch: &dyn Branch, prefix: &[u8]) -> Result<Vec<Vec<u8>>> {
+    Ok(meta(branch)?.list(prefix)?.into_iter().map(|(key, _)| key).collect())
 }
 
 /// Has the branch's commit wait for the disk.

@@ -66,6 +66,35 @@ pub trait Cluster: Send + Sync {
         Err(Error::unsupported(format!("tables of schema \"{schema}\" of site {site}")))
     }
 
+    /// Moves a fragment, with those that correspond to it, to another site while it is used. What was begun goes on without the caller.
+    ///
+    /// # Errors
+    /// Those of [`Catalog::apply`]; what ended the move, if it is waited for.
+    async fn move_fragment(&self, order: MoveOrder) -> Result<()> {
+        Err(Error::unsupported(format!("moving fragment \"{}\"", order.fragment)))
+    }
+
+    /// Gives a move up: the new copy is dropped.
+    ///
+    /// # Errors
+    /// `NotInPrerequisiteState`: the fragment is not being moved.
+    async fn cancel_move(&self, table: &str, fragment: &str) -> Result<()> {
+        Err(Error::unsupported(format!("moving fragment \"{fragment}\" of table \"{table}\"")))
+    }
+
+    /// Copies that are being built, or set aside, and how the last ones have ended, for `atoll.moves`.
+    fn moves(&self) -> Vec<MoveInfo> {
+        vec![]
+    }
+
+    /// Waits until the copies at a site that is down are set aside.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`: that was not possible in time.
+    async fn set_aside(&self, site: SiteId) -> Result<()> {
+        Err(Error::new(atoll_model::ErrorKind::SiteUnavailable, format!("site {site} is down")))
+    }
+
     /// Transactions that are open now, or decided and not yet applied at every site, for `atoll.transactions`.
     fn transactions(&self) -> Vec<TransactionInfo>;
 
@@ -99,6 +128,46 @@ pub trait Cluster: Send + Sync {
         let _ = tables;
         stream::once(async { Err(Error::unsupported("verifying tables")) }).boxed()
     }
+}
+
+/// A fragment that is to be moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveOrder {
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub fragment: String,
+    /// The site of the copy that moves; `None`: the only one.
+    pub from: Option<String>,
+    /// Where it goes.
+    pub to: String,
+    /// Whether the caller waits until it is there.
+    pub wait: bool,
+}
+
+/// A copy that is being built, or was of late.
+#[derive(Clone, Debug)]
+pub struct MoveInfo {
+    /// The table.
+    pub table: String,
+    /// The fragment.
+    pub fragment: String,
+    /// The copy in whose place it comes; `None`: it was set aside, and catches up.
+    pub source: Option<String>,
+    /// Where it is.
+    pub target: String,
+    /// How far it is.
+    pub state: &'static str,
+    /// Rows looked at so far, in this pass.
+    pub rows: u64,
+    /// About how many rows there are.
+    pub rows_estimated: u64,
+    /// Rows that had to be written.
+    pub rows_written: u64,
+    /// When it began: microseconds since 1970.
+    pub began: Option<i64>,
+    /// What has held it up last, or ended it.
+    pub last_error: Option<String>,
 }
 
 /// One transaction.
@@ -297,6 +366,12 @@ pub trait Transaction: Send + Sync {
     /// # Errors
     /// `UniqueViolation`, `ForeignKeyViolation`, `CheckViolation` (no fragment), `ReadOnlyTransaction`, `OutOfMemory`.
     async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>) -> Result<()>;
+
+    /// The site that was down when a call failed, if its copies are being set aside for that: the transaction succeeds if it is run again
+    /// after [`Cluster::set_aside`].
+    fn lost_copy(&self) -> Option<SiteId> {
+        None
+    }
 
     /// Marks a place to return to.
     fn savepoint(&self) -> u64;

@@ -56,9 +56,12 @@ fn table(id: u32, indexed: bool) -> Arc<Table> {
             bounds: FragmentBounds::All,
             replicas: vec![SiteId(1)],
             adopted: Default::default(),
+            joining: Default::default(),
+            behind: Default::default(),
         }],
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: Default::default(),
     })
 }
 

@@ -33,6 +33,8 @@ fn codec() -> Result<Arc<TableCodec>, atoll_model::Error> {
         bounds: FragmentBounds::All,
         replicas: vec![SiteId(1)],
         adopted: Default::default(),
+        joining: Default::default(),
+        behind: Default::default(),
     };
     let table = Table {
         id: RelationId(9),
@@ -49,6 +51,7 @@ fn codec() -> Result<Arc<TableCodec>, atoll_model::Error> {
         fragments: vec![fragment(1), fragment(2)],
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: Default::default(),
     };
     Ok(Arc::new(TableCodec::new(Arc::new(table))?))
 }

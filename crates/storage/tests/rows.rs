@@ -55,9 +55,12 @@ fn table(columns: Vec<Column>, key: &[u16], indexes: Vec<Index>) -> Table {
             bounds: FragmentBounds::All,
             replicas: vec![SiteId(1)],
             adopted: Default::default(),
+            joining: Default::default(),
+            behind: Default::default(),
         }],
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: Default::default(),
     }
 }
 

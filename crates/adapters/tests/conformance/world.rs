@@ -209,6 +209,7 @@ pub fn table(name: &str, columns: Vec<Column>, key: usize, indexes: Vec<Index>) 
         fragments: vec![fragment(name, FragmentBounds::All)],
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: Default::default(),
     }
 }
 
@@ -219,6 +220,8 @@ pub fn fragment(name: &str, bounds: FragmentBounds) -> Fragment {
         bounds,
         replicas: vec![SiteId(1), SiteId(2)],
         adopted: Default::default(),
+        joining: Default::default(),
+        behind: Default::default(),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod alter;
+mod copies;
 mod create;
 mod dependencies;
 mod foreign;
@@ -31,6 +32,7 @@ impl Catalog {
     pub fn apply(&self, command: &CatalogCommand) -> Result<Catalog> {
         let mut next = self.clone();
         next.change(command)?;
+        next.check_copies_complete(self)?;
         next.forget_comments();
         next.version = CatalogVersion(self.version.0 + 1);
         Ok(next)
@@ -48,6 +50,13 @@ impl Catalog {
             CatalogCommand::Truncate { tables, restart_identity } => self.truncate(tables, *restart_identity),
             CatalogCommand::AlterTable { table, change } => self.alter_table(table, change),
             CatalogCommand::CreateIndex { table, index } => self.create_index(table, index),
+            CatalogCommand::BeginMove { table, fragment, from, to } => {
+                self.begin_move(table, fragment, from.as_deref(), to)
+            }
+            CatalogCommand::CancelMove { table, fragment } => self.cancel_move(table, fragment),
+            CatalogCommand::PromoteCopy { table, fragment, site } => self.promote_copy(table, fragment, site),
+            CatalogCommand::SetBehind { site } => self.set_behind(site),
+            CatalogCommand::Rejoin { site } => self.rejoin(site),
             CatalogCommand::DropIndex { name } => self.drop_index(name),
             CatalogCommand::CreateView { name, columns, query, depends_on, replace } => {
                 self.create_view(name, columns, query, depends_on, *replace)
@@ -121,7 +130,7 @@ impl Catalog {
             .tables
             .values()
             .flat_map(|t| {
-                t.fragments.iter().filter(|f| f.replicas.contains(&id)).map(|f| format!("fragment {}", f.name))
+                t.fragments.iter().filter(|f| f.copies().any(|copy| copy == id)).map(|f| format!("fragment {}", f.name))
             })
             .collect();
         if !users.is_empty() {

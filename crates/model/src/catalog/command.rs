@@ -2,7 +2,7 @@
 //!
 //! Invariant: a command names objects by name and carries no ids; [`super::Catalog::apply`] hands those out, deterministically.
 
-use super::{ReadBalance, ReferentialAction, Replication, SiteEngine};
+use super::{OnReplicaDown, ReadBalance, ReferentialAction, Replication, SiteEngine};
 use crate::{SqlType, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -73,6 +73,43 @@ pub enum CatalogCommand {
         table: String,
         /// The index.
         index: NewIndex,
+    },
+    /// MOVE FRAGMENT: begins a copy at another site, of the fragment and of those that correspond to it in co-located tables.
+    BeginMove {
+        /// The table.
+        table: String,
+        /// The fragment.
+        fragment: String,
+        /// The site of the copy that is moved; `None`: the only one.
+        from: Option<String>,
+        /// Where it goes.
+        to: String,
+    },
+    /// CANCEL MOVE: drops the copies that were begun.
+    CancelMove {
+        /// The table.
+        table: String,
+        /// The fragment.
+        fragment: String,
+    },
+    /// Copies that are being built serve from now on. Whoever issues it has made sure that they have all rows.
+    PromoteCopy {
+        /// The table.
+        table: String,
+        /// The fragment, with which those go that correspond to it.
+        fragment: String,
+        /// The site of the copies.
+        site: String,
+    },
+    /// Sets copies at a site aside, as it is down: those that are being built, and those of tables that allow it and have another one.
+    SetBehind {
+        /// The site.
+        site: String,
+    },
+    /// The copies at a site that were set aside are built again.
+    Rejoin {
+        /// The site.
+        site: String,
     },
     /// DROP INDEX
     DropIndex {
@@ -193,6 +230,9 @@ pub struct NewTable {
     pub replication: Replication,
     /// Which copy is read.
     pub read_balance: ReadBalance,
+    /// What becomes of a write while a copy's site is down.
+    #[serde(default)]
+    pub on_replica_down: OnReplicaDown,
     /// Its one fragment is this table, `schema.name`, which is there already at its one site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<String>,
@@ -333,6 +373,8 @@ pub enum TableChange {
         /// Set or drop.
         not_null: bool,
     },
+    /// SET (on_replica_down = …)
+    SetOnReplicaDown(OnReplicaDown),
     /// ADD CONSTRAINT … CHECK; whoever issues it has checked the rows.
     AddCheck {
         /// Its name.

@@ -1,6 +1,8 @@
 //! A table: columns, keys, constraints, and its three independent declarations: fragmentation, allocation, replication.
 
-use crate::{ColumnId, FragmentBounds, FragmentId, Fragmentation, IndexId, RelationId, SiteId, SqlType, Value};
+use crate::{
+    CatalogVersion, ColumnId, FragmentBounds, FragmentId, Fragmentation, IndexId, RelationId, SiteId, SqlType, Value,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -38,6 +40,9 @@ pub struct Table {
     pub replication: Replication,
     /// Which copy is read.
     pub read_balance: ReadBalance,
+    /// What becomes of a write while a copy's site is down.
+    #[serde(default)]
+    pub on_replica_down: OnReplicaDown,
 }
 
 /// A column.
@@ -132,11 +137,56 @@ pub struct Fragment {
     pub name: String,
     /// Which rows belong to it.
     pub bounds: FragmentBounds,
-    /// The sites of its copies, at least one, without repetition.
+    /// The sites of its serving copies, which are read and written: at least one, without repetition.
     pub replicas: Vec<SiteId>,
     /// Copies that were there before Atoll, by site: the name of the site's own table, `schema.table`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub adopted: BTreeMap<SiteId, String>,
+    /// Copies that are being built: written, never read, and not relied on for locks or uniqueness.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joining: BTreeMap<SiteId, Building>,
+    /// Copies that were set aside, as their sites were down: neither read nor written. They join before they serve.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub behind: BTreeMap<SiteId, Building>,
+}
+
+/// What is to become of a copy that does not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Building {
+    /// The copy in whose place it comes, which is then dropped.
+    pub replaces: Option<SiteId>,
+    /// Whether it may have rows that the serving copies have no more, or have otherwise.
+    pub stale: bool,
+    /// The catalog's version since which it has been written, or set aside: it tells one attempt at building it from another.
+    pub since: CatalogVersion,
+}
+
+/// What becomes of a write to a fragment with several copies while one of their sites is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReplicaDown {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// The copy is set aside, and brought up to date when its site is back.
+    CatchUp,
+}
+
+impl Fragment {
+    /// The sites of all its copies, whether they serve or not.
+    pub fn copies(&self) -> impl Iterator<Item = SiteId> {
+        self.written().chain(self.behind.keys().copied())
+    }
+
+    /// The sites of the copies that are written.
+    pub fn written(&self) -> impl Iterator<Item = SiteId> {
+        self.replicas.iter().chain(self.joining.keys()).copied()
+    }
+
+    /// Whether a copy has yet to learn what it has missed.
+    pub fn has_stale_copies(&self) -> bool {
+        !self.behind.is_empty() || self.joining.values().any(|copy| copy.stale)
+    }
 }
 
 /// How the copies of a fragment agree. A closed set: a new protocol must stop the compiler at every decision.
@@ -186,6 +236,13 @@ impl Table {
     /// The index with that id.
     pub fn index(&self, id: IndexId) -> Option<&Index> {
         self.indexes.iter().find(|i| i.id == id)
+    }
+
+    /// Whether the other definition differs at most in where copies are, and how they are used.
+    pub fn same_but_for_copies(&self, other: &Table) -> bool {
+        let ids = |t: &Table| t.fragments.iter().map(|f| f.id).collect::<Vec<_>>();
+        let bare = |t: &Table| Table { fragments: vec![], on_replica_down: OnReplicaDown::default(), ..t.clone() };
+        ids(self) == ids(other) && bare(self) == bare(other)
     }
 
     /// Whether equal values in `columns` imply the same fragment, so that uniqueness can be checked within one fragment.

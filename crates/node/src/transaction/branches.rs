@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 impl Txn {
     /// The branch that serves a site, which shows everything that clients were told to be committed.
-    pub(super) async fn branch_at(&self, site: SiteId) -> Result<Arc<dyn Branch>> {
+    pub(crate) async fn branch_at(&self, site: SiteId) -> Result<Arc<dyn Branch>> {
         let participant = self.node.participant(site)?;
         if let Some(branch) = self.open_branch(participant)? {
             return Ok(branch);
         }
         let coordinator = &self.node.coordinator;
         if !coordinator.is_alone() {
-            coordinator.clear(participant).await?;
+            self.told(site, coordinator.clear(participant).await)?;
             self.state.lock().view.begin(|| coordinator.moment());
         }
         self.branch_as_it_is(site).await
@@ -28,6 +28,11 @@ impl Txn {
 
     /// The branch that serves a site, whatever is yet to be applied there.
     pub(super) async fn branch_as_it_is(&self, site: SiteId) -> Result<Arc<dyn Branch>> {
+        let opened = self.open_branch_at(site).await;
+        self.told(site, opened)
+    }
+
+    async fn open_branch_at(&self, site: SiteId) -> Result<Arc<dyn Branch>> {
         let open = self.node.sites.get(site)?;
         let participant = open.site.participant();
         if let Some(branch) = self.open_branch(participant)? {
@@ -90,13 +95,13 @@ impl Txn {
         Self::replica(&fragment.table, fragment.at, site)
     }
 
-    pub(super) fn replica(table: &Arc<Table>, at: usize, site: SiteId) -> Result<Replica> {
+    pub(crate) fn replica(table: &Arc<Table>, at: usize, site: SiteId) -> Result<Replica> {
         let fragment = table.fragments.get(at).ok_or_else(|| no_fragment(table, at))?;
         Ok(Replica { site, fragment: fragment.id, table: table.clone() })
     }
 
     /// The copy whose locks and unique entries stand for all copies.
-    pub(super) fn first_replica(table: &Arc<Table>, at: usize) -> Result<Replica> {
+    pub(crate) fn first_replica(table: &Arc<Table>, at: usize) -> Result<Replica> {
         let fragment = table.fragments.get(at).ok_or_else(|| no_fragment(table, at))?;
         let site = fragment.replicas.first().ok_or_else(|| no_fragment(table, at))?;
         Ok(Replica { site: *site, fragment: fragment.id, table: table.clone() })
@@ -106,7 +111,9 @@ impl Txn {
         let replica = self.replica_for_read(fragment)?;
         let site = replica.site;
         let open = self.node.sites.get(site)?;
-        let batches = self.read_at(&open, move |branch| branch.scan(&replica, request))?;
+        let (table, at) = (fragment.table.clone(), fragment.at);
+        let serves = move |txn: &Txn| txn.check_serves(&table, at, site);
+        let batches = self.read_at(&open, serves, move |branch| branch.scan(&replica, request))?;
         if fragment.table.fragments[fragment.at].replicas.len() == 1 {
             return Ok((site, batches));
         }
@@ -124,7 +131,8 @@ impl Txn {
     /// A query that a site answers.
     pub(super) fn query_copies(&self, site: SiteId, query: SiteQuery) -> Result<BatchStream> {
         let open = self.node.sites.get(site)?;
-        let batches = self.read_at(&open, move |branch| branch.query(query))?;
+        let serves = move |txn: &Txn| txn.check_all_serve(site);
+        let batches = self.read_at(&open, serves, move |branch| branch.query(query))?;
         let reading = Reading::start(open.scans);
         Ok(batches
             .inspect(move |_| {
@@ -137,13 +145,19 @@ impl Txn {
     fn read_at(
         &self,
         open: &OpenSite,
+        serves: impl FnOnce(&Txn) -> Result<()> + Send + 'static,
         read: impl FnOnce(&dyn Branch) -> Result<BatchStream> + Send + 'static,
     ) -> Result<BatchStream> {
         if let Some(branch) = self.ready_branch(open.site.participant())? {
+            serves(self)?;
             return read(&*branch);
         }
         let (this, site) = (self.this.upgrade().ok_or_else(ended)?, open.site.id());
-        let opened = async move { read(&*this.branch_for_read(site).await?) };
+        let opened = async move {
+            let branch = this.branch_for_read(site).await?;
+            serves(&this)?;
+            read(&*branch)
+        };
         Ok(stream::once(opened).try_flatten().boxed())
     }
 
@@ -157,7 +171,8 @@ impl Txn {
         wait: LockWait,
     ) -> Result<Vec<LockedRow>> {
         let first = Self::first_replica(table, at)?;
-        let locked = self.branch_at(first.site).await?.lock(&first, keys, mode, wait).await?;
+        let locked = self.branch_at(first.site).await?.lock(&first, keys, mode, wait).await;
+        let locked = self.told(first.site, locked)?;
         let replicas = &table.fragments[at].replicas;
         if replicas.len() > 1 {
             let mut asked = vec![self.node.participant(first.site)?];
@@ -166,7 +181,8 @@ impl Txn {
                 if !asked.contains(&participant) {
                     asked.push(participant);
                     let replica = Self::replica(table, at, *site)?;
-                    self.branch_at(*site).await?.lock(&replica, keys, mode, wait).await?;
+                    let locked = self.branch_at(*site).await?.lock(&replica, keys, mode, wait).await;
+                    self.told(*site, locked)?;
                 }
             }
         }

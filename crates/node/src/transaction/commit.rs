@@ -26,6 +26,13 @@ impl Txn {
     pub(super) async fn commit_branches(&self, mut branches: Branches, ddl: Option<Ddl>) -> Result<Timestamp> {
         let changes_catalog = ddl.as_ref().is_some_and(Ddl::has_changes);
         let wrote = changes_catalog || branches.iter().any(|(_, branch)| branch.has_writes());
+        let _serving = match self.share_serving(wrote).await {
+            Ok(guard) => guard,
+            Err(error) => {
+                self.release(ddl);
+                return Err(error);
+            }
+        };
         let counts = |branch: &Arc<dyn Branch>| wrote && branch.has_locks();
         let home = self.node.home().participant();
         let mut deciding = branches.iter().filter(|(_, branch)| counts(branch)).map(|(p, _)| *p);
@@ -66,6 +73,17 @@ impl Txn {
             }
         };
         coordinator::commit(&self.node.coordinator, self.id, parts, settle).await
+    }
+
+    /// What a serializable transaction has read is validated where it has read it. If other copies serve now, those that write at them
+    /// would not meet it, so it cannot commit; and none may begin to serve while it does.
+    async fn share_serving(&self, wrote: bool) -> Result<Option<tokio::sync::RwLockReadGuard<'_, ()>>> {
+        if !wrote || self.options.isolation != Isolation::Serializable {
+            return Ok(None);
+        }
+        let guard = self.node.copies.serving.read().await;
+        self.check_unmoved()?;
+        Ok(Some(guard))
     }
 
     /// Puts the changed catalog into the branch at home.

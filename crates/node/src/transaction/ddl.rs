@@ -124,8 +124,8 @@ impl Ddl {
 /// All copies of all fragments that Atoll has made: what it has adopted, it never purges.
 fn copies(catalog: &Catalog) -> impl Iterator<Item = Purge> {
     let made = |f: &Fragment| {
-        let (id, sites) = (f.id, f.replicas.iter().filter(|site| !f.adopted.contains_key(site)));
-        sites.map(|site| (*site, id)).collect::<Vec<_>>()
+        let (id, sites) = (f.id, f.copies().filter(|site| !f.adopted.contains_key(site)));
+        sites.map(|site| (site, id)).collect::<Vec<_>>()
     };
     catalog.tables.values().flat_map(move |t| t.fragments.iter().flat_map(made))
 }
@@ -240,11 +240,21 @@ impl Txn {
                 continue;
             }
             for (at, fragment) in table.fragments.iter().enumerate() {
-                for site in &fragment.replicas {
-                    let known = old
-                        .filter(|old| old.fragments.iter().any(|f| f.id == fragment.id && f.replicas.contains(site)));
-                    let replica = Self::replica(table, at, *site)?;
-                    self.branch_at(*site).await?.define(&replica, known.map(|old| &**old)).await?;
+                for site in fragment.written() {
+                    let holds = |f: &Fragment| f.id == fragment.id && f.copies().any(|copy| copy == site);
+                    let known = old.filter(|old| old.fragments.iter().any(holds));
+                    if known.is_some_and(|old| old.same_but_for_copies(table)) {
+                        continue;
+                    }
+                    if self.node.is_being_purged(site, fragment.id) {
+                        return Err(Error::new(
+                            ErrorKind::NotInPrerequisiteState,
+                            format!("an earlier copy of fragment \"{}\" is still being removed there", fragment.name),
+                        )
+                        .hint("Try again when older transactions have ended."));
+                    }
+                    let replica = Self::replica(table, at, site)?;
+                    self.branch_at(site).await?.define(&replica, known.map(|old| &**old)).await?;
                 }
             }
         }
@@ -257,9 +267,9 @@ impl Txn {
             let Some(old) = before.tables.get(id).filter(|old| !Arc::ptr_eq(old, table)) else { continue };
             for index in table.indexes.iter().filter(|i| old.index(i.id).is_none()) {
                 for at in 0..table.fragments.len() {
-                    for site in &table.fragments[at].replicas {
-                        let replica = Self::replica(table, at, *site)?;
-                        self.branch_at(*site).await?.build_index(&replica, index.id).await?;
+                    for site in table.fragments[at].written() {
+                        let replica = Self::replica(table, at, site)?;
+                        self.branch_at(site).await?.build_index(&replica, index.id).await?;
                     }
                 }
                 if index.unique && !table.confines_to_fragment(&index.columns) {
@@ -355,6 +365,12 @@ fn changed_tables(before: &Definitions, next: &Catalog, command: &CatalogCommand
         .filter(|(id, table)| !next.tables.get(id).is_some_and(|t| Arc::ptr_eq(t, table)))
         .map(|(id, _)| *id)
         .collect();
+    // Who writes a child's row has locked its parent's, at the parent's first copy.
+    if matches!(command, CatalogCommand::PromoteCopy { .. } | CatalogCommand::SetBehind { .. }) {
+        let refers = |t: &&Arc<Table>| t.foreign_keys.iter().any(|key| changed.contains(&key.parent));
+        let children: Vec<RelationId> = next.tables.values().filter(refers).map(|t| t.id).collect();
+        changed.extend(children);
+    }
     // While a foreign key is being added, the parent's rows must not go.
     if let CatalogCommand::AlterTable { change: TableChange::AddForeignKey(key), .. } = command
         && let Some(parent) = next.table(&key.parent)

@@ -9,6 +9,7 @@ mod branches;
 mod commit;
 mod ddl;
 mod foreign;
+mod joining;
 mod misplaced;
 mod placement;
 mod reading;
@@ -34,6 +35,7 @@ use atoll_ports::site::{
 };
 use ddl::Ddl;
 use parking_lot::Mutex;
+pub(crate) use placement::Describe;
 use placement::Known;
 use reading::View;
 use std::sync::{Arc, Weak};
@@ -64,6 +66,8 @@ struct State {
     choices: Vec<(FragmentId, SiteId)>,
     savepoints: Vec<Savepoint>,
     view: View,
+    /// A site was down whose copies can be set aside.
+    lost: Option<SiteId>,
     finished: bool,
 }
 
@@ -89,6 +93,7 @@ impl Txn {
                 choices: Vec::new(),
                 savepoints: Vec::new(),
                 view: View::default(),
+                lost: None,
                 finished: false,
             }),
             held: Mutex::default(),
@@ -186,14 +191,20 @@ impl Transaction for Txn {
 
     async fn get(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
         let replica = self.replica_for_read(fragment)?;
-        self.branch_for_read(replica.site).await?.get(&replica, key).await
+        let branch = self.branch_for_read(replica.site).await?;
+        self.check_serves(&fragment.table, fragment.at, replica.site)?;
+        branch.get(&replica, key).await
     }
 
     async fn get_alone(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
         let replica = self.replica_for_read(fragment)?;
         match self.site_to_read(&replica)? {
-            Some(site) => self.read_committed(&*site, &replica, key).await,
-            None => self.branch_for_read(replica.site).await?.get(&replica, key).await,
+            Some(site) => {
+                let row = self.read_committed(&*site, &replica, key).await?;
+                self.check_serves(&fragment.table, fragment.at, replica.site)?;
+                Ok(row)
+            }
+            None => self.get(fragment, key).await,
         }
     }
 
@@ -218,6 +229,9 @@ impl Transaction for Txn {
         mode: LockMode,
         wait: LockWait,
     ) -> Result<Vec<LockedRow>> {
+        // The locks are good for as long as no other copy takes the place of the one that they are at.
+        self.hold(fragment.table.id, TableLock::Write).await?;
+        self.check_locks(&fragment.table, fragment.at)?;
         self.lock_rows(&fragment.table, fragment.at, keys, mode, wait).await
     }
 
@@ -243,6 +257,10 @@ impl Transaction for Txn {
 
     async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>) -> Result<()> {
         self.write_rows(table, changes).await
+    }
+
+    fn lost_copy(&self) -> Option<SiteId> {
+        self.state.lock().lost
     }
 
     fn savepoint(&self) -> u64 {

@@ -52,7 +52,7 @@ impl Known {
 }
 
 /// The columns of a row as `(a, b) = (1, x)`.
-pub(super) trait Describe {
+pub(crate) trait Describe {
     /// For DETAIL lines.
     fn describe(&self, columns: &[atoll_model::ColumnId], values: &[Value]) -> String;
 }

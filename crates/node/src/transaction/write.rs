@@ -7,6 +7,7 @@
 use super::Txn;
 use super::foreign::{ParentOrder, missing_parent};
 use super::placement::Describe;
+use crate::copies;
 use crate::definitions::Definitions;
 use atoll_model::{ColumnId, Error, ErrorKind, IndexId, Result, Row, Table, Value};
 use atoll_ports::cluster::TableLock;
@@ -62,6 +63,7 @@ impl Txn {
             ));
         }
         self.hold(table.id, TableLock::Write).await?;
+        self.check_current(table)?;
         let placing = table.fragmentation_positions();
         let mut placed = Vec::with_capacity(changes.len());
         for change in changes {
@@ -197,12 +199,22 @@ impl Txn {
         let Some((last, others)) = replicas.split_last() else {
             return Err(Error::internal(format!("a fragment of table \"{}\" has no copy", table.name)));
         };
+        let joining = &table.fragments[at].joining;
+        let images = (!joining.is_empty()).then(|| changes.clone());
         for site in others {
             let replica = Self::replica(table, at, *site)?;
-            self.branch_at(*site).await?.apply(&replica, changes.clone()).await?;
+            self.told(*site, self.branch_at(*site).await?.apply(&replica, changes.clone()).await)?;
         }
         let replica = Self::replica(table, at, *last)?;
-        self.branch_at(*last).await?.apply(&replica, changes).await
+        self.told(*last, self.branch_at(*last).await?.apply(&replica, changes).await)?;
+        if let Some(images) = images {
+            let images = copies::images(table, images);
+            for (site, copy) in joining {
+                let outcome = self.write_joining(table, at, (*site, copy.stale), &images).await;
+                self.told(*site, outcome)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that values that have come to one fragment are in no other.

@@ -197,6 +197,7 @@ pub fn table(name: &str, columns: &str) -> NewTable {
         replicas: 1,
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: Default::default(),
         adopted: None,
     };
     let mut key = vec![];

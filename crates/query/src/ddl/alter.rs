@@ -11,8 +11,8 @@ use atoll_model::{
     CatalogCommand, Error, ErrorKind, NamedObject, NewForeignKey, NewIndex, Result, SqlType, Table, TableChange, Value,
 };
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, DropBehavior, RenameTableNameKind,
-    TableConstraint,
+    AlterColumnOperation, AlterTable, AlterTableOperation, ColumnDef, ColumnOption, DropBehavior, Expr,
+    RenameTableNameKind, SqlOption, TableConstraint,
 };
 
 impl Binder<'_> {
@@ -111,6 +111,12 @@ impl Binder<'_> {
                     return Ok(());
                 }
                 bound.apply(change(TableChange::DropConstraint { name }));
+                Ok(())
+            }
+            AlterTableOperation::SetOptionsParens { options } => {
+                for option in options {
+                    bound.apply(change(set_option(option)?));
+                }
                 Ok(())
             }
             // There is one owner of everything, and every role of the cluster stands for it.
@@ -266,7 +272,7 @@ impl Binder<'_> {
         table: &Table,
         columns: &[(String, SqlType)],
         name: Option<String>,
-        expr: &datafusion::sql::sqlparser::ast::Expr,
+        expr: &Expr,
         bound: &mut Bound,
     ) -> Result<()> {
         self.check(expr, columns)?;
@@ -362,4 +368,23 @@ fn visible(table: &Table) -> Vec<(String, SqlType)> {
 
 fn first_words(text: &str) -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// What `SET (option = value)` changes.
+fn set_option(option: &SqlOption) -> Result<TableChange> {
+    let refused = |name: &str| {
+        Err(Error::unsupported(format!("ALTER TABLE … SET ({name} = …)"))
+            .hint("ALTER TABLE … SET takes the option on_replica_down."))
+    };
+    let SqlOption::KeyValue { key, value } = option else { return refused(&option.to_string()) };
+    let name = fold(key);
+    if name != "on_replica_down" {
+        return refused(&name);
+    }
+    let value = match value {
+        Expr::Value(value) => value.clone().into_string(),
+        Expr::Identifier(word) => Some(fold(word)),
+        _ => None,
+    };
+    super::options::on_replica_down(&value.unwrap_or_default()).map(TableChange::SetOnReplicaDown)
 }

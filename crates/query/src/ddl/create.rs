@@ -90,6 +90,7 @@ impl Binder<'_> {
             replicas: 1,
             replication: Replication::All,
             read_balance: ReadBalance::RoundRobin,
+            on_replica_down: Default::default(),
             adopted: None,
         };
         for (at, column) in create.columns.iter().enumerate() {

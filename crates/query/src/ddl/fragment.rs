@@ -83,6 +83,9 @@ pub(super) fn allocate(
     if let Some(balance) = options.read_balance {
         table.read_balance = balance;
     }
+    if let Some(choice) = options.on_replica_down {
+        table.on_replica_down = choice;
+    }
     Ok(())
 }
 
@@ -119,6 +122,7 @@ impl Binder<'_> {
         if options.fragments.is_some()
             || options.colocate_with.is_some()
             || options.read_balance.is_some()
+            || options.on_replica_down.is_some()
             || options.replicas.is_some()
         {
             return Err(Error::new(

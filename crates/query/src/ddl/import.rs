@@ -99,6 +99,7 @@ impl Binder<'_> {
             replicas: 1,
             replication: Replication::All,
             read_balance: ReadBalance::RoundRobin,
+            on_replica_down: Default::default(),
             adopted: Some(format!("{schema}.{}", table.name)),
         })
     }

@@ -195,6 +195,8 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         Statement::Sql(statement) => return binder.sql(statement),
         // What it does is known once the site has been asked for its tables ([`Binder::import_schema`]).
         Statement::ImportSchema { .. } => return Ok(None),
+        // Not part of a transaction.
+        Statement::MoveFragment { .. } | Statement::CancelMove { .. } => return Ok(None),
         Statement::CreateTable(_)
         | Statement::Vacuum { .. }
         | Statement::Analyze { .. }

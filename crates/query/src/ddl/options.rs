@@ -3,7 +3,7 @@
 //! Invariant: an option is obeyed or refused: unknown ones are 22023, those of protocols to come 0A000. PostgreSQL's storage
 //! parameters, which cannot change an answer, are taken and have no effect.
 
-use atoll_model::{Error, ErrorKind, ReadBalance, Replication, Result};
+use atoll_model::{Error, ErrorKind, OnReplicaDown, ReadBalance, Replication, Result};
 
 /// What a table's options say.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub struct TableOptions {
     pub replication: Option<Replication>,
     /// `read_balance`
     pub read_balance: Option<ReadBalance>,
+    /// `on_replica_down`
+    pub on_replica_down: Option<OnReplicaDown>,
     /// `colocate_with`
     pub colocate_with: Option<String>,
     /// `colocate_on`
@@ -66,6 +68,7 @@ pub fn read(options: &[(String, String)], tablespace: Option<&String>) -> Result
                     }
                 });
             }
+            "on_replica_down" => made.on_replica_down = Some(on_replica_down(value)?),
             "colocate_with" => made.colocate_with = Some(plain(value)),
             "colocate_on" => made.colocate_on = Some(plain(value)),
             "quorum" | "failures" | "election" | "write_quorum" | "read_quorum" | "sloppy_quorum" | "conflict"
@@ -79,7 +82,7 @@ pub fn read(options: &[(String, String)], tablespace: Option<&String>) -> Result
             name if name.starts_with("autovacuum_") || name.starts_with("toast.") || name.starts_with("toast_") => {}
             _ => {
                 return Err(invalid(format!("unrecognized parameter \"{name}\"")).hint(
-                    "Options of tables: fragments, replicas, sites, replication, read_balance, colocate_with, colocate_on.",
+                    "Options of tables: fragments, replicas, sites, replication, read_balance, on_replica_down, colocate_with, colocate_on.",
                 ));
             }
         }
@@ -94,6 +97,16 @@ pub fn read(options: &[(String, String)], tablespace: Option<&String>) -> Result
         return Err(invalid("colocate_with and colocate_on are given together or not at all"));
     }
     Ok(made)
+}
+
+/// The value of `on_replica_down`.
+pub(super) fn on_replica_down(value: &str) -> Result<OnReplicaDown> {
+    match value.to_lowercase().as_str() {
+        "refuse" => Ok(OnReplicaDown::Refuse),
+        "catch_up" => Ok(OnReplicaDown::CatchUp),
+        _ => Err(invalid(format!("invalid value for option \"on_replica_down\": \"{value}\""))
+            .detail("Valid values: refuse, catch_up.")),
+    }
 }
 
 /// A comma-separated list of names.

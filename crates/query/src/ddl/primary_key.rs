@@ -102,6 +102,7 @@ impl Binder<'_> {
             replicas: table.fragments.first().map_or(1, |f| u32::try_from(f.replicas.len()).unwrap_or(1)),
             replication: table.replication,
             read_balance: table.read_balance,
+            on_replica_down: table.on_replica_down,
             adopted: None,
         };
         for column in &columns {

@@ -107,6 +107,8 @@ impl Memory {
             bounds: bounds.clone(),
             replicas: sites.iter().map(|s| SiteId(*s)).collect(),
             adopted: Default::default(),
+            joining: Default::default(),
+            behind: Default::default(),
         });
         let table = Table {
             id,
@@ -134,6 +136,7 @@ impl Memory {
             fragments: fragments.collect(),
             replication: Replication::All,
             read_balance: ReadBalance::RoundRobin,
+            on_replica_down: Default::default(),
         };
         for row in rows {
             let at = match table.place(&row) {

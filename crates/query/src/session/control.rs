@@ -48,7 +48,12 @@ pub(crate) fn is_control(ast: &Ast) -> bool {
 pub(crate) fn is_own_control(statement: &Statement) -> bool {
     matches!(
         statement,
-        Statement::Vacuum { .. } | Statement::Analyze { .. } | Statement::Checkpoint | Statement::Verify { .. }
+        Statement::Vacuum { .. }
+            | Statement::Analyze { .. }
+            | Statement::Checkpoint
+            | Statement::Verify { .. }
+            | Statement::MoveFragment { .. }
+            | Statement::CancelMove { .. }
     )
 }
 
@@ -104,6 +109,9 @@ impl SqlSession {
                 // is durable: nothing is left to be done, and the answer says so.
                 return match other {
                     Statement::Vacuum { tables, .. } => self.known_tables(tables).and_then(|()| done("VACUUM")),
+                    Statement::MoveFragment { .. } | Statement::CancelMove { .. } => {
+                        self.move_fragment(other).await.map(Some)
+                    }
                     Statement::Analyze { tables } => self.known_tables(tables).and_then(|()| done("ANALYZE")),
                     _ => done("CHECKPOINT"),
                 };

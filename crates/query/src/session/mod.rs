@@ -12,6 +12,7 @@ mod cursor;
 mod describe;
 mod engine;
 pub(crate) mod locking;
+mod moves;
 pub(crate) mod names;
 mod plans;
 pub(crate) mod settings;
@@ -171,7 +172,8 @@ impl SqlSession {
             return Ok(done);
         }
         self.keep_cursors().await?;
-        let txn = self.transaction()?;
+        let mut txn = self.transaction()?;
+        let alone = !self.current.is_explicit() && !txn.has_writes();
         txn.begin_statement().await?;
         let mut attempt = 0;
         loop {
@@ -180,6 +182,17 @@ impl SqlSession {
             match done {
                 Err(e) if e.is_before_any_effect() && attempt < MAX_ATTEMPTS && may_begin_anew(&txn, &bound) => {
                     attempt += 1;
+                    txn.begin_statement().await?;
+                }
+                // A copy's site is down. Nothing is done yet, and without that copy it can be.
+                Err(_) if alone && attempt < MAX_ATTEMPTS && txn.lost_copy().is_some() => {
+                    attempt += 1;
+                    let site = txn.lost_copy();
+                    self.current.rollback();
+                    if let Some(site) = site {
+                        self.engine.cluster.set_aside(site).await?;
+                    }
+                    txn = self.transaction()?;
                     txn.begin_statement().await?;
                 }
                 done => return done,

@@ -171,6 +171,7 @@ impl SqlSession {
             Statement::CreateSite { .. } => "create site",
             Statement::AlterSite { .. } => "alter site",
             Statement::DropSite { .. } => "drop site",
+            Statement::MoveFragment { .. } | Statement::CancelMove { .. } => "move a fragment",
             // What the site's user can reach, everybody could otherwise.
             Statement::ImportSchema { .. } => "adopt tables of a site",
             // It shows keys of rows, and keeps others from changing definitions.

@@ -237,6 +237,7 @@ fn codec(columns: &[(u16, SqlType)], indexes: Vec<Index>) -> TableCodec {
         fragments: vec![],
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: Default::default(),
     };
     TableCodec::new(Arc::new(table)).expect("the key and the indexes name columns of the table")
 }

@@ -17,6 +17,7 @@ impl Catalog {
             TableChange::DropColumn { name, cascade } => return self.alter_drop_column(table, name, *cascade),
             TableChange::RenameColumn { from, to } => self.rename_column(&mut table, from, to)?,
             TableChange::Rename(to) => self.rename_table(&mut table, to)?,
+            TableChange::SetOnReplicaDown(choice) => return self.set_on_replica_down(&stored, *choice),
             TableChange::SetDefault { column, default } => {
                 let at = column_at(&table, column)?;
                 let column = &mut table.columns[at];

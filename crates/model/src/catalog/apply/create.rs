@@ -28,6 +28,7 @@ impl Catalog {
             fragments: vec![],
             replication: new.replication,
             read_balance: new.read_balance,
+            on_replica_down: new.on_replica_down,
         };
         self.names.insert(new.name.clone(), NamedObject::Table(table.id));
         for column in &new.columns {

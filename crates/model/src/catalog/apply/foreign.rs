@@ -6,7 +6,7 @@
 use super::create::exists_constraint;
 use super::{limits, names};
 use crate::catalog::{Catalog, ForeignKey, NewForeignKey, NewIndex, ReferentialAction, Table};
-use crate::{ColumnId, Error, ErrorKind, Fragmentation, RelationId, Result};
+use crate::{ColumnId, Error, ErrorKind, Fragmentation, RelationId, Result, SiteId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -136,7 +136,10 @@ impl Catalog {
             crate::FragmentBounds::Hash { modulus, .. } => *modulus == 1,
             _ => false,
         };
-        complete && child.fragments.iter().flat_map(|f| &f.replicas).all(|site| only.replicas.contains(site))
+        // A copy that was set aside will serve again.
+        let returning = only.joining.iter().filter(|(_, copy)| copy.replaces.is_none()).map(|(site, _)| site);
+        let held: BTreeSet<SiteId> = only.replicas.iter().chain(only.behind.keys()).chain(returning).copied().collect();
+        complete && child.fragments.iter().flat_map(|f| &f.replicas).all(|site| held.contains(site))
     }
 
     fn together(&self, child: &Table, parent: &Table, key: &ForeignKey) -> bool {

@@ -56,6 +56,8 @@ impl Catalog {
                     bounds: FragmentBounds::All,
                     replicas: sites,
                     adopted,
+                    joining: Default::default(),
+                    behind: Default::default(),
                 };
                 table.fragments.push(fragment);
                 Ok(())
@@ -113,6 +115,8 @@ impl Catalog {
                 bounds: FragmentBounds::Hash { modulus, remainder },
                 replicas: in_turn(sites, remainder as usize, replicas),
                 adopted: Default::default(),
+                joining: Default::default(),
+                behind: Default::default(),
             });
         }
         Ok(())
@@ -152,7 +156,22 @@ impl Catalog {
                 ),
             ));
         }
+        if new.on_replica_down != Default::default() && new.on_replica_down != parent.on_replica_down {
+            return Err(Error::new(
+                ErrorKind::InvalidParameterValue,
+                "a derived table's copies are kept as its parent's are",
+            )
+            .hint("Leave out \"on_replica_down\"."));
+        }
+        table.on_replica_down = parent.on_replica_down;
         table.fragmentation = Fragmentation::Derived { parent: parent.id, column: id, parent_column, direct };
+        if parent.fragments.iter().any(|f| !f.joining.is_empty() || !f.behind.is_empty()) {
+            return Err(Error::new(
+                ErrorKind::NotInPrerequisiteState,
+                format!("copies of table \"{}\" are being built, or set aside", parent.name),
+            )
+            .hint("Tables can be derived from it when all its copies serve: see atoll.moves."));
+        }
         for fragment in &parent.fragments {
             let id = FragmentId(self.fresh_id()?);
             table.fragments.push(derived_fragment(
@@ -198,6 +217,8 @@ impl Catalog {
             bounds: new.bounds.clone(),
             replicas,
             adopted,
+            joining: Default::default(),
+            behind: Default::default(),
         };
         self.names.insert(new.name.clone(), NamedObject::Fragment(table.id));
         table.fragments.push(fragment.clone());
@@ -288,7 +309,15 @@ fn derived_fragment(child: &str, parent: &str, id: FragmentId, of: &Fragment, di
         None => format!("{child}_{at}"),
     };
     let bounds = if direct { of.bounds.clone() } else { FragmentBounds::Derived(of.id) };
-    Fragment { id, name, bounds, replicas: of.replicas.clone(), adopted: Default::default() }
+    Fragment {
+        id,
+        name,
+        bounds,
+        replicas: of.replicas.clone(),
+        adopted: Default::default(),
+        joining: Default::default(),
+        behind: Default::default(),
+    }
 }
 
 /// The sites of the copies of fragment `at`: round robin, copies at neighbours.

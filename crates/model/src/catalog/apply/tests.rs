@@ -3,6 +3,8 @@
 use crate::*;
 use std::collections::BTreeMap;
 
+mod copies;
+
 /// A catalog and what was done to it.
 struct Script {
     catalog: Catalog,
@@ -118,6 +120,7 @@ fn table(name: &str, columns: &str) -> NewTable {
         replicas: 1,
         replication: Replication::All,
         read_balance: ReadBalance::RoundRobin,
+        on_replica_down: OnReplicaDown::Refuse,
         adopted: None,
     };
     let mut key = vec![];

@@ -17,7 +17,7 @@ pub(super) fn tables() -> Vec<Definition> {
                         .tables
                         .values()
                         .flat_map(|x| &x.fragments)
-                        .filter(|f| f.replicas.contains(&site.id))
+                        .filter(|f| f.copies().any(|copy| copy == site.id))
                         .count();
                     vec![o(site.id.0), t(&site.name), t(site.engine.name()), Value::Int8(here as i64)]
                 })
@@ -74,13 +74,18 @@ pub(super) fn tables() -> Vec<Definition> {
             };
             s.catalog.tables.values().flat_map(|x| each(x)).collect()
         }),
-        table("replicas", "fragment_id:o table_name:t fragment:t site:t", |s| {
+        table("replicas", "fragment_id:o table_name:t fragment:t site:t state:t", |s| {
             let mut rows = vec![];
             for x in s.catalog.tables.values() {
                 for f in &x.fragments {
-                    for id in &f.replicas {
-                        let site = s.catalog.sites.get(id).map(|site| site.name.clone());
-                        rows.push(vec![o(f.id.0), t(&x.name), t(&f.name), maybe(site)]);
+                    for id in f.copies() {
+                        let site = s.catalog.sites.get(&id).map(|site| site.name.clone());
+                        let state = match () {
+                            () if f.replicas.contains(&id) => "serving",
+                            () if f.joining.contains_key(&id) => "joining",
+                            () => "behind",
+                        };
+                        rows.push(vec![o(f.id.0), t(&x.name), t(&f.name), maybe(site), t(state)]);
                     }
                 }
             }
@@ -102,5 +107,6 @@ pub(super) fn tables() -> Vec<Definition> {
         }),
     ];
     tables.extend(super::transactions::tables());
+    tables.push(super::moves::table());
     tables
 }

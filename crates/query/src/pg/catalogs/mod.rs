@@ -5,6 +5,7 @@
 
 mod atoll;
 mod information;
+mod moves;
 mod relations;
 mod statics;
 mod table;

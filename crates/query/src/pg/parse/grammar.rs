@@ -3,7 +3,7 @@
 //! Invariant: a statement is given to sqlparser unless its first words are ours; nothing is tried twice.
 
 use super::statement::*;
-use super::{sites, verify};
+use super::{moves, sites, verify};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -26,6 +26,8 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
         ("ALTER", "SITE") => sites::alter(p),
         ("IMPORT", _) => sites::import(p),
         ("VERIFY", _) => verify::verify(p),
+        ("MOVE", "FRAGMENT") => moves::begin(p),
+        ("CANCEL", "MOVE") => moves::cancel(p),
         ("DROP", "SITE") => {
             skip(p, 2);
             let if_exists = p.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
@@ -311,7 +313,7 @@ fn partition_by(p: &mut Parser<'_>) -> Parsed<(PartitionKind, Vec<String>)> {
 }
 
 /// `(name [= value], …)` after WITH.
-fn options(p: &mut Parser<'_>) -> Parsed<Vec<(String, String)>> {
+pub(super) fn options(p: &mut Parser<'_>) -> Parsed<Vec<(String, String)>> {
     p.expect_token(&Token::LParen)?;
     let options = p.parse_comma_separated(|p| {
         let mut key = fold(&p.parse_identifier()?);

@@ -7,6 +7,7 @@
 mod copy;
 mod grammar;
 mod limits;
+mod moves;
 mod sites;
 mod spelling;
 mod statement;

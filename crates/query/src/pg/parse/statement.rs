@@ -39,6 +39,26 @@ pub enum Statement {
         /// The site.
         site: String,
     },
+    /// MOVE FRAGMENT
+    MoveFragment {
+        /// The fragment.
+        fragment: String,
+        /// Its table, where the name alone does not tell.
+        table: Option<String>,
+        /// The site of the copy that moves.
+        from: Option<String>,
+        /// Where it goes.
+        to: String,
+        /// Whether the statement ends when the fragment is there, rather than when the move has begun.
+        wait: bool,
+    },
+    /// CANCEL MOVE OF FRAGMENT
+    CancelMove {
+        /// The fragment.
+        fragment: String,
+        /// Its table, where the name alone does not tell.
+        table: Option<String>,
+    },
     /// DROP SITE
     DropSite {
         /// Their names.

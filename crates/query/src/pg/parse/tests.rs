@@ -25,6 +25,38 @@ fn sites() {
 }
 
 #[test]
+fn fragments_move() {
+    let shown = |sql: &str| match one(sql) {
+        Statement::MoveFragment { fragment, table, from, to, wait } => {
+            let or_none = |name: Option<String>| name.unwrap_or_else(|| "-".into());
+            format!("{fragment} of {} from {} to {to}, {wait}", or_none(table), or_none(from))
+        }
+        Statement::CancelMove { fragment, table } => {
+            format!("cancel {fragment} of {}", table.unwrap_or_else(|| "-".into()))
+        }
+        other => panic!("{sql}: {other:?}"),
+    };
+    for (sql, expected) in [
+        ("MOVE FRAGMENT users_hk TO munich", "users_hk of - from - to munich, true"),
+        ("move fragment \"U\" of t from a to b with (wait = false);", "U of t from a to b, false"),
+        ("MOVE FRAGMENT u TO b WITH (wait)", "u of - from - to b, true"),
+        ("CANCEL MOVE OF FRAGMENT u", "cancel u of -"),
+        ("CANCEL MOVE OF FRAGMENT u OF t", "cancel u of t"),
+    ] {
+        assert_eq!(shown(sql), expected, "{sql}");
+    }
+    for (sql, kind) in [
+        ("MOVE FRAGMENT u", ErrorKind::Syntax),
+        ("MOVE FRAGMENT u FROM a", ErrorKind::Syntax),
+        ("MOVE FRAGMENT u TO b WITH (wait = soon)", ErrorKind::NotSupported),
+        ("MOVE FRAGMENT u TO b WITH (speed = 3)", ErrorKind::NotSupported),
+        ("CANCEL MOVE FRAGMENT u", ErrorKind::Syntax),
+    ] {
+        assert_eq!(error(sql).0, kind, "{sql}");
+    }
+}
+
+#[test]
 fn sites_are_altered_and_imported_from() {
     let Statement::AlterSite { name, changes } = one(
         "ALTER SITE hk OPTIONS (SET url 'postgres://x', ADD pool_size '4', DROP schema, set 'odd', idle_check '1s')",
