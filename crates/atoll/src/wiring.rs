@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use atoll_adapters::site::embedded::EmbeddedEngine;
-use atoll_adapters::site::mysql::MysqlSite;
-use atoll_adapters::site::postgres::PostgresSite;
 use atoll_front::{FrontConfig, FrontHandle, Limits, StatusSource, Tls};
-use atoll_model::{Site as SiteDefinition, SiteEngine};
+use atoll_model::Site as SiteDefinition;
 use atoll_node::{Node, SiteFactory};
 use atoll_ports::cluster::Cluster;
 use atoll_ports::site::{ParticipantId, Site};
@@ -71,12 +69,7 @@ struct Sites(Arc<EmbeddedEngine>);
 
 impl SiteFactory for Sites {
     fn open(&self, site: &SiteDefinition) -> atoll_model::Result<Arc<dyn Site>> {
-        match site.engine {
-            SiteEngine::Embedded => self.0.site(site.id),
-            // Each database commits for itself; ids of sites begin at 1, so none of them is LOCAL.
-            SiteEngine::Postgres => Ok(PostgresSite::open(site, ParticipantId(site.id.0))?),
-            SiteEngine::Mysql => Ok(MysqlSite::open(site, ParticipantId(site.id.0))?),
-        }
+        atoll_adapters::site::open(&self.0, site)
     }
 }
 

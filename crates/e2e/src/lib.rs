@@ -4,6 +4,7 @@
 //! [Atoll](server::Atoll), so that a test's expectations are checked against the original before they are asked of Atoll.
 //! The crate depends on no other crate of the workspace: it can only find out what a user could find out.
 
+pub mod asking;
 pub mod bank;
 pub mod compare;
 pub mod diff;

@@ -1,8 +1,9 @@
 //! Databases as sites, as their users see them: existing tables are adopted, one by one and by schema, sites are altered, transactions over
 //! several of them are seen and resolved, and no password is shown anywhere.
 
+use atoll_e2e::asking::{connect, refused, rows, run};
 use atoll_e2e::server::{Atoll, Crash as _, PostgreSql, Server, atoll_command};
-use atoll_e2e::wire::{Client, Error};
+use atoll_e2e::wire::Client;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -46,30 +47,6 @@ impl World {
             run(&mut client, &format!("CREATE SITE {name} ENGINE postgres OPTIONS (url '{}')", site_url(server)));
         }
         (world, client)
-    }
-}
-
-fn connect(server: &dyn Server) -> Client {
-    server.connect().unwrap_or_else(|e| panic!("connecting: {e}"))
-}
-
-fn run(client: &mut Client, sql: &str) {
-    client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-}
-
-/// The rows, values separated by commas.
-fn rows(client: &mut Client, sql: &str) -> Vec<String> {
-    let reply = client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-    let shown = |row: &Vec<Option<String>>| {
-        row.iter().map(|value| value.as_deref().unwrap_or("-").to_owned()).collect::<Vec<_>>().join(",")
-    };
-    reply.rows.iter().map(shown).collect()
-}
-
-fn refused(client: &mut Client, sql: &str) -> (String, String) {
-    match client.query(sql) {
-        Err(Error::Sql { sqlstate, message }) => (sqlstate, message),
-        other => panic!("{sql}: {other:?}"),
     }
 }
 

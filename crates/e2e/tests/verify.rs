@@ -1,32 +1,8 @@
 //! VERIFY and `atoll verify`, as their users see them: what is found, in which form, and with which exit status.
 
+use atoll_e2e::asking::{connect, refused, rows, run};
 use atoll_e2e::server::{Atoll, PostgreSql, Server, atoll_command};
-use atoll_e2e::wire::{Client, Error};
 use std::process::Output;
-
-fn connect(server: &dyn Server) -> Client {
-    server.connect().unwrap_or_else(|e| panic!("connecting: {e}"))
-}
-
-fn run(client: &mut Client, sql: &str) {
-    client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-}
-
-/// The rows, values separated by commas.
-fn rows(client: &mut Client, sql: &str) -> Vec<String> {
-    let reply = client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-    let shown = |row: &Vec<Option<String>>| {
-        row.iter().map(|value| value.as_deref().unwrap_or("-").to_owned()).collect::<Vec<_>>().join(",")
-    };
-    reply.rows.iter().map(shown).collect()
-}
-
-fn refused(client: &mut Client, sql: &str) -> (String, String) {
-    match client.query(sql) {
-        Err(Error::Sql { sqlstate, message }) => (sqlstate, message),
-        other => panic!("{sql}: {other:?}"),
-    }
-}
 
 fn verify(atoll: &Atoll, arguments: &[&str]) -> Output {
     let mut command = atoll_command().unwrap_or_else(|e| panic!("{e}"));
@@ -34,21 +10,11 @@ fn verify(atoll: &Atoll, arguments: &[&str]) -> Output {
     command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
-/// A server at which several sites commit at once.
-fn server() -> PostgreSql {
-    use atoll_e2e::server::Crash as _;
-    let mut server = PostgreSql::start();
-    run(&mut connect(&server), "ALTER SYSTEM SET max_prepared_transactions = 20");
-    server.crash();
-    server.start_again().unwrap_or_else(|e| panic!("{e}"));
-    server
-}
-
 #[test]
 fn what_was_changed_behind_atolls_back() {
-    let (mut atoll, hongkong) = (Atoll::start(), server());
+    let (mut atoll, hongkong) = (Atoll::start(), PostgreSql::start());
     let mut client = connect(&atoll);
-    let url = format!("postgres://{}@{}/{}", hongkong.user(), hongkong.address(), hongkong.database());
+    let url = hongkong.url();
     run(&mut client, "CREATE SITE home");
     run(&mut client, &format!("CREATE SITE hongkong ENGINE postgres OPTIONS (url '{url}')"));
     run(&mut client, "CREATE TABLE c (id int PRIMARY KEY, n int) WITH (sites = 'home, hongkong', replication = 'all')");

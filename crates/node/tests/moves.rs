@@ -227,12 +227,17 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> TestResult {
     Ok(())
 }
 
+/// Begins a move, some of whose rows are copied when this returns.
+fn begin_move(rig: &Rig) -> TestResult {
+    let node = rig.node().clone();
+    rig.run().block_on(async move { node.move_fragment(MoveOrder { wait: false, ..order("t_a", "pb") }).await })?;
+    wait_until("some rows are copied", || rig.node().moves().iter().any(|m| m.rows_written > 0))
+}
+
 fn a_move_goes_on_after_a_crash(engines: [Engine; 2]) -> TestResult {
     let mut rig = Rig::of(engines)?;
     let first = filled(&rig, 3000)?;
-    let node = rig.node().clone();
-    rig.run().block_on(async move { node.move_fragment(MoveOrder { wait: false, ..order("t_a", "pb") }).await })?;
-    wait_until("some rows are copied", || rig.node().moves().iter().any(|m| m.rows_written > 0))?;
+    begin_move(&rig)?;
     rig.restart()?;
     wait_until("the copy serves", || sites_of(rig.node()) == ["pb"])?;
     let node = rig.node().clone();
@@ -246,9 +251,7 @@ fn a_move_goes_on_after_a_crash(engines: [Engine; 2]) -> TestResult {
 fn a_site_that_is_down_holds_a_move_up(engines: [Engine; 2]) -> TestResult {
     let mut rig = Rig::of(engines)?;
     let first = filled(&rig, 3000)?;
-    let node = rig.node().clone();
-    rig.run().block_on(async move { node.move_fragment(MoveOrder { wait: false, ..order("t_a", "pb") }).await })?;
-    wait_until("some rows are copied", || rig.node().moves().iter().any(|m| m.rows_written > 0))?;
+    begin_move(&rig)?;
     rig.crash(1);
     // The new copy's site is down: it is left out, and rows can be written after all.
     let stop = Arc::<AtomicBool>::default();

@@ -29,6 +29,11 @@ pub(crate) fn from_batch(batch: &RecordBatch, types: &[SqlType]) -> Result<Vec<R
     Ok(rows)
 }
 
+/// A count, as SQL has it.
+pub(crate) fn number(n: u64) -> Value {
+    Value::Int8(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
 /// One value of an array that is read as a SQL type.
 ///
 /// # Errors

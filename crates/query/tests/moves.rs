@@ -5,9 +5,7 @@
 mod server;
 
 use atoll_adapters::site::embedded::EmbeddedEngine;
-use atoll_adapters::site::mysql::MysqlSite;
-use atoll_adapters::site::postgres::PostgresSite;
-use atoll_model::{Error, Result, Site as Definition, SiteEngine, Value, text};
+use atoll_model::{Error, Result, Site as Definition, Value, text};
 use atoll_node::{Node, SiteFactory};
 use atoll_ports::session::{Database, Execution, Session, Startup};
 use atoll_ports::site::{ParticipantId, Site};
@@ -24,11 +22,7 @@ struct Factory(Arc<EmbeddedEngine>);
 
 impl SiteFactory for Factory {
     fn open(&self, site: &Definition) -> Result<Arc<dyn Site>> {
-        match site.engine {
-            SiteEngine::Embedded => self.0.site(site.id),
-            SiteEngine::Postgres => Ok(PostgresSite::open(site, ParticipantId(site.id.0))?),
-            SiteEngine::Mysql => Ok(MysqlSite::open(site, ParticipantId(site.id.0))?),
-        }
+        atoll_adapters::site::open(&self.0, site)
     }
 }
 

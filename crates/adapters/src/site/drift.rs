@@ -2,9 +2,20 @@
 //!
 //! Invariant: a copy is readable unless a column of the definition is not there, or of another type, or one of the key is compared otherwise.
 
+use super::name::SiteName;
 use super::orders;
-use atoll_model::{Column, Result, Table};
+use atoll_model::{Column, Error, ErrorKind, Result, Table};
 use atoll_ports::site::Drift;
+
+/// Why a table of a site is not adopted.
+pub(super) fn refused(relation: &str, site: &SiteName, table: &Table, first: Drift) -> Error {
+    Error::new(
+        ErrorKind::DatatypeMismatch,
+        format!("{relation} at site \"{}\" does not fit table \"{}\"", site.0, table.name),
+    )
+    .detail(first.detail)
+    .table(&table.name)
+}
 
 /// There is no table.
 pub(super) fn of_table(relation: &str) -> Drift {

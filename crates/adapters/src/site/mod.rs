@@ -9,6 +9,10 @@
 //! | `select` | queries as SELECT statements |
 //! | `clock`, `statistics` | what servers do not tell, or not at once |
 
+use atoll_model::{Result, Site as Definition, SiteEngine};
+use atoll_ports::site::{ParticipantId, Site};
+use std::sync::Arc;
+
 mod changes;
 mod clock;
 mod columns;
@@ -24,3 +28,17 @@ pub mod postgres;
 mod predicate;
 mod select;
 mod statistics;
+
+/// Opens a site: an embedded one over this process's engine; a database as a participant of its own, since each commits for itself. Ids
+/// of sites begin at 1, so that none of them is the engine's participant 0.
+///
+/// # Errors
+/// `InvalidParameterValue` for options that cannot be; those of opening an embedded site.
+pub fn open(engine: &Arc<embedded::EmbeddedEngine>, site: &Definition) -> Result<Arc<dyn Site>> {
+    let participant = ParticipantId(site.id.0);
+    match site.engine {
+        SiteEngine::Embedded => engine.site(site.id),
+        SiteEngine::Postgres => Ok(postgres::PostgresSite::open(site, participant)?),
+        SiteEngine::Mysql => Ok(mysql::MysqlSite::open(site, participant)?),
+    }
+}

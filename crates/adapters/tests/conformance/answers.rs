@@ -1,8 +1,8 @@
 //! Answers to queries: large ones, several at once, given up, beside writes, and what they show of rows that change.
 
 use crate::queries::{answered, answers, compare, int, of, values, whole};
-use crate::reads::{MANY, large};
-use crate::world::{TestResult, World, begin, everything, failure, insert, key, lock, rows as scanned, set};
+use crate::reads::{MANY, before_later_writes, large};
+use crate::world::{TestResult, World, begin, failure, insert, key, lock, set};
 use atoll_model::{Error, ErrorKind, Result, Value};
 use atoll_ports::query::{Comparison, SiteQuery, Source, SourceJoin};
 use atoll_ports::site::{Isolation, Replica};
@@ -42,25 +42,8 @@ pub async fn side_by_side(world: &World) -> TestResult {
         return Ok(());
     }
     let at = large(world).await?;
-    for isolation in [Isolation::ReadCommitted, Isolation::RepeatableRead, Isolation::Serializable] {
-        let branch = world.begin(isolation).await?;
-        let mut first = branch.query(many(&at))?;
-        let mut got = first.next().await.ok_or("rows")??.num_rows();
-        let second = answered(&*branch, many(&at)).await?;
-        let third = scanned(&*branch, &at, everything(&at)).await?;
-        assert_eq!((second.len(), third.len()), (MANY as usize, MANY as usize));
-        // One that is given up hinders nobody.
-        for _ in 0..5 {
-            let mut given_up = branch.query(many(&at))?;
-            given_up.next().await.ok_or("rows")??;
-        }
-        assert_eq!(branch.get(&at, &key(7)).await?.map(|row| row[0].clone()), Some(Value::Int4(7)));
-        while let Some(batch) = first.next().await {
-            got += batch?.num_rows();
-        }
-        assert_eq!(got, MANY as usize);
-    }
-    Ok(())
+    let levels = [Isolation::ReadCommitted, Isolation::RepeatableRead, Isolation::Serializable];
+    before_later_writes(world, &at, &levels, |branch| branch.query(many(&at))).await
 }
 
 /// An answer that nobody would live to see the end of is stopped when it is given up.

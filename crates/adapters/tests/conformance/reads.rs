@@ -3,8 +3,9 @@
 use crate::world::{
     TestResult, World, account, begin, column, count, everything, failure, index, insert, key, lock, rows, table, text,
 };
-use atoll_model::{IndexId, Row, SqlType, Value};
-use atoll_ports::site::{Isolation, KeyRange, RowChange, ScanRequest};
+use atoll_model::{IndexId, Result, Row, SqlType, Value};
+use atoll_ports::session::BatchStream;
+use atoll_ports::site::{Branch, Isolation, KeyRange, Replica, RowChange, ScanRequest};
 use futures::future::FusedFuture as _;
 use futures::future::try_join_all;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -285,7 +286,7 @@ pub async fn no_columns(world: &World) -> TestResult {
 /// Enough rows for several portions of whatever size.
 pub const MANY: i32 = 20_000;
 
-pub async fn large(world: &World) -> Result<atoll_ports::site::Replica, atoll_model::Error> {
+pub async fn large(world: &World) -> Result<Replica, atoll_model::Error> {
     let at = world.create(&crate::world::accounts()).await?;
     let filler = "x".repeat(200);
     let all = (0..MANY).map(|i| insert(i, &format!("{i}{filler}"), i64::from(i))).collect();
@@ -361,18 +362,30 @@ pub async fn abandoned_scans(world: &World) -> TestResult {
 /// What is written after a scan has begun is not in it.
 pub async fn scans_and_later_writes(world: &World) -> TestResult {
     let at = large(world).await?;
-    for isolation in [Isolation::ReadCommitted, Isolation::RepeatableRead] {
+    let first = ScanRequest { columns: vec![0], ..everything(&at) };
+    let read = |branch: &dyn Branch| branch.scan(&at, first.clone());
+    before_later_writes(world, &at, &[Isolation::ReadCommitted, Isolation::RepeatableRead], read).await
+}
+
+/// Reads all rows, and writes when the first of them have come.
+pub async fn before_later_writes(
+    world: &World,
+    at: &Replica,
+    levels: &[Isolation],
+    read: impl Fn(&dyn Branch) -> Result<BatchStream>,
+) -> TestResult {
+    for isolation in levels.iter().copied() {
         for written in [false, true] {
             let branch = world.begin(isolation).await?;
             let id = 2 * MANY;
             if written {
-                branch.apply(&at, vec![insert(id, "before", 0)]).await?;
+                branch.apply(at, vec![insert(id, "before", 0)]).await?;
                 branch.begin_statement();
             }
-            let mut scan = branch.scan(&at, ScanRequest { columns: vec![0], ..everything(&at) })?;
-            let mut got = scan.next().await.ok_or("rows")??.num_rows();
-            branch.apply(&at, vec![insert(id + 1, "after", 0)]).await?;
-            while let Some(batch) = scan.next().await {
+            let mut answer = read(&*branch)?;
+            let mut got = answer.next().await.ok_or("rows")??.num_rows();
+            branch.apply(at, vec![insert(id + 1, "after", 0)]).await?;
+            while let Some(batch) = answer.next().await {
                 got += batch?.num_rows();
             }
             assert_eq!(got, MANY as usize + usize::from(written), "{isolation:?}, written: {written}");

@@ -11,7 +11,7 @@ mod table;
 pub use command::*;
 pub use table::*;
 
-use crate::{CatalogVersion, RelationId, SiteId};
+use crate::{CatalogVersion, FragmentId, RelationId, SiteId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -226,6 +226,16 @@ impl Catalog {
             }
             _ => None,
         }
+    }
+
+    /// The table and position of a fragment.
+    pub fn fragment_by_id(&self, fragment: FragmentId) -> Option<(&Arc<Table>, usize)> {
+        self.tables.values().find_map(|table| Some((table, table.fragment_position(fragment)?)))
+    }
+
+    /// The name of a site; its number, if there is no such site.
+    pub fn site_name(&self, site: SiteId) -> String {
+        self.sites.get(&site).map_or_else(|| site.to_string(), |s| s.name.clone())
     }
 
     /// The site of that name.

@@ -208,6 +208,11 @@ pub enum ReadBalance {
 }
 
 impl Table {
+    /// The position of a fragment.
+    pub fn fragment_position(&self, fragment: FragmentId) -> Option<usize> {
+        self.fragments.iter().position(|f| f.id == fragment)
+    }
+
     /// Position of a column among the live ones.
     pub fn position(&self, id: ColumnId) -> Option<usize> {
         self.columns.iter().position(|c| c.id == id)

@@ -81,7 +81,7 @@ pub(crate) async fn set_aside(node: &Node, site: SiteId) -> Result<()> {
         }
     };
     tokio::time::timeout(WAIT, done).await.map_err(|_| {
-        let name = node.definitions.load().sites.get(&site).map_or_else(|| site.to_string(), |s| s.name.clone());
+        let name = node.definitions.load().site_name(site);
         Error::new(
             ErrorKind::SiteUnavailable,
             format!("site \"{name}\" is down, and its copies could not be set aside"),

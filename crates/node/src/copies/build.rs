@@ -10,7 +10,7 @@ use crate::coordinator;
 use crate::definitions::Definitions;
 use crate::node::Node;
 use crate::persist;
-use atoll_model::{Building, CatalogCommand, Error, ErrorKind, Fragmentation, Result, SiteId, Table};
+use atoll_model::{Building, Catalog, CatalogCommand, Error, ErrorKind, Fragmentation, Result, Table};
 use atoll_ports::cluster::{MoveInfo, Transaction as _};
 use atoll_ports::site::BranchOptions;
 use atoll_protocol::Backoff;
@@ -40,15 +40,14 @@ struct Member {
 }
 
 fn members(definitions: &Definitions, (fragment, site): Copy) -> Vec<Member> {
-    let position = |t: &Arc<Table>| t.fragments.iter().position(|f| f.id == fragment);
-    let Some((root, at)) = definitions.tables.values().find_map(|t| Some((t.id, position(t)?))) else { return vec![] };
+    let Some((root, at)) = definitions.fragment_by_id(fragment) else { return vec![] };
     let member = |table: &Arc<Table>| {
         let fragment = table.fragments.get(at)?;
         let building = *fragment.joining.get(&site)?;
         let target = Target { table: table.id, fragment: fragment.id, site };
         Some(Member { target, building, table: table.clone(), at })
     };
-    let group = definitions.co_located(root);
+    let group = definitions.co_located(root.id);
     group.iter().filter_map(|id| definitions.tables.get(id)).filter_map(member).collect()
 }
 
@@ -163,14 +162,9 @@ async fn switch(node: &Arc<Node>, members: &[Member]) -> Result<()> {
     let catalog = txn.catalog();
     let site = catalog.sites.get(&target.site).map_or_else(String::new, |s| s.name.clone());
     let fragment = table.fragments[*at].name.clone();
-    let since = |m: &Member| {
-        let now = catalog.tables.get(&m.target.table).and_then(|t| t.fragments.get(m.at));
-        now.and_then(|f| f.joining.get(&m.target.site)).is_some_and(|b| b.since == m.building.since)
-    };
-    if !members.iter().all(since) {
+    if !are_building(&catalog, members) {
         return Ok(());
     }
-    let sources: Vec<Option<SiteId>> = members.iter().map(|m| m.building.replaces).collect();
     txn.apply(CatalogCommand::PromoteCopy {
         table: table.name.clone(),
         fragment: fragment.clone(),
@@ -178,28 +172,31 @@ async fn switch(node: &Arc<Node>, members: &[Member]) -> Result<()> {
     })
     .await?;
     // Under the locks that the command has taken: nothing was set aside, and begun again, in between.
-    let unchanged = members.iter().all(|m| {
-        let now = node.definitions.load();
-        let fragment =
-            now.tables.get(&m.target.table).and_then(|t| t.fragments.iter().find(|f| f.id == m.target.fragment));
-        fragment.and_then(|f| f.joining.get(&m.target.site)).is_some_and(|b| b.since == m.building.since)
-    });
-    if !unchanged {
+    if !are_building(&node.definitions.load(), members) {
         return Ok(());
     }
     {
         let _serving = node.copies.serving.write().await;
         txn.commit().await?;
     }
-    tracing::info!(fragment, site, moved = sources.iter().any(Option::is_some), "a new copy serves");
+    let moved = members.iter().any(|m| m.building.replaces.is_some());
+    tracing::info!(fragment, site, moved, "a new copy serves");
     Ok(())
+}
+
+/// Whether the copies are still those that were begun.
+fn are_building(catalog: &Catalog, members: &[Member]) -> bool {
+    members.iter().all(|m| {
+        let table = catalog.tables.get(&m.target.table);
+        let fragment = table.and_then(|t| t.fragments.get(t.fragment_position(m.target.fragment)?));
+        fragment.and_then(|f| f.joining.get(&m.target.site)).is_some_and(|b| b.since == m.building.since)
+    })
 }
 
 /// Takes a copy's task out of the books.
 fn end(node: &Arc<Node>, copy: Copy) {
     let definitions = node.definitions.load_full();
-    let fragment =
-        definitions.tables.values().find_map(|t| Some((t, t.fragments.iter().position(|f| f.id == copy.0)?)));
+    let fragment = definitions.fragment_by_id(copy.0);
     let mut gone = vec![copy];
     if let Some((table, at)) = fragment {
         let group = definitions.co_located(table.id);
@@ -209,13 +206,12 @@ fn end(node: &Arc<Node>, copy: Copy) {
     let serves = fragment.is_some_and(|(t, at)| t.fragments[at].replicas.contains(&copy.1));
     let standing = node.copies.standing(copy);
     if let (Some((table, at)), Some(standing), false) = (fragment, standing, paused) {
-        let site = definitions.sites.get(&copy.1).map_or_else(|| copy.1.to_string(), |s| s.name.clone());
         let mut ended = node.copies.ended.lock();
         ended.push_back(MoveInfo {
             table: table.name.clone(),
             fragment: table.fragments[at].name.clone(),
             source: None,
-            target: site,
+            target: definitions.site_name(copy.1),
             state: if serves { "done" } else { "cancelled" },
             rows: standing.course.rows,
             rows_estimated: standing.course.rows,

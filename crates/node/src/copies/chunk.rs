@@ -12,6 +12,7 @@ use crate::rows;
 use crate::transaction::{Describe, Txn};
 use atoll_model::{Error, ErrorKind, FragmentId, RelationId, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::{TableLock, Transaction as _};
+use atoll_ports::digest::whole_rows;
 use atoll_ports::site::{Branch, KeyRange, LockMode, LockWait, Replica, RowChange, ScanRequest};
 use futures::TryStreamExt as _;
 use std::ops::Bound;
@@ -62,7 +63,7 @@ pub(super) async fn run(node: &Arc<Node>, target: Target, course: &Course, pace:
 async fn within(txn: &Arc<Txn>, target: Target, course: &Course, pace: Pace) -> Result<Outcome> {
     let Some(table) = txn.catalog().tables.get(&target.table).cloned() else { return Ok(Outcome::Gone) };
     txn.lock_table(&table, TableLock::Write).await?;
-    let Some(at) = table.fragments.iter().position(|f| f.id == target.fragment) else { return Ok(Outcome::Gone) };
+    let Some(at) = table.fragment_position(target.fragment) else { return Ok(Outcome::Gone) };
     let Some(building) = table.fragments[at].joining.get(&target.site).copied() else { return Ok(Outcome::Gone) };
     if building.since != course.since {
         return Ok(Outcome::Gone);
@@ -149,14 +150,8 @@ async fn check_gone(
 /// Rows of a copy behind a key, as many as the pace allows.
 async fn run_of(branch: &dyn Branch, at: &Replica, after: Option<Key>, most: usize) -> Result<Run> {
     let table = &at.table;
-    let request = ScanRequest {
-        columns: (0..table.columns.len()).collect(),
-        index: None,
-        range: KeyRange { lower: after.map_or(Bound::Unbounded, Bound::Excluded), upper: Bound::Unbounded },
-        reverse: false,
-        limit: Some(most),
-        batch_size: BATCH,
-    };
+    let range = KeyRange { lower: after.map_or(Bound::Unbounded, Bound::Excluded), upper: Bound::Unbounded };
+    let request = ScanRequest { limit: Some(most), batch_size: BATCH, ..whole_rows(at, &range) };
     let types: Vec<&SqlType> = table.columns.iter().map(|c| &c.ty).collect();
     let mut batches = branch.scan(at, request)?;
     let (mut run, mut bytes) = (Run { rows: Vec::new(), whole: true }, 0);

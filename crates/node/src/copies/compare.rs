@@ -10,6 +10,7 @@
 //!
 //! Invariant: a chunk ends at a key up to which both runs are complete, so that "not in the run" means "not in the copy".
 
+use crate::rows::compare_keys;
 use atoll_model::{Error, Result, Row, Table, Value};
 use atoll_ports::site::RowChange;
 use std::cmp::Ordering;
@@ -40,10 +41,10 @@ pub(crate) struct Chunk {
 pub(crate) fn compare(table: &Table, serving: &Run, building: &Run) -> Result<Chunk> {
     let (left, right) = (keyed(table, serving)?, keyed(table, building)?);
     let end = match (last(&left, serving), last(&right, building)) {
-        (Some(a), Some(b)) => Some(if order(a, b) == Ordering::Greater { b } else { a }),
+        (Some(a), Some(b)) => Some(if compare_keys(a, b) == Ordering::Greater { b } else { a }),
         (a, b) => a.or(b),
     };
-    let within = |key: &Key| end.is_none_or(|end| order(key, end) != Ordering::Greater);
+    let within = |key: &Key| end.is_none_or(|end| compare_keys(key, end) != Ordering::Greater);
     let mut left = left.iter().filter(|(key, _)| within(key)).peekable();
     let mut right = right.iter().filter(|(key, _)| within(key)).peekable();
     let (mut differing, mut rows) = (vec![], 0);
@@ -52,7 +53,7 @@ pub(crate) fn compare(table: &Table, serving: &Run, building: &Run) -> Result<Ch
             (None, None) => break,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
-            (Some((a, _)), Some((b, _))) => order(a, b),
+            (Some((a, _)), Some((b, _))) => compare_keys(a, b),
         };
         let ours = if side == Ordering::Greater { None } else { left.next() };
         let theirs = if side == Ordering::Less { None } else { right.next() };
@@ -68,7 +69,7 @@ pub(crate) fn compare(table: &Table, serving: &Run, building: &Run) -> Result<Ch
 
 fn keyed<'a>(table: &Table, run: &'a Run) -> Result<Vec<(Key, &'a Row)>> {
     let rows: Vec<(Key, &Row)> = run.rows.iter().map(|row| (table.key_of(row), row)).collect();
-    let ascends = rows.is_sorted_by(|(a, _), (b, _)| order(a, b) == Ordering::Less);
+    let ascends = rows.is_sorted_by(|(a, _), (b, _)| compare_keys(a, b) == Ordering::Less);
     if ascends {
         Ok(rows)
     } else {
@@ -79,12 +80,6 @@ fn keyed<'a>(table: &Table, run: &'a Run) -> Result<Vec<(Key, &'a Row)>> {
 /// The key up to which a run tells what is there; `None`: it tells all.
 fn last<'a>(rows: &'a [(Key, &Row)], run: &Run) -> Option<&'a Key> {
     if run.whole { None } else { rows.last().map(|(key, _)| key) }
-}
-
-/// The order of keys, in which there are no NULLs.
-pub(crate) fn order(a: &[Value], b: &[Value]) -> Ordering {
-    let differs = |(a, b): (&Value, &Value)| a.compare(b).filter(|order| order.is_ne());
-    a.iter().zip(b).find_map(differs).unwrap_or(Ordering::Equal)
 }
 
 /// Whether two rows, or keys, are the same.
@@ -128,7 +123,7 @@ pub(crate) fn images(table: &Table, changes: Vec<RowChange>) -> Vec<Image> {
         come.into_iter().map(|row| Image { key: table.key_of(&row), row: Some(row) }).collect();
     images.extend(gone.into_iter().map(|key| Image { key, row: None }));
     // Stable: of one key, the row that came is first.
-    images.sort_by(|a, b| order(&a.key, &b.key));
+    images.sort_by(|a, b| compare_keys(&a.key, &b.key));
     images.dedup_by(|later, first| same(&later.key, &first.key));
     images
 }

@@ -46,7 +46,7 @@ async fn wait_for(node: &Node, copy: (FragmentId, SiteId), name: &str) -> Result
         tokio::pin!(settled);
         settled.as_mut().enable();
         let definitions = node.definitions.load_full();
-        let fragment = definitions.tables.values().flat_map(|t| &t.fragments).find(|f| f.id == copy.0);
+        let fragment = definitions.fragment_by_id(copy.0).map(|(table, at)| &table.fragments[at]);
         match fragment {
             None => {
                 return Err(Error::new(
@@ -91,7 +91,7 @@ async fn apply(node: &Node, command: CatalogCommand) -> Result<()> {
 /// What there is to see.
 pub(crate) fn moves(node: &Node) -> Vec<MoveInfo> {
     let definitions = node.definitions.load_full();
-    let site = |id: SiteId| definitions.sites.get(&id).map_or_else(|| id.to_string(), |s| s.name.clone());
+    let site = |id: SiteId| definitions.site_name(id);
     let mut all: Vec<MoveInfo> = node.copies.ended.lock().iter().cloned().collect();
     let show = |table: &Table, at: usize, to: SiteId, replaces: Option<SiteId>, behind: bool| {
         let fragment = &table.fragments[at];

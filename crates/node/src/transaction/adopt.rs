@@ -6,6 +6,7 @@
 use super::Txn;
 use super::placement::Describe;
 use crate::definitions::Definitions;
+use crate::rows::compare_keys;
 use atoll_model::{Catalog, CatalogCommand, ColumnId, Error, ErrorKind, IndexId, Result, SqlType, Table, Value};
 use atoll_ports::site::Misplaced;
 use futures::{Stream, TryStreamExt as _};
@@ -110,7 +111,7 @@ impl Txn {
             right = a.next().await?;
         }
         while let (Some(l), Some(r)) = (&left, &right) {
-            match compare(l, r) {
+            match compare_keys(l, r) {
                 Ordering::Equal => return Ok(left),
                 Ordering::Less => left = b.next().await?,
                 Ordering::Greater => right = a.next().await?,
@@ -133,12 +134,6 @@ fn misplaced(table: &Table, at: usize, some: &Misplaced) -> Error {
     .detail(format!("One has the key {key}, and {place}."))
     .hint(format!("Move {them} at the site, or declare other bounds."))
     .table(&table.name)
-}
-
-/// By an index's order; there are no NULLs, and values of a column are of one type.
-fn compare(a: &[Value], b: &[Value]) -> Ordering {
-    let differs = |(a, b): (&Value, &Value)| a.compare(b).filter(|order| order.is_ne());
-    a.iter().zip(b).find_map(differs).unwrap_or(Ordering::Equal)
 }
 
 /// Values in order, one after the other; those that are unique because of a NULL are left out.

@@ -60,7 +60,7 @@ impl Txn {
     /// Waits for commits that are half done between a copy that is being built and the first serving one. Who had a row's lock at one of them
     /// before may have yet to commit at the other one, where its new rows cannot be seen, nor be waited for.
     pub(crate) async fn close_commits(&self, replica: &Replica) -> Result<()> {
-        let at = replica.table.fragments.iter().position(|f| f.id == replica.fragment);
+        let at = replica.table.fragment_position(replica.fragment);
         let first = Self::first_replica(&replica.table, at.unwrap_or_default())?;
         let (serving, building) = (self.node.participant(first.site)?, self.node.participant(replica.site)?);
         if serving == building {

@@ -44,7 +44,7 @@ impl Txn {
 async fn by_row(copy: &Replica, branch: &dyn Branch, parent: Option<Parent>) -> Result<Option<Misplaced>> {
     let table = &copy.table;
     let lost = || Error::internal(format!("table \"{}\" has lost fragment {}", table.name, copy.fragment));
-    let at = table.fragments.iter().position(|f| f.id == copy.fragment).ok_or_else(lost)?;
+    let at = table.fragment_position(copy.fragment).ok_or_else(lost)?;
     let mut with_parent = match (&table.fragments[at].bounds, parent) {
         (FragmentBounds::All, _) => return Ok(None),
         (FragmentBounds::Derived(_), Some(parent)) => Some(WithParent { parent, known: HashMap::new() }),

@@ -197,15 +197,12 @@ impl Transaction for Txn {
     }
 
     async fn get_alone(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
-        let replica = self.replica_for_read(fragment)?;
-        match self.site_to_read(&replica)? {
-            Some(site) => {
-                let row = self.read_committed(&*site, &replica, key).await?;
-                self.check_serves(&fragment.table, fragment.at, replica.site)?;
-                Ok(row)
-            }
-            None => self.get(fragment, key).await,
+        if let Some((site, replica)) = self.site_to_read(fragment)? {
+            let row = self.read_committed(&*site, &replica, key).await?;
+            self.check_serves(&fragment.table, fragment.at, replica.site)?;
+            return Ok(row);
         }
+        self.get(fragment, key).await
     }
 
     fn scan(&self, fragment: &FragmentRef, request: ScanRequest) -> Result<(SiteId, BatchStream)> {

@@ -13,6 +13,7 @@
 use super::{State, Txn};
 use crate::coordinator::{Moment, torn};
 use atoll_model::{Error, Result, Row, SiteEngine, SiteId, Value};
+use atoll_ports::cluster::FragmentRef;
 use atoll_ports::site::{Branch, Isolation, ParticipantId, Replica, Site};
 use futures::future::try_join_all;
 use std::sync::Arc;
@@ -94,13 +95,17 @@ impl Txn {
 
     /// The site to ask for a committed row outside of the transaction, where that is the answer within it: in `ReadCommitted`, where it has
     /// done nothing yet. To the node's own participant a transaction costs nothing.
-    pub(super) fn site_to_read(&self, replica: &Replica) -> Result<Option<Arc<dyn Site>>> {
-        let open = self.node.sites.get(replica.site)?;
-        if open.site.engine() == SiteEngine::Embedded || self.options.isolation != Isolation::ReadCommitted {
+    pub(super) fn site_to_read(&self, fragment: &FragmentRef) -> Result<Option<(Arc<dyn Site>, Replica)>> {
+        if self.node.coordinator.is_alone() || self.options.isolation != Isolation::ReadCommitted {
             return Ok(None);
         }
-        let branch = self.open_branch(open.site.participant())?;
-        Ok(branch.is_none_or(|b| !b.has_writes() && !b.has_locks()).then_some(open.site))
+        let replica = self.replica_for_read(fragment)?;
+        let site = self.node.sites.get(replica.site)?.site;
+        if site.engine() == SiteEngine::Embedded {
+            return Ok(None);
+        }
+        let branch = self.open_branch(site.participant())?;
+        Ok(branch.is_none_or(|b| !b.has_writes() && !b.has_locks()).then_some((site, replica)))
     }
 
     /// A row that shows everything that clients were told to be committed.

@@ -61,11 +61,7 @@ struct Factory {
 
 impl SiteFactory for Factory {
     fn open(&self, site: &Definition) -> atoll_model::Result<Arc<dyn Site>> {
-        let open: Arc<dyn Site> = match site.engine {
-            SiteEngine::Embedded => self.engine.site(site.id)?,
-            SiteEngine::Postgres => PostgresSite::open(site, ParticipantId(site.id.0))?,
-            SiteEngine::Mysql => MysqlSite::open(site, ParticipantId(site.id.0))?,
-        };
+        let open = atoll_adapters::site::open(&self.engine, site)?;
         Ok(Arc::new(CutSite { site: open, cut: self.cut.clone() }))
     }
 }

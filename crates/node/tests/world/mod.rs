@@ -3,8 +3,6 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 use atoll_adapters::site::embedded::EmbeddedEngine;
-use atoll_adapters::site::mysql::MysqlSite;
-use atoll_adapters::site::postgres::PostgresSite;
 use atoll_model::{
     CatalogCommand, FragmentBounds, NewColumn, NewForeignKey, NewFragment, NewFragmentation, NewIndex, NewSequence,
     NewTable, ReadBalance, ReferentialAction, Replication, Result, Row, Site as Definition, SiteEngine, SqlType, Table,
@@ -25,11 +23,7 @@ struct Factory(Arc<EmbeddedEngine>);
 
 impl SiteFactory for Factory {
     fn open(&self, site: &Definition) -> Result<Arc<dyn Site>> {
-        match site.engine {
-            SiteEngine::Embedded => self.0.site(site.id),
-            SiteEngine::Postgres => Ok(PostgresSite::open(site, ParticipantId(site.id.0))?),
-            SiteEngine::Mysql => Ok(MysqlSite::open(site, ParticipantId(site.id.0))?),
-        }
+        atoll_adapters::site::open(&self.0, site)
     }
 }
 

@@ -210,7 +210,7 @@ impl Report<'_> {
     }
 
     fn site(&self, id: SiteId) -> String {
-        self.catalog.sites.get(&id).map_or_else(|| id.to_string(), |s| s.name.clone())
+        self.catalog.site_name(id)
     }
 
     fn sites(&self) -> BTreeMap<SiteId, AtSite> {

@@ -237,7 +237,7 @@ fn derived(child: &Table, column: ColumnId, parent: &Table, parent_column: Colum
         .enumerate()
         .map(|(at, fragment)| {
             let FragmentBounds::Derived(of) = fragment.bounds else { return None };
-            Some((at, parent.fragments.iter().position(|f| f.id == of)?))
+            Some((at, parent.fragment_position(of)?))
         })
         .collect()
 }

@@ -5,7 +5,7 @@
 
 use super::SqlSession;
 use crate::pg::parse::Statement;
-use crate::rows;
+use crate::rows::{self, number};
 use atoll_model::{Catalog, Error, ErrorKind, Result, Row, SqlType, Value};
 use atoll_ports::session::{Execution, ResultColumn};
 use atoll_ports::verify::{Finding, Summary, Verified};
@@ -66,7 +66,6 @@ impl SqlSession {
 
 fn row(verified: Verified) -> Row {
     let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);
-    let number = |n: u64| Value::Int8(i64::try_from(n).unwrap_or(i64::MAX));
     match verified {
         Verified::Finding(Finding { table, fragment, site, kind, object, rows, detail }) => vec![
             text(table),

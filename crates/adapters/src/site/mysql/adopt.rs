@@ -52,13 +52,7 @@ pub(super) async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result
         all = of_indexes(inner, link, layout).await?;
     }
     let Some(first) = all.into_iter().next() else { return Ok(()) };
-    let table = &layout.table.name;
-    inner.told(Err(Error::new(
-        ErrorKind::DatatypeMismatch,
-        format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
-    )
-    .detail(first.detail)
-    .table(table)))
+    inner.told(Err(drift::refused(&layout.relation, &inner.site.name, &layout.table, first)))
 }
 
 /// What the site's table is otherwise than the definition says.

@@ -22,7 +22,7 @@ use super::site::Shared;
 use super::{adopt, answer, digest, lock, scan, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, FragmentId, IndexId, Result, Row, Table, Timestamp, Value};
-use atoll_ports::digest::{Digest, of_scan, whole_rows};
+use atoll_ports::digest::Digest;
 use atoll_ports::query::SiteQuery;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
@@ -467,11 +467,8 @@ impl Branch for MysqlBranch {
         adopt::misplaced(&self.0, &*self.0.site.layout(at)?).await
     }
 
-    async fn digest(&self, at: &Replica, range: &KeyRange) -> Result<Digest> {
-        match digest::of_range(&self.0, &*self.0.site.layout(at)?, range).await? {
-            Some(digest) => Ok(digest),
-            None => of_scan(at, self.scan(at, whole_rows(at, range))?).await,
-        }
+    async fn own_digest(&self, at: &Replica, range: &KeyRange) -> Result<Option<Digest>> {
+        digest::of_range(&self.0, &*self.0.site.layout(at)?, range).await
     }
 
     async fn drift(&self, at: &Replica) -> Result<Vec<Drift>> {

@@ -36,13 +36,7 @@ struct Found {
 /// Makes sure that the site's table is what the definition says.
 pub(super) async fn check(inner: &Inner, link: &Link, layout: &Layout) -> Result<()> {
     let Some(first) = differences(inner, link, layout).await?.into_iter().next() else { return Ok(()) };
-    let table = &layout.table.name;
-    inner.told(Err(Error::new(
-        ErrorKind::DatatypeMismatch,
-        format!("{} at site \"{}\" does not fit table \"{table}\"", layout.relation, inner.site.name.0),
-    )
-    .detail(first.detail)
-    .table(table)))
+    inner.told(Err(drift::refused(&layout.relation, &inner.site.name, &layout.table, first)))
 }
 
 /// What the site's table is otherwise than the definition says.

@@ -7,9 +7,9 @@
 //! memory holds a batch of each copy and the bounds of [`PARTS`] ranges for each level of splitting.
 
 use super::copy::Copy;
+use crate::rows;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
 use atoll_ports::digest::{Digest, whole_rows, write_canonical};
-use atoll_ports::rows::value_at;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{KeyRange, ScanRequest};
 use futures::{TryStreamExt as _, future};
@@ -146,17 +146,12 @@ impl<'c> Pair<'c> {
     async fn bounds(&self, at: &Copy, range: &KeyRange, step: u64) -> Result<Vec<Vec<Value>>> {
         let request = ScanRequest { columns: self.key.clone(), ..whole_rows(&at.replica, range) };
         let mut batches = at.branch.scan(&at.replica, request)?;
-        let types = self.key.iter().map(|at_key| &at.replica.table.columns[*at_key].ty);
+        let types: Vec<&SqlType> = self.key.iter().map(|position| &at.replica.table.columns[*position].ty).collect();
         let (mut bounds, mut passed): (Vec<Vec<Value>>, u64) = (vec![], 0);
         while let Some(batch) = batches.try_next().await? {
-            for row in 0..batch.num_rows() {
+            for key in rows::of_batch(&batch, &types)? {
                 passed += 1;
-                if passed % step != 0 {
-                    continue;
-                }
-                let cells = batch.columns().iter().zip(types.clone());
-                let key: Vec<Value> = cells.map(|(array, ty)| value_at(array, row, ty)).collect::<Result<_>>()?;
-                if bounds.last().is_none_or(|last| compare(last, &key).is_lt()) {
+                if passed % step == 0 && bounds.last().is_none_or(|last| compare(last, &key).is_lt()) {
                     bounds.push(key);
                 }
             }
@@ -236,13 +231,10 @@ impl<'c> Rows<'c> {
     }
 
     async fn read(&mut self) -> Result<Option<Keyed>> {
-        let table = &self.at.replica.table;
         while self.waiting.is_empty() {
             let Some(batch) = self.batches.try_next().await? else { return Ok(None) };
-            for row in 0..batch.num_rows() {
-                let cells = batch.columns().iter().zip(&table.columns);
-                self.waiting.push_back(cells.map(|(array, c)| value_at(array, row, &c.ty)).collect::<Result<_>>()?);
-            }
+            let types: Vec<&SqlType> = self.at.replica.table.columns.iter().map(|c| &c.ty).collect();
+            self.waiting.extend(rows::of_batch(&batch, &types)?);
         }
         let Some(row) = self.waiting.pop_front() else { return Ok(None) };
         let key: Vec<Value> = self.key.iter().map(|at| row[*at].clone()).collect();

@@ -156,7 +156,7 @@ impl<'t> Verifier<'t> {
         let fragment = self.table.fragments[at].clone();
         let mut copies = vec![];
         for site in &fragment.replicas {
-            let name = self.txn.definitions().sites.get(site).map_or_else(|| site.to_string(), |s| s.name.clone());
+            let name = self.txn.definitions().site_name(*site);
             let participant = self.txn.node.participant(*site).ok();
             match (participant.and_then(|p| self.open.get(&p)), Txn::replica(&self.table, at, *site)) {
                 (Some(open), Ok(replica)) => copies.push(Copy::new(replica, name, fragment.name.clone(), open.clone())),
@@ -221,7 +221,7 @@ impl<'t> Verifier<'t> {
             return Ok(None);
         };
         let missing = || Error::internal(format!("fragment {id} of table \"{}\" cannot be read", parent.name));
-        let place = parent.fragments.iter().position(|f| f.id == *id).ok_or_else(missing)?;
+        let place = parent.fragment_position(*id).ok_or_else(missing)?;
         let mut sites = parent.fragments[place].replicas.clone();
         sites.sort_by_key(|site| *site != copy.replica.site);
         for site in sites {

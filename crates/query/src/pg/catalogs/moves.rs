@@ -1,7 +1,7 @@
 //! Copies that are being built: of fragments that move, and of sites that were down.
 
 use super::table::{Definition, maybe, t, table as define, time};
-use atoll_model::Value;
+use crate::rows::number;
 use atoll_ports::cluster::MoveInfo;
 
 pub(super) fn table() -> Definition {
@@ -26,8 +26,4 @@ pub(super) fn table() -> Definition {
             s.cluster.moves().into_iter().map(row).collect()
         },
     )
-}
-
-fn number(n: u64) -> Value {
-    Value::Int8(i64::try_from(n).unwrap_or(i64::MAX))
 }

@@ -231,8 +231,8 @@ pub fn bounds(catalog: &Catalog, table: &Table, bounds: &FragmentBounds) -> Stri
             format!("FOR VALUES WITH (modulus {modulus}, remainder {remainder})")
         }
         FragmentBounds::Derived(id) => {
-            let parent = catalog.tables.values().flat_map(|t| &t.fragments).find(|f| f.id == *id);
-            format!("as {}", parent.map_or("its parent", |f| f.name.as_str()))
+            let parent = catalog.fragment_by_id(*id);
+            format!("as {}", parent.map_or("its parent", |(table, at)| table.fragments[at].name.as_str()))
         }
         FragmentBounds::Default => "DEFAULT".into(),
     }

@@ -25,8 +25,7 @@ fn stored<'c>(catalog: &'c Catalog, value: &Value) -> Result<Option<(&'c Table, 
         return Ok(Some((table, None)));
     }
     let fragment = FragmentId(id);
-    let owner = catalog.tables.values().find(|t| t.fragments.iter().any(|f| f.id == fragment));
-    Ok(owner.map(|t| (&**t, Some(fragment))))
+    Ok(catalog.fragment_by_id(fragment).map(|(table, _)| (&**table, Some(fragment))))
 }
 
 /// Sizes of relations. Indexes lie with their table's rows: a table's size includes them, and theirs is 0.
