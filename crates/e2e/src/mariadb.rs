@@ -126,6 +126,13 @@ impl MariaDb {
         }
     }
 
+    /// The statements that it has received, with the settings `general-log` and `general-log-file=general`.
+    pub fn general_log(&self) -> String {
+        std::fs::read(self.data().join("general"))
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+
     /// A setting from the next start on.
     pub fn set(&mut self, setting: String) {
         self.settings.push(setting);

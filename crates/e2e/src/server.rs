@@ -199,6 +199,11 @@ impl PostgreSql {
         }
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
     /// A setting from the next start on.
     pub fn set(&mut self, setting: &str) {
         self.settings.push(setting.to_owned());

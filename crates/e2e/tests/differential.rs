@@ -1,9 +1,11 @@
-//! Random programs on PostgreSQL and on Atoll, for as long as `ATOLL_DIFF_SECONDS` allows (60).
+//! Random programs on PostgreSQL and on Atoll, for as long as `ATOLL_DIFF_SECONDS` allows (60), and `ATOLL_DIFF_SITES_SECONDS` (20) for
+//! each kind of servers as sites.
 //!
 //! `ATOLL_DIFF_SEED=N` runs the program of one seed.
 
 use atoll_e2e::budget;
 use atoll_e2e::diff::{Dialect, Pair, Program, Tally};
+use atoll_e2e::mariadb::MariaDb;
 use atoll_e2e::rng::Rng;
 use atoll_e2e::server::{Atoll, PostgreSql, Server};
 use std::time::{Duration, Instant};
@@ -49,14 +51,62 @@ fn postgres_equals_itself() {
     assert!(tally.failed * 3 < tally.same, "most statements fail: {tally:?}");
 }
 
-#[test]
-fn atoll_equals_postgres() {
+/// Atoll over three sites, each as the end of its CREATE SITE, beside PostgreSQL.
+fn over(sites: [String; 3], test: &str, time: Duration) {
     let (postgres, atoll) = (PostgreSql::start(), Atoll::start());
     let mut client = atoll.connect().expect("a new server answers");
-    for n in 1..=3 {
-        client.query(&format!("CREATE SITE s{n} ENGINE embedded")).expect("a site");
+    for (n, site) in (1..).zip(sites) {
+        client.query(&format!("CREATE SITE s{n} {site}")).expect("a site");
     }
     let pair = Pair { original: &postgres, tested: &atoll, dialect: Dialect::Atoll };
-    let tally = compare(pair, "atoll_equals_postgres", budget("ATOLL_DIFF_SECONDS", 60));
+    let tally = compare(pair, test, time);
     assert!(tally.unsupported * 50 < tally.same, "too much is refused as not supported: {tally:?}");
+}
+
+fn embedded() -> String {
+    "ENGINE embedded".to_owned()
+}
+
+fn database(server: &mut PostgreSql) -> String {
+    server.fresh_database();
+    format!("ENGINE postgres OPTIONS (url '{}')", server.url())
+}
+
+fn mariadb() -> MariaDb {
+    MariaDb::start(&[]).unwrap_or_else(|e| panic!("a private MariaDB: {e}"))
+}
+
+fn mariadb_database(server: &mut MariaDb) -> String {
+    let url = server.fresh_database().unwrap_or_else(|e| panic!("a database: {e}"));
+    format!("ENGINE mysql OPTIONS (url '{url}')")
+}
+
+/// Time for each kind of servers as sites.
+fn servers_time() -> Duration {
+    budget("ATOLL_DIFF_SITES_SECONDS", 20)
+}
+
+#[test]
+fn atoll_equals_postgres() {
+    over([(); 3].map(|()| embedded()), "atoll_equals_postgres", budget("ATOLL_DIFF_SECONDS", 60));
+}
+
+#[test]
+fn over_postgresql_servers() {
+    let (mut one, mut two) = (PostgreSql::start(), PostgreSql::start());
+    over([database(&mut one), database(&mut two), database(&mut one)], "over_postgresql_servers", servers_time());
+}
+
+#[test]
+fn over_mariadb_servers() {
+    let (mut one, mut two) = (mariadb(), mariadb());
+    let sites = [mariadb_database(&mut one), mariadb_database(&mut two), mariadb_database(&mut one)];
+    over(sites, "over_mariadb_servers", servers_time());
+}
+
+#[test]
+fn over_an_engine_of_each_kind() {
+    let (mut postgres, mut mariadb) = (PostgreSql::start(), mariadb());
+    let sites = [database(&mut postgres), mariadb_database(&mut mariadb), embedded()];
+    over(sites, "over_an_engine_of_each_kind", servers_time());
 }

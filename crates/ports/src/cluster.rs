@@ -3,7 +3,7 @@
 //! A [`Transaction`] knows tables and fragments, not sites: it chooses the copy to read, writes every copy, keeps keys unique over
 //! fragments, enforces foreign keys, and moves rows whose fragment changes.
 
-use crate::query::SiteQuery;
+use crate::query::{SiteExpr, SiteQuery};
 use crate::session::BatchStream;
 use crate::site::{
     BranchOptions, FragmentStatistics, Isolation, LockMode, LockWait, LockedRow, PreparedBranch, RowChange,
@@ -371,6 +371,21 @@ pub trait Transaction: Send + Sync {
     /// after [`Cluster::set_aside`].
     fn lost_copy(&self) -> Option<SiteId> {
         None
+    }
+
+    /// Changes the row of a fragment with this key at its site, in one request: columns, by their positions, get the values of expressions over
+    /// the row as it is. Whether there is such a row; `None`, and nothing is done: lock it, and [`Transaction::write`].
+    ///
+    /// # Errors
+    /// As `lock` and `write`, and of the expressions.
+    async fn update_row(
+        &self,
+        fragment: &FragmentRef,
+        key: &[Value],
+        set: &[(usize, SiteExpr)],
+    ) -> Result<Option<bool>> {
+        let _ = (fragment, key, set);
+        Ok(None)
     }
 
     /// Marks a place to return to.

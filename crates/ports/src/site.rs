@@ -17,7 +17,7 @@
 //! * A site that cannot be reached answers `SiteUnavailable` at once, and goes on working when it is back; nobody has to be told.
 
 use crate::digest::{self, Digest};
-use crate::query::SiteQuery;
+use crate::query::{SiteExpr, SiteQuery};
 use crate::session::BatchStream;
 use async_trait::async_trait;
 use atoll_model::{
@@ -113,6 +113,11 @@ pub trait Site: Send + Sync + fmt::Debug {
     fn statement(&self, query: &SiteQuery) -> Result<String> {
         let _ = query;
         Err(Error::unsupported("a site that only scans"))
+    }
+
+    /// Whether its branches have [`Branch::update_row`].
+    fn updates_rows(&self) -> bool {
+        false
     }
 
     /// The tables of one of the site's own schemas.
@@ -451,6 +456,17 @@ pub trait Branch: Send + Sync {
     /// # Errors
     /// `UniqueViolation` (with the constraint and PostgreSQL's detail), `OutOfMemory` when the transaction grows beyond its limit.
     async fn apply(&self, at: &Replica, changes: Vec<RowChange>) -> Result<()>;
+
+    /// Gives columns of the row with this key, by their positions, the values of expressions over the row as it is (source 0), in one
+    /// request: what [`Branch::lock`] and [`Branch::apply`] do in two. The columns are not part of the key or of a unique index. Whether
+    /// there is such a row.
+    ///
+    /// # Errors
+    /// As `lock` and `apply`; of the expressions; `NotSupported` by a site that does not say [`Site::updates_rows`].
+    async fn update_row(&self, at: &Replica, key: &[Value], set: &[(usize, SiteExpr)]) -> Result<bool> {
+        let _ = (key, set);
+        Err(Error::unsupported(format!("an update of table \"{}\" in one request", at.table.name)))
+    }
 
     /// Fills a new index from the rows that are there.
     ///

@@ -58,7 +58,7 @@ mod conforms {
         transactions: nothing_is_seen_before_commit, one_snapshot_for_a_statement, one_snapshot_for_a_transaction,
             own_writes, dropping_rolls_back, read_only, lost_updates, write_skew, what_is_read_is_locked, deadlocks, savepoints, failed_calls,
             statistics;
-        writes: uniqueness, exchanged_values, many_rows, what_goes_before_what_comes, rows_that_are_gone;
+        writes: uniqueness, changed_in_place, exchanged_values, many_rows, what_goes_before_what_comes, rows_that_are_gone;
         locks: exclusive_and_shared, changed_rows, skipped_rows, missing_rows, many_keys, unique_values,
             values_without_rows, values_over_fragments, stricter_levels_see_new_values;
         queries: what_cannot_be_asked, texts, patterns, groups, orders, numbers, values_of_every_kind, joins, no_rows,

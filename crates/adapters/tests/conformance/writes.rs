@@ -2,6 +2,7 @@
 
 use crate::world::{TestResult, World, account, column, failure, insert, key, lock, table, text, update};
 use atoll_model::{ErrorKind, SqlType, Value};
+use atoll_ports::query::{Arithmetic, SiteExpr};
 use atoll_ports::site::{Isolation, LockMode, LockWait, RowChange};
 use std::sync::Arc;
 
@@ -39,6 +40,49 @@ pub async fn uniqueness(world: &World) -> TestResult {
     // Twice in one call.
     let twice = world.write(&at, vec![insert(12, "new", 0), insert(13, "new", 0)]).await;
     assert_eq!(failure(twice), Some(ErrorKind::UniqueViolation));
+    Ok(())
+}
+
+/// A row that the site itself computes anew.
+pub async fn changed_in_place(world: &World) -> TestResult {
+    let at = world.accounts(3).await?;
+    let balance = || Box::new(SiteExpr::Column { source: 0, position: 2, ty: SqlType::Int8 });
+    let number = |n: i64| Box::new(SiteExpr::Value(SqlType::Int8, Value::Int8(n)));
+    let by = |how, n| vec![(2, SiteExpr::Arithmetic(how, balance(), number(n), SqlType::Int8))];
+    let branch = world.begin(Isolation::ReadCommitted).await?;
+    if !world.here().updates_rows() {
+        let refused = branch.update_row(&at, &key(1), &by(Arithmetic::Add, 5)).await;
+        assert_eq!(failure(refused), Some(ErrorKind::NotSupported));
+        return Ok(());
+    }
+    assert!(branch.update_row(&at, &key(1), &by(Arithmetic::Add, 5)).await?);
+    assert!(branch.update_row(&at, &key(1), &by(Arithmetic::Multiply, -2)).await?);
+    assert!(branch.update_row(&at, &key(2), &by(Arithmetic::Subtract, 1)).await?);
+    assert!(!branch.update_row(&at, &key(9), &by(Arithmetic::Add, 5)).await?);
+    assert!(branch.has_writes() && branch.has_locks());
+    assert_eq!(branch.get(&at, &key(1)).await?, Some(account(1, "1@x", -210)));
+
+    // Whoever comes later waits for the row.
+    let other = world.begin(Isolation::ReadCommitted).await?;
+    let waited = other.update_row(&at, &key(1), &by(Arithmetic::Add, 5)).await;
+    assert_eq!(failure(waited), Some(ErrorKind::LockTimeout));
+    other.rollback();
+    let mark = branch.savepoint();
+    let overflow = branch.update_row(&at, &key(2), &by(Arithmetic::Add, i64::MAX)).await;
+    assert_eq!(failure(overflow), Some(ErrorKind::NumericOutOfRange));
+    branch.rollback_to(mark);
+    branch.commit().await?;
+    let rows = [account(1, "1@x", -210), account(2, "2@x", 99), account(3, "3@x", 100)];
+    assert_eq!(world.rows(&at).await?, rows);
+
+    // What was committed in the meantime is not undone; in the stricter levels the later one fails.
+    let late = world.begin(Isolation::RepeatableRead).await?;
+    assert!(late.get(&at, &key(3)).await?.is_some());
+    let branch = world.begin(Isolation::ReadCommitted).await?;
+    branch.update_row(&at, &key(3), &by(Arithmetic::Add, 1)).await?;
+    branch.commit().await?;
+    let overtaken = late.update_row(&at, &key(3), &by(Arithmetic::Add, 1)).await;
+    assert_eq!(failure(overtaken), Some(ErrorKind::SerializationFailure));
     Ok(())
 }
 

@@ -28,7 +28,7 @@ use atoll_model::{
     Catalog, CatalogCommand, Error, ErrorKind, FragmentId, IndexId, Result, Row, SiteId, Table, Timestamp, Value,
 };
 use atoll_ports::cluster::{FragmentRef, TableLock, Transaction, TransactionInfo, TransactionState};
-use atoll_ports::query::SiteQuery;
+use atoll_ports::query::{SiteExpr, SiteQuery};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Branch, BranchOptions, Isolation, LockMode, LockWait, LockedRow, ParticipantId, RowChange, ScanRequest,
@@ -258,6 +258,15 @@ impl Transaction for Txn {
 
     fn lost_copy(&self) -> Option<SiteId> {
         self.state.lock().lost
+    }
+
+    async fn update_row(
+        &self,
+        fragment: &FragmentRef,
+        key: &[Value],
+        set: &[(usize, SiteExpr)],
+    ) -> Result<Option<bool>> {
+        self.update_at_site(fragment, key, set).await
     }
 
     fn savepoint(&self) -> u64 {

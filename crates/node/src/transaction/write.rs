@@ -10,7 +10,8 @@ use super::placement::Describe;
 use crate::copies;
 use crate::definitions::Definitions;
 use atoll_model::{ColumnId, Error, ErrorKind, IndexId, Result, Row, Table, Value};
-use atoll_ports::cluster::TableLock;
+use atoll_ports::cluster::{FragmentRef, TableLock};
+use atoll_ports::query::SiteExpr;
 use atoll_ports::site::{LockMode, RowChange};
 use futures::future::{BoxFuture, join_all};
 use std::sync::Arc;
@@ -56,12 +57,7 @@ struct Spanning<'a> {
 impl Txn {
     /// Writes rows that the caller has checked and, where they exist, locked.
     pub(super) async fn write_rows(&self, table: &Arc<Table>, changes: Vec<RowChange>) -> Result<()> {
-        if self.options.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnlyTransaction,
-                format!("cannot write to \"{}\" in a read-only transaction", table.name),
-            ));
-        }
+        self.check_writes(table)?;
         self.hold(table.id, TableLock::Write).await?;
         self.check_current(table)?;
         let placing = table.fragmentation_positions();
@@ -79,6 +75,39 @@ impl Txn {
             placed.push(Placed { change, from, to });
         }
         self.write_placed(table, placed, 0).await
+    }
+
+    /// Changes a row in one request, if it has one copy, that copy's site can do so, and nothing else follows from the change.
+    pub(super) async fn update_at_site(
+        &self,
+        fragment: &FragmentRef,
+        key: &[Value],
+        set: &[(usize, SiteExpr)],
+    ) -> Result<Option<bool>> {
+        let (table, at) = (&fragment.table, fragment.at);
+        let replica = Self::first_replica(table, at)?;
+        let alone = table.fragments[at].replicas.len() == 1 && table.fragments[at].joining.is_empty();
+        if !alone
+            || !self.node.sites.get(replica.site)?.site.updates_rows()
+            || set.iter().any(|(position, _)| concerns_others(table, *position))
+        {
+            return Ok(None);
+        }
+        self.check_writes(table)?;
+        self.hold(table.id, TableLock::Write).await?;
+        self.check_current(table)?;
+        let outcome = self.branch_at(replica.site).await?.update_row(&replica, key, set).await;
+        self.told(replica.site, outcome).map(Some)
+    }
+
+    fn check_writes(&self, table: &Table) -> Result<()> {
+        if !self.options.read_only {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::ReadOnlyTransaction,
+            format!("cannot write to \"{}\" in a read-only transaction", table.name),
+        ))
     }
 
     /// As [`Txn::write_placed`], from within it.
@@ -240,6 +269,16 @@ impl Txn {
         }
         Ok(())
     }
+}
+
+/// Whether more follows from another value of a column than that it is there: it is part of what places rows, of what is unique, or of
+/// what refers to other rows; or it has to be checked.
+fn concerns_others(table: &Table, position: usize) -> bool {
+    let column = &table.columns[position];
+    let unique = table.indexes.iter().filter(|i| i.unique).any(|i| i.columns.contains(&column.id));
+    let refers = table.foreign_keys.iter().any(|key| key.columns.contains(&column.id));
+    let places = table.fragmentation_positions().contains(&position) || table.key.contains(&column.id);
+    unique || refers || places || column.not_null || !table.checks.is_empty()
 }
 
 /// The fragments that have changes.

@@ -1,5 +1,6 @@
 //! Recognising keyed statements.
 
+use super::formula::Formula;
 use super::{Action, Plan, Source, Update};
 use crate::dml::{self, params};
 use crate::pg::parse::Statement;
@@ -188,6 +189,11 @@ impl Update {
         let schema = rows::schema_of(named.iter().map(|(n, ty)| (n.as_str(), ty)));
         let df_schema = DFSchema::try_from_qualified_schema(alias, &schema).map_err(crate::read::map_error)?;
         let (mut positions, mut values) = (vec![], vec![]);
+        let known = |e: &Expr| column(table, alias, e);
+        let formulas = assignments
+            .iter()
+            .map(|(at, expr)| Formula::of(expr, &table.columns[*at].ty, table, &parameters, &known))
+            .collect();
         for (at, mut expr) in assignments {
             let mut unknown = false;
             crate::syntax::change_expressions(&mut expr, |e| {
@@ -203,7 +209,7 @@ impl Update {
             values.push(context::compile(state, &expr.to_string(), &df_schema)?);
         }
         let types = named.into_iter().map(|(_, ty)| ty).collect();
-        Ok(Some(Update { positions, values, schema, types, parameters }))
+        Ok(Some(Update { positions, values, schema, types, parameters, formulas }))
     }
 }
 

@@ -5,15 +5,18 @@
 //! newest version under its lock is what READ COMMITTED may change, since the key alone decides whether it qualifies.
 
 mod bind;
+mod formula;
 
 use crate::dml::{self, assign};
 use crate::rows;
 use atoll_model::{Catalog, Error, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::{FragmentRef, TableLock, Transaction};
+use atoll_ports::query::SiteExpr;
 use atoll_ports::session::{Execution, ResultColumn};
 use atoll_ports::site::{LockMode, LockWait, RowChange};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
+use formula::Formula;
 use std::sync::Arc;
 
 /// A keyed statement.
@@ -47,6 +50,8 @@ struct Update {
     types: Vec<SqlType>,
     /// Types of the parameters in `types`, which those given are converted to.
     parameters: Vec<SqlType>,
+    /// The same values as sites compute them, where all are of that form.
+    formulas: Option<Vec<Formula>>,
 }
 
 /// Runs a keyed statement; `None`: the catalog has changed since it was bound.
@@ -86,6 +91,12 @@ pub(crate) async fn run(
             Ok(Some(Execution::Rows { columns: columns.clone(), rows: out, tag: "SELECT" }))
         }
         Action::Update(update) => {
+            if rows.len() == 1
+                && let Some(set) = update.at_site(param_types, params)?
+                && let Some(found) = txn.update_row(&plan.fragment(rows.start), &key, &set).await?
+            {
+                return Ok(Some(done("UPDATE", u64::from(found))));
+            }
             txn.lock_table(&plan.table, TableLock::Write).await?;
             let Some(old) = plan.lock(txn, rows, key).await? else { return Ok(Some(done("UPDATE", 0))) };
             let new = update.apply(&plan.table, &old, param_types, params)?;
@@ -159,6 +170,17 @@ impl Plan {
 }
 
 impl Update {
+    /// What the site is to compute, with these parameters.
+    fn at_site(&self, types: &[SqlType], params: &[Value]) -> Result<Option<Vec<(usize, SiteExpr)>>> {
+        let Some(formulas) = &self.formulas else { return Ok(None) };
+        let given = |at: usize| match (types.get(at), params.get(at), self.parameters.get(at)) {
+            (Some(from), Some(value), Some(to)) => assign::convert(value.clone(), from, to),
+            _ => Err(dml::params::undefined(at)),
+        };
+        let set = self.positions.iter().zip(formulas).map(|(at, formula)| Ok((*at, formula.with(&given)?)));
+        set.collect::<Result<_>>().map(Some)
+    }
+
     fn apply(&self, table: &Table, old: &Row, param_types: &[SqlType], params: &[Value]) -> Result<Row> {
         let mut input = old.clone();
         for ((value, from), to) in params.iter().zip(param_types).zip(&self.parameters) {

@@ -9,6 +9,7 @@ use super::error::map_error;
 use super::interrupt::{self, Interrupt};
 use super::localize::{self, Localized};
 use super::overflow::CheckedArithmetic;
+use super::sites::{SEMIJOIN_BYTES, SEMIJOIN_VALUES};
 use crate::pg::{self, SessionAccess, SessionHooks};
 use atoll_model::{Catalog, Result};
 use atoll_ports::cluster::{Cluster, Transaction};
@@ -90,6 +91,9 @@ impl Engine {
         settings.optimizer.prefer_existing_sort = false;
         // While one of several aggregates has seen NULLs alone, DataFusion 55 leaves out the rows that the other does not need.
         settings.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        // So many values of a join's one side are told to those who read the other.
+        settings.optimizer.hash_join_inlist_pushdown_max_distinct_values = SEMIJOIN_VALUES;
+        settings.optimizer.hash_join_inlist_pushdown_max_size = SEMIJOIN_BYTES;
         let mut template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_runtime_env(runtime.clone())

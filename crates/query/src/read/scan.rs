@@ -226,8 +226,7 @@ impl DisplayAs for FragmentScanExec {
             write!(f, ", limit={limit}")?;
         }
         if !self.filters.is_empty() {
-            let filters: Vec<String> = self.filters.iter().map(|e| e.to_string()).collect();
-            write!(f, ", semijoin=[{}]", filters.join(", "))?;
+            write!(f, ", semijoin=[{}]", super::sites::shown(&self.filters))?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use super::{adopt, define, digest, lock, scan, values, write};
 use async_trait::async_trait;
 use atoll_model::{Error, ErrorKind, IndexId, Result, Row, Table, Timestamp, Value};
 use atoll_ports::digest::Digest;
-use atoll_ports::query::SiteQuery;
+use atoll_ports::query::{SiteExpr, SiteQuery};
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{
     Belonging, Branch, BranchOptions, Drift, Isolation, KeyRange, LockMode, LockWait, LockedRow, Meta, PreparedName,
@@ -438,6 +438,10 @@ impl Branch for PostgresBranch {
 
     async fn apply(&self, at: &Replica, changes: Vec<RowChange>) -> Result<()> {
         write::apply(&self.0, &*self.0.site.layout(at)?, changes).await
+    }
+
+    async fn update_row(&self, at: &Replica, key: &[Value], set: &[(usize, SiteExpr)]) -> Result<bool> {
+        write::update_row(&self.0, &*self.0.site.layout(at)?, key, set).await
     }
 
     async fn build_index(&self, at: &Replica, index: IndexId) -> Result<()> {

@@ -183,6 +183,10 @@ impl Site for PostgresSite {
         FragmentStatistics { modifications: self.shared.clock().0, ..known }
     }
 
+    fn updates_rows(&self) -> bool {
+        true
+    }
+
     fn statement(&self, query: &SiteQuery) -> Result<String> {
         Ok(Statement::new(query, |replica| self.shared.layout(replica))?.sql)
     }

@@ -8,11 +8,13 @@ use super::branch::Inner;
 use super::connection::Link;
 use super::layout::Layout;
 use super::lock;
-use super::predicate::key_equals;
+use super::predicate::{key_equals, typed};
 use super::types;
 use super::values::{self, Param, Params, param_type, params_type};
 use crate::site::changes::{Chunks, Sorted, expect, size};
-use atoll_model::{Error, ErrorKind, Result, Row, Value};
+use crate::site::select::operation;
+use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
+use atoll_ports::query::SiteExpr;
 use atoll_ports::site::RowChange;
 use bytes::{BufMut as _, BytesMut};
 use futures::SinkExt as _;
@@ -142,6 +144,49 @@ async fn insert(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
         }
     };
     expect(&layout.table, touched, rows.len())
+}
+
+/// Changes one row by expressions over it.
+pub(super) async fn update_row(
+    inner: &Inner,
+    layout: &Layout,
+    key: &[Value],
+    set: &[(usize, SiteExpr)],
+) -> Result<bool> {
+    inner.writes(&layout.table)?;
+    let link = inner.writer().await?;
+    let mut values: Vec<(&SqlType, &Value)> = layout.key.iter().map(|at| layout.ty(*at)).zip(key).collect();
+    let outcome = async {
+        let assigned = set
+            .iter()
+            .map(|(at, expr)| Ok(format!("{} = {}", layout.column(*at), formula(layout, expr, &mut values)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let sql = format!(
+            "UPDATE {} SET {} WHERE {}",
+            layout.relation,
+            assigned.join(", "),
+            key_equals(layout, &layout.key, 1)
+        );
+        let params: Vec<Param<'_>> = values.iter().map(|(ty, value)| Param(ty, value)).collect();
+        link.change(&sql, &typed(&params)).await
+    };
+    Ok(inner.told_of(layout, outcome.await)? > 0)
+}
+
+/// An expression over the row, with its constants as parameters, so that the statement is the same the next time.
+fn formula<'a>(layout: &Layout, expr: &'a SiteExpr, values: &mut Vec<(&'a SqlType, &'a Value)>) -> Result<String> {
+    Ok(match expr {
+        SiteExpr::Column { position, .. } => layout.column(*position),
+        SiteExpr::Value(ty, value) => {
+            values.push((ty, value));
+            format!("${}", values.len())
+        }
+        SiteExpr::Arithmetic(how, left, right, _) => {
+            let left = formula(layout, left, values)?;
+            format!("({left} {} {})", operation(*how), formula(layout, right, values)?)
+        }
+        other => return Err(Error::unsupported(format!("{other:?} in an update of one row"))),
+    })
 }
 
 /// Inserts many rows. They are encoded as they are sent, a message at a time.

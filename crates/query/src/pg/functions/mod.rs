@@ -9,6 +9,7 @@ mod datetime;
 pub mod definitions;
 mod format;
 mod json;
+mod makers;
 mod numeric;
 mod operators;
 mod scalar;

@@ -54,7 +54,7 @@ fn integer(ty: &SqlType) -> bool {
     matches!(ty, SqlType::Int2 | SqlType::Int4 | SqlType::Int8)
 }
 
-fn textual(ty: &SqlType) -> bool {
+pub(super) fn textual(ty: &SqlType) -> bool {
     matches!(ty, SqlType::Text | SqlType::Varchar(_))
 }
 
@@ -84,9 +84,8 @@ impl Scope<'_> {
                 if between.negated { SiteExpr::Not(Box::new(within)) } else { within }
             }
             Expr::InList(InList { expr, list, negated }) => {
-                let left = self.expr(expr)?;
-                let list = list.iter().map(|item| self.expr(item).and_then(|item| same_type(&left, item)));
-                let found = SiteExpr::In(Box::new(left.clone()), list.collect::<Result<_, _>>()?);
+                let list = list.iter().map(|item| self.expr(item)).collect::<Result<_, _>>()?;
+                let found = is_in(self.expr(expr)?, list)?;
                 if *negated { SiteExpr::Not(Box::new(found)) } else { found }
             }
             Expr::Like(Like { negated, expr: value, pattern, escape_char: None, case_insensitive: false }) => {
@@ -252,7 +251,8 @@ fn value_field(value: &ScalarValue) -> datafusion::arrow::datatypes::Field {
     datafusion::arrow::datatypes::Field::new("", value.data_type(), true)
 }
 
-fn constant(value: &ScalarValue, ty: Option<SqlType>) -> Result<SiteExpr, Reason> {
+/// A constant, of a type that it is known to have.
+pub(super) fn constant(value: &ScalarValue, ty: Option<SqlType>) -> Result<SiteExpr, Reason> {
     let carried = value.data_type();
     if carried == DataType::Null {
         return Err("a NULL of no type".into());
@@ -281,6 +281,12 @@ pub(super) fn compare(how: Comparison, left: SiteExpr, right: SiteExpr) -> Resul
     let right = same_type(&left, right)?;
     let left = same_type(&right, left)?;
     Ok(SiteExpr::Compare(how, Box::new(left), Box::new(right)))
+}
+
+/// A search in a list, if its items compare.
+pub(super) fn is_in(left: SiteExpr, list: Vec<SiteExpr>) -> Result<SiteExpr, Reason> {
+    let list = list.into_iter().map(|item| same_type(&left, item)).collect::<Result<_, _>>()?;
+    Ok(SiteExpr::In(Box::new(left), list))
 }
 
 /// An operand beside another: of a type that compares with it. A constant text beside a `uuid` is one.

@@ -9,10 +9,13 @@
 mod average;
 mod block;
 mod expr;
+mod narrow;
 mod scan;
 mod spread;
 
+pub(super) use narrow::{SEMIJOIN_BYTES, SEMIJOIN_VALUES};
 pub(crate) use scan::SiteQueryExec;
+pub(super) use scan::shown;
 
 use super::localize::table_of;
 use super::table::AtollTable;

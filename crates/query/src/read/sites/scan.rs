@@ -4,6 +4,7 @@
 
 use super::block::Block;
 use super::expr::Reason;
+use super::narrow::{can_narrow, narrowed};
 use crate::read::error::external;
 use async_trait::async_trait;
 use atoll_model::SiteId;
@@ -13,6 +14,7 @@ use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::{CastOptions, SortOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, Result, Statistics};
@@ -21,17 +23,23 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
+};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
 };
-use futures::TryStreamExt;
+use futures::{TryStreamExt, stream};
 use std::fmt;
 use std::sync::Arc;
 
 /// Of rows on which there are conditions, the share that is taken for granted to stay.
 const KEPT: u64 = 5;
+
+/// Characters of a filter that plans show.
+const SHOWN: usize = 200;
 
 /// A query of a site, as DataFusion sees it.
 #[derive(Clone)]
@@ -52,6 +60,16 @@ struct Asked {
     statement: String,
     /// Why what is above is not part of it.
     note: Option<Reason>,
+    cluster: Arc<dyn Cluster>,
+}
+
+impl Asked {
+    /// The query to send, with what filters say now, if the site takes that.
+    fn query_now(&self, filters: &[Arc<dyn PhysicalExpr>]) -> SiteQuery {
+        let narrowed = narrowed(&self.query, filters);
+        let taken = narrowed.filter(|query| self.cluster.statement(self.site, query).is_ok());
+        taken.unwrap_or_else(|| self.query.clone())
+    }
 }
 
 impl fmt::Debug for SiteTable {
@@ -87,7 +105,7 @@ impl SiteTable {
         let field =
             |(at, field): (usize, &Arc<Field>)| field.as_ref().clone().with_name(format!("c{at}")).with_nullable(true);
         let schema = Arc::new(Schema::new(of.fields().iter().enumerate().map(field).collect::<Vec<_>>()));
-        let asked = Arc::new(Asked { site, name, query, statement, note });
+        let asked = Arc::new(Asked { site, name, query, statement, note, cluster: cluster.clone() });
         Ok(SiteTable { asked, txn: txn.clone(), schema, rows, order })
     }
 }
@@ -148,6 +166,8 @@ pub(crate) struct SiteQueryExec {
     txn: Arc<dyn Transaction>,
     batch_size: usize,
     rows: usize,
+    /// Conditions that joins above learn while they run.
+    filters: Vec<Arc<dyn PhysicalExpr>>,
     metrics: ExecutionPlanMetricsSet,
     properties: Arc<PlanProperties>,
 }
@@ -174,6 +194,7 @@ impl SiteQueryExec {
             txn: table.txn.clone(),
             batch_size,
             rows: table.rows,
+            filters: vec![],
             metrics: ExecutionPlanMetricsSet::new(),
             properties: Arc::new(PlanProperties::new(
                 equivalence,
@@ -206,10 +227,10 @@ impl SiteQueryExec {
 impl DisplayAs for SiteQueryExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SiteQuery: {}: {}", self.asked.name, self.asked.statement)?;
-        match &self.asked.note {
-            Some(note) => write!(f, " (not more: {note})"),
-            None => Ok(()),
+        if let Some(note) = &self.asked.note {
+            write!(f, " (not more: {note})")?;
         }
+        if self.filters.is_empty() { Ok(()) } else { write!(f, ", semijoin=[{}]", shown(&self.filters)) }
     }
 }
 
@@ -232,24 +253,47 @@ impl ExecutionPlan for SiteQueryExec {
 
     fn apply_expressions(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
+        datafusion::physical_plan::execution_plan::apply_expression_roots(&self.filters, f)
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = MetricBuilder::new(&self.metrics).counter("shipped_rows", partition);
         let bytes = MetricBuilder::new(&self.metrics).counter("shipped_bytes", partition);
-        let query = SiteQuery { batch_size: self.batch_size, ..self.asked.query.clone() };
         let schema = self.schema();
-        let answer = self.txn.query(self.asked.site, query).map_err(external)?;
+        let (asked, txn, filters, batch_size) =
+            (self.asked.clone(), self.txn.clone(), self.filters.clone(), self.batch_size);
+        // Asked with the first row that is wanted: a join has read its other side by then.
+        let answer = async move {
+            let query = SiteQuery { batch_size, ..asked.query_now(&filters) };
+            txn.query(asked.site, query).map(|batches| batches.map_err(external)).map_err(external)
+        };
         let wanted = schema.clone();
-        let stream = answer.map_err(external).and_then(move |batch| {
+        let stream = stream::once(answer).try_flatten().and_then(move |batch| {
             rows.add(batch.num_rows());
             bytes.add(batch.get_array_memory_size());
             futures::future::ready(as_expected(&batch, &wanted))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        phase: FilterPushdownPhase,
+        pushed: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        // Whoever learns while it runs looks at the rows itself: nothing is taken off its hands.
+        let none =
+            FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; pushed.parent_filters.len()]);
+        if !matches!(phase, FilterPushdownPhase::Post) || !can_narrow(&self.asked.query) {
+            return Ok(none);
+        }
+        let mut filters = self.filters.clone();
+        filters.extend(pushed.parent_filters.into_iter().map(|f| f.filter));
+        let node = SiteQueryExec { filters, metrics: ExecutionPlanMetricsSet::new(), ..self.clone() };
+        Ok(none.with_updated_node(Arc::new(node)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -264,6 +308,18 @@ impl ExecutionPlan for SiteQueryExec {
             column_statistics: vec![ColumnStatistics::new_unknown(); columns],
         }))
     }
+}
+
+/// Filters as plans show them: of long lists, the beginning.
+pub(in crate::read) fn shown(filters: &[Arc<dyn PhysicalExpr>]) -> String {
+    let text = |filter: &Arc<dyn PhysicalExpr>| {
+        let text = filter.to_string();
+        match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    };
+    filters.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// A batch with the plan's types.
