@@ -307,11 +307,12 @@ pub trait Transaction: Send + Sync {
     /// Those of the site: as for every call below.
     async fn get(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>>;
 
-    /// As [`Transaction::get`], of the only row that the statement reads: its snapshot need not go with those of others.
+    /// As [`Transaction::get`], of the only row that the statement reads: its snapshot need not go with those of others. Of columns
+    /// other than those `wanted` (positions in the table) it may show NULL.
     ///
     /// # Errors
     /// As above.
-    async fn get_alone(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
+    async fn get_alone(&self, fragment: &FragmentRef, key: &[Value], _wanted: &[usize]) -> Result<Option<Row>> {
         self.get(fragment, key).await
     }
 

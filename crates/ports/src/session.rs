@@ -73,6 +73,18 @@ pub trait Session: Send {
     /// `Syntax`, with the position in `sql`.
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>>;
 
+    /// Whether [`Session::prepare`] has next to nothing to do: no planning, no waiting. If not, it is better done where it keeps no
+    /// other connection waiting.
+    fn prepares_at_once(&self, _statement: &Parsed, _param_types: &[Option<SqlType>]) -> bool {
+        false
+    }
+
+    /// As [`Session::prepares_at_once`], for [`Session::execute`]: it may wait, but works for microseconds, and spawns no tasks that would
+    /// work for longer.
+    fn runs_at_once(&self, _prepared: &Prepared) -> bool {
+        false
+    }
+
     /// Binds names and types. `param_types[i]` is what the client declared for `$(i+1)`, if anything.
     ///
     /// # Errors

@@ -87,11 +87,12 @@ pub trait Site: Send + Sync + fmt::Debug {
     /// `SiteUnavailable`.
     async fn begin(&self, options: BranchOptions) -> Result<Arc<dyn Branch>>;
 
-    /// The committed row with this key, as a transaction that does nothing else sees it.
+    /// The committed row with this key, as a transaction that does nothing else sees it. Of columns other than those `wanted` (positions
+    /// in the table) it may show NULL.
     ///
     /// # Errors
     /// Those of [`Branch::get`].
-    async fn read(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {
+    async fn read(&self, at: &Replica, key: &[Value], _wanted: &[usize]) -> Result<Option<Row>> {
         let options = BranchOptions { read_only: true, ..BranchOptions::default() };
         self.begin(options).await?.get(at, key).await
     }

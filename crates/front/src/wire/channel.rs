@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Collected answers are sent once they are this long.
 pub(super) const SEND_AT: usize = 64 << 10;
@@ -79,7 +79,8 @@ pub(super) struct Channel {
     complete_at: Option<usize>,
     /// Largest message taken.
     pub(super) limit: usize,
-    shutdown: CancellationToken,
+    /// One wait for all of the connection, on a token of its own: to begin one takes a lock, which all connections would share.
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     received: Counter,
     sent: Counter,
 }
@@ -93,7 +94,7 @@ impl Channel {
             due: 0,
             complete_at: None,
             limit,
-            shutdown,
+            shutdown: Box::pin(shutdown.child_token().cancelled_owned()),
             received: metrics::counter!("atoll_sql_bytes_received_total"),
             sent: metrics::counter!("atoll_sql_bytes_sent_total"),
         }
@@ -101,12 +102,7 @@ impl Channel {
 
     /// Reads more input; an end of the stream is [`Stop::Gone`].
     pub(super) async fn fill(&mut self) -> Result<(), Stop> {
-        // A large message is made room for as it arrives, not as it is announced.
-        let wanted = frontend::missing(&self.input, self.limit).min(self.input.len().max(READ_SIZE)).max(READ_SIZE / 2);
-        self.input.reserve(wanted);
-        let n = self.io.read_buf(&mut self.input).await?;
-        self.received.increment(n as u64);
-        if n == 0 { Err(Stop::Gone) } else { Ok(()) }
+        fill(&mut self.io, &mut self.input, self.limit, &self.received).await
     }
 
     /// The next message. Sends what is due before waiting for it.
@@ -122,11 +118,11 @@ impl Channel {
             if self.input.is_empty() {
                 self.give_back();
             }
-            let shutdown = self.shutdown.clone();
+            let Channel { shutdown, io, input, limit, received, .. } = self;
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Err(Stop::Fatal(shutting_down())),
-                read = self.fill() => read?,
+                () = shutdown.as_mut() => return Err(Stop::Fatal(shutting_down())),
+                read = fill(io, input, *limit, received) => read?,
             }
         }
     }
@@ -137,12 +133,12 @@ impl Channel {
             if let Some(frame) = frontend::frame(&mut self.input, self.limit).map_err(Stop::Fatal)? {
                 return Ok(frame);
             }
-            let shutdown = self.shutdown.clone();
+            let Channel { shutdown, io, input, limit, received, .. } = self;
             tokio::select! {
                 biased;
-                read = self.fill() => read?,
+                read = fill(io, input, *limit, received) => read?,
                 () = canceller.cancelled() => return Err(canceled().into()),
-                () = shutdown.cancelled() => return Err(Stop::Fatal(shutting_down())),
+                () = shutdown.as_mut() => return Err(Stop::Fatal(shutting_down())),
             }
         }
     }
@@ -243,6 +239,16 @@ impl Channel {
     pub(super) fn complete_stands(&mut self) {
         self.complete_at = None;
     }
+}
+
+/// Reads more input; an end of the stream is [`Stop::Gone`].
+async fn fill(io: &mut Transport, input: &mut BytesMut, limit: usize, received: &Counter) -> Result<(), Stop> {
+    // A large message is made room for as it arrives, not as it is announced.
+    let wanted = frontend::missing(input, limit).min(input.len().max(READ_SIZE)).max(READ_SIZE / 2);
+    input.reserve(wanted);
+    let n = io.read_buf(input).await?;
+    received.increment(n as u64);
+    if n == 0 { Err(Stop::Gone) } else { Ok(()) }
 }
 
 pub(super) fn shutting_down() -> Error {

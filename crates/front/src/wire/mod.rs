@@ -1,7 +1,7 @@
 //! The PostgreSQL wire protocol, version 3.0.
 //!
-//! Invariant: one task per connection drives one [`atoll_ports::session::Session`] and talks to its client through one
-//! [`channel::Channel`]; nothing is shared between connections but limits, counters and the table of cancel keys. Messages
+//! Invariant: one task per connection, on one of the [`threads`], drives one [`atoll_ports::session::Session`] and talks to its client
+//! through one [`channel::Channel`]; nothing is shared between connections but limits, counters and the table of cancel keys. Messages
 //! are decoded and encoded here rather than by a library: hostile bytes must end in an error with a SQLSTATE, and a row must
 //! be encoded from its Arrow column straight into the buffer that is sent.
 
@@ -18,6 +18,8 @@ mod scram;
 mod server;
 mod startup;
 mod stop;
+mod threads;
+mod workers;
 
 pub(crate) use scram::mock_verifier;
 

@@ -6,6 +6,8 @@
 use super::backend::{self, Severity};
 use super::startup::{Start, start};
 use super::stop::Stop;
+use super::threads::Threads;
+use super::workers::Workers;
 use crate::config::Limits;
 use crate::metrics::StatementMetrics;
 use atoll_model::{Error, ErrorKind};
@@ -96,6 +98,14 @@ impl Shared {
 
 /// Serves until shutdown, then until the last connection has ended or been ended.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let threads = match Threads::start() {
+        Ok(threads) => threads,
+        Err(error) => {
+            tracing::error!(%error, "cannot start threads for connections; SQL is not served");
+            return;
+        }
+    };
+    let workers = Workers::here();
     let tracker = TaskTracker::new();
     let abort = CancellationToken::new();
     let sockets =
@@ -119,15 +129,20 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             metrics::counter!("atoll_connections_refused_total", "reason" => "too_many").increment(1);
             continue;
         };
-        let (shared, abort) = (shared.clone(), abort.clone());
-        tracker.spawn(async move {
+        // It was accepted by this thread's event loop, and goes to another.
+        let (Ok(socket), Some(place)) = (socket.into_std(), threads.place()) else { continue };
+        let (shared, abort, workers) = (shared.clone(), abort.clone(), workers.clone());
+        let thread = place.handle.clone();
+        let serving = async move {
+            let Ok(socket) = TcpStream::from_std(socket) else { return };
             tokio::select! {
                 biased;
-                () = connection(socket, peer, shared) => {}
+                () = connection(socket, peer, shared, &workers) => {}
                 () = abort.cancelled() => {}
             }
-            drop(permit);
-        });
+            drop((permit, place));
+        };
+        tracker.spawn_on(serving, &thread);
     }
     drop(listener);
     tracker.close();
@@ -140,7 +155,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, workers: &Workers) {
     // Answers are written whole: waiting for more to send would only delay them.
     let _ = socket.set_nodelay(true);
     // A client whose machine is gone is noticed within minutes.
@@ -148,8 +163,9 @@ async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         socket2::TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(20));
     let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
     let limit = shared.limits.authentication_timeout;
-    let started =
-        tokio::time::timeout(limit, start(socket, peer.ip(), &shared)).await.unwrap_or(Err((Stop::Gone, None)));
+    let started = tokio::time::timeout(limit, start(socket, peer.ip(), &shared, workers))
+        .await
+        .unwrap_or(Err((Stop::Gone, None)));
     match started {
         Ok(Start::Session(session, process_id, permit)) => {
             let open = gauge!("atoll_connections", "entrance" => "sql");

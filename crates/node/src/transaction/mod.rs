@@ -196,9 +196,9 @@ impl Transaction for Txn {
         branch.get(&replica, key).await
     }
 
-    async fn get_alone(&self, fragment: &FragmentRef, key: &[Value]) -> Result<Option<Row>> {
+    async fn get_alone(&self, fragment: &FragmentRef, key: &[Value], wanted: &[usize]) -> Result<Option<Row>> {
         if let Some((site, replica)) = self.site_to_read(fragment)? {
-            let row = self.read_committed(&*site, &replica, key).await?;
+            let row = self.read_committed(&*site, &replica, key, wanted).await?;
             self.check_serves(&fragment.table, fragment.at, replica.site)?;
             return Ok(row);
         }

@@ -114,11 +114,12 @@ impl Txn {
         site: &dyn Site,
         replica: &Replica,
         key: &[Value],
+        wanted: &[usize],
     ) -> Result<Option<Row>> {
         if self.node.coordinator.guards_reads(&self.options) {
             self.node.coordinator.clear(site.participant()).await?;
         }
-        site.read(replica, key).await
+        site.read(replica, key, wanted).await
     }
 
     async fn open_together(&self, participant: ParticipantId) -> Result<()> {

@@ -81,8 +81,11 @@ pub(crate) async fn run(
             let alone = rows.len() == 1;
             for at in rows {
                 let fragment = plan.fragment(at);
-                let found =
-                    if alone { txn.get_alone(&fragment, &key).await? } else { txn.get(&fragment, &key).await? };
+                let found = if alone {
+                    txn.get_alone(&fragment, &key, positions).await?
+                } else {
+                    txn.get(&fragment, &key).await?
+                };
                 if let Some(mut row) = found {
                     out.push(positions.iter().map(|p| std::mem::replace(&mut row[*p], Value::Null)).collect());
                     break;
@@ -118,6 +121,11 @@ fn done(tag: &'static str, rows: u64) -> Execution {
 }
 
 impl Plan {
+    /// Whether it holds for this catalog, so that it runs as it is.
+    pub(crate) fn is_of(&self, catalog: &Arc<Catalog>) -> bool {
+        Arc::ptr_eq(catalog, &self.catalog)
+    }
+
     fn fragment(&self, at: usize) -> FragmentRef {
         FragmentRef { table: self.table.clone(), at }
     }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Settings that `set_config(…)` changed, and whether for the transaction only; the session takes them over after the statement.
 pub(crate) type PendingSettings = Arc<Mutex<Vec<(String, String, bool)>>>;
@@ -32,8 +33,15 @@ impl fmt::Debug for Access {
     }
 }
 
-/// Waits inside a function that a query calls: the thread's other tasks move elsewhere meanwhile.
-fn wait<T>(future: impl Future<Output = T>) -> T {
+/// Waits inside a function that a query calls: the thread's other tasks move elsewhere meanwhile, where it has such neighbours.
+///
+/// # Errors
+/// `SerializationFailure` on a thread that may not be blocked: a statement that was prepared as a brief one has turned into another.
+fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Err(Error::new(ErrorKind::SerializationFailure, "a table's definition has changed meanwhile")
+            .hint("Run the transaction again."));
+    }
     tokio::task::block_in_place(|| futures::executor::block_on(future))
 }
 

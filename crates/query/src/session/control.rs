@@ -44,6 +44,25 @@ pub(crate) fn is_control(ast: &Ast) -> bool {
     )
 }
 
+/// Whether a control statement runs nothing else, and waits for nothing but a commit.
+pub(super) fn is_brief(statement: &Statement) -> bool {
+    let Statement::Sql(ast) = statement else { return false };
+    matches!(
+        ast.as_ref(),
+        Ast::StartTransaction { .. }
+            | Ast::Commit { .. }
+            | Ast::Rollback { .. }
+            | Ast::Savepoint { .. }
+            | Ast::ReleaseSavepoint { .. }
+            | Ast::Set(_)
+            | Ast::Reset(_)
+            | Ast::ShowVariable { .. }
+            | Ast::Discard { .. }
+            | Ast::Deallocate { .. }
+            | Ast::UNLISTEN { .. }
+    )
+}
+
 /// Whether a statement of Atoll's own grammar is run here.
 pub(crate) fn is_own_control(statement: &Statement) -> bool {
     matches!(
@@ -93,15 +112,15 @@ impl SqlSession {
         }
     }
 
-    /// Runs a control statement; `None`: it is none.
-    pub(super) async fn control(&mut self, bound: &Bound, values: &[Value]) -> Result<Option<Execution>> {
-        let done = |tag| Ok(Some(Execution::Done { tag, rows: None }));
+    /// Runs a control statement.
+    pub(super) async fn control(&mut self, bound: &Bound, values: &[Value]) -> Result<Execution> {
+        let done = |tag| Ok(Execution::Done { tag, rows: None });
         let ast = match bound.statement.as_ref() {
             Statement::Sql(ast) => ast.as_ref(),
             Statement::Verify { tables } => {
                 self.not_failed()?;
                 let catalog = self.catalog();
-                return self.verify(tables.as_deref(), &catalog).map(Some);
+                return self.verify(tables.as_deref(), &catalog);
             }
             other if is_own_control(other) => {
                 self.not_failed()?;
@@ -109,18 +128,13 @@ impl SqlSession {
                 // is durable: nothing is left to be done, and the answer says so.
                 return match other {
                     Statement::Vacuum { tables, .. } => self.known_tables(tables).and_then(|()| done("VACUUM")),
-                    Statement::MoveFragment { .. } | Statement::CancelMove { .. } => {
-                        self.move_fragment(other).await.map(Some)
-                    }
+                    Statement::MoveFragment { .. } | Statement::CancelMove { .. } => self.move_fragment(other).await,
                     Statement::Analyze { tables } => self.known_tables(tables).and_then(|()| done("ANALYZE")),
                     _ => done("CHECKPOINT"),
                 };
             }
-            _ => return Ok(None),
+            _ => return Err(Error::internal("not a control statement")),
         };
-        if !is_control(ast) {
-            return Ok(None);
-        }
         if !matches!(ast, Ast::Commit { .. } | Ast::Rollback { .. }) {
             self.not_failed()?;
         }
@@ -184,7 +198,7 @@ impl SqlSession {
                 }
                 done("RESET")
             }
-            Ast::ShowVariable { variable } => self.show(variable).map(Some),
+            Ast::ShowVariable { variable } => self.show(variable),
             Ast::Discard { object_type } => {
                 if self.current.is_explicit() && matches!(object_type, DiscardObject::ALL) {
                     return Err(Error::new(
@@ -241,7 +255,7 @@ impl SqlSession {
                     ));
                 };
                 let params = self.execute_params(&prepared.param_types, parameters, bound, values).await?;
-                Box::pin(self.run(&prepared, params)).await.map(Some)
+                Box::pin(self.run(&prepared, params)).await
             }
             Ast::Deallocate { name, .. } => {
                 if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all") {
@@ -257,13 +271,13 @@ impl SqlSession {
                 }
                 done("DEALLOCATE")
             }
-            Ast::Declare { stmts } => self.declare(stmts, bound, values).await.map(Some),
-            Ast::Fetch { name, direction, into: None, .. } => self.fetch(name, direction).await.map(Some),
+            Ast::Declare { stmts } => self.declare(stmts, bound, values).await,
+            Ast::Fetch { name, direction, into: None, .. } => self.fetch(name, direction).await,
             Ast::Close { cursor } => match cursor {
-                CloseCursor::All => self.close(None).map(Some),
-                CloseCursor::Specific { name } => self.close(Some(name)).map(Some),
+                CloseCursor::All => self.close(None),
+                CloseCursor::Specific { name } => self.close(Some(name)),
             },
-            Ast::Lock(lock) => self.lock_tables(lock).await.map(Some),
+            Ast::Lock(lock) => self.lock_tables(lock).await,
             // Nothing is listened to: pools send it when a connection comes back.
             Ast::UNLISTEN { .. } => done("UNLISTEN"),
             other => {

@@ -168,10 +168,14 @@ impl SqlSession {
         let bound =
             prepared.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a plan of another engine"))?;
         self.take_over_settings();
-        if let Some(done) = self.control(&bound, &params).await? {
-            return Ok(done);
+        // What is not on the way of a keyed statement is boxed here and in `run_bound`: this future is made for every statement,
+        // and as large as the largest that it holds.
+        if matches!(bound.kind, Kind::Control) {
+            return Box::pin(self.control(&bound, &params)).await;
         }
-        self.keep_cursors().await?;
+        if !self.cursors.is_empty() {
+            Box::pin(self.keep_cursors()).await?;
+        }
         let mut txn = self.transaction()?;
         let alone = !self.current.is_explicit() && !txn.has_writes();
         txn.begin_statement().await?;
@@ -208,32 +212,36 @@ impl SqlSession {
         params: &[Value],
     ) -> Result<Execution> {
         match &bound.kind {
-            Kind::Query => self.query(txn, bound, prepared, params.to_vec()).await,
             Kind::Keyed(plan) => match keyed::run(plan, txn, &bound.param_types, params).await? {
                 Some(done) => Ok(done),
-                // The catalog has moved on: bind again.
-                None => {
-                    let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
-                    same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
-                    let bound =
-                        again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
-                    match &bound.kind {
-                        Kind::Keyed(plan) => {
-                            keyed::run(plan, txn, &bound.param_types, params).await?.ok_or_else(|| {
-                                Error::new(ErrorKind::SerializationFailure, "the table's definition keeps changing")
-                                    .before_any_effect()
-                            })
-                        }
-                        Kind::Query => self.query(txn, &bound, prepared, params.to_vec()).await,
-                        _ => self.change(txn, &bound, prepared, params.to_vec()).await,
-                    }
-                }
+                None => Box::pin(self.run_anew(txn, bound, prepared, params)).await,
             },
-            Kind::Change => self.change(txn, bound, prepared, params.to_vec()).await,
-            Kind::Explain => self.explain(txn, bound, params.to_vec()).await,
-            Kind::Copy => self.copy(txn, bound, params.to_vec()).await,
-            Kind::Ddl => self.define(txn, bound, params.to_vec()).await,
+            Kind::Query => Box::pin(self.query(txn, bound, prepared, params.to_vec())).await,
+            Kind::Change => Box::pin(self.change(txn, bound, prepared, params.to_vec())).await,
+            Kind::Explain => Box::pin(self.explain(txn, bound, params.to_vec())).await,
+            Kind::Copy => Box::pin(self.copy(txn, bound, params.to_vec())).await,
+            Kind::Ddl => Box::pin(self.define(txn, bound, params.to_vec())).await,
             Kind::Control => Err(Error::internal("a control statement was not run")),
+        }
+    }
+
+    /// Runs a keyed statement whose catalog has moved on: binds it again.
+    async fn run_anew(
+        &mut self,
+        txn: &Arc<dyn Transaction>,
+        bound: &Arc<Bound>,
+        prepared: &Arc<Prepared>,
+        params: &[Value],
+    ) -> Result<Execution> {
+        let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
+        same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
+        let bound = again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
+        match &bound.kind {
+            Kind::Keyed(plan) => keyed::run(plan, txn, &bound.param_types, params).await?.ok_or_else(|| {
+                Error::new(ErrorKind::SerializationFailure, "the table's definition keeps changing").before_any_effect()
+            }),
+            Kind::Query => self.query(txn, &bound, prepared, params.to_vec()).await,
+            _ => self.change(txn, &bound, prepared, params.to_vec()).await,
         }
     }
 
@@ -400,6 +408,26 @@ impl Session for SqlSession {
             .into_iter()
             .map(|item| Parsed { sql: sql[item.text].into(), tree: Arc::new(item.statement) })
             .collect())
+    }
+
+    fn prepares_at_once(&self, statement: &Parsed, param_types: &[Option<SqlType>]) -> bool {
+        let Some(tree) = statement.tree.downcast_ref::<Statement>() else { return true };
+        if control::is_brief(tree) {
+            return true;
+        }
+        let (plans, catalog) = (&self.engine.plans, self.catalog());
+        let key = plans.key(&catalog, &self.engine.cluster.catalog(), &self.user, &statement.sql, param_types);
+        key.is_some_and(|key| plans.get(&key).is_some())
+    }
+
+    fn runs_at_once(&self, prepared: &Prepared) -> bool {
+        let Some(bound) = prepared.plan.downcast_ref::<Bound>() else { return true };
+        self.cursors.is_empty()
+            && match &bound.kind {
+                Kind::Keyed(plan) => plan.is_of(&self.catalog()),
+                Kind::Control => control::is_brief(&bound.statement),
+                _ => false,
+            }
     }
 
     async fn prepare(&mut self, statement: Parsed, param_types: &[Option<SqlType>]) -> Result<Arc<Prepared>> {

@@ -372,16 +372,24 @@ impl State {
 
 /// A row of the site, from a column on.
 pub(super) fn decode_row(layout: &Layout, row: &tokio_postgres::Row, first: usize) -> Result<Row> {
-    let expected = layout.table.columns.iter().map(|column| (column.name.as_str(), &column.ty));
+    let all: Vec<usize> = (0..layout.table.columns.len()).collect();
+    decode_columns(layout, row, first, &all)
+}
+
+/// A row of which the site gives these columns of the table, from a column of its answer on; the others are NULL.
+pub(super) fn decode_columns(layout: &Layout, row: &tokio_postgres::Row, first: usize, given: &[usize]) -> Result<Row> {
+    let columns = &layout.table.columns;
+    let expected = given.iter().map(|at| (columns[*at].name.as_str(), &columns[*at].ty));
     scan::check_types(&layout.table.name, expected, &row.columns()[first..])?;
-    let columns = layout.table.columns.iter().enumerate();
-    columns
-        .map(|(at, column)| match row.try_get::<_, Raw<'_>>(first + at) {
-            Ok(Raw(Some(bytes))) => values::decode(&column.ty, bytes),
-            Ok(Raw(None)) => Ok(Value::Null),
-            Err(error) => Err(Error::internal(format!("a row of a site: {error}"))),
-        })
-        .collect()
+    let mut values = vec![Value::Null; columns.len()];
+    for (n, at) in given.iter().enumerate() {
+        match row.try_get::<_, Raw<'_>>(first + n) {
+            Ok(Raw(Some(bytes))) => values[*at] = values::decode(&columns[*at].ty, bytes)?,
+            Ok(Raw(None)) => {}
+            Err(error) => return Err(Error::internal(format!("a row of a site: {error}"))),
+        }
+    }
+    Ok(values)
 }
 
 #[async_trait]

@@ -166,8 +166,8 @@ impl Site for PostgresSite {
         Ok(Arc::new(PostgresBranch::new(self.shared.clone(), options)))
     }
 
-    async fn read(&self, at: &Replica, key: &[Value]) -> Result<Option<Row>> {
-        reads::read(&self.shared, &*self.shared.layout(at)?, key).await
+    async fn read(&self, at: &Replica, key: &[Value], wanted: &[usize]) -> Result<Option<Row>> {
+        reads::read(&self.shared, &*self.shared.layout(at)?, key, wanted).await
     }
 
     fn statistics(&self, fragment: FragmentId) -> FragmentStatistics {
