@@ -55,6 +55,8 @@ pub struct Boot<'a, S> {
 pub enum Event<M, C> {
     /// A message has come.
     Message(NodeId, M),
+    /// A message that it sent has not arrived and will not: the node there is down, and refused the connection. Often nobody says so.
+    Refused(NodeId, M),
     /// Somebody at the node wants something.
     Command(C),
     /// What was written before this sync was asked for is durable.

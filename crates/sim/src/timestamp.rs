@@ -49,6 +49,7 @@ pub enum Report {
 /// A node.
 #[derive(Debug)]
 pub struct Node {
+    servers: Servers,
     client: Client,
     server: Option<Server>,
 }
@@ -61,7 +62,7 @@ impl Process for Node {
 
     fn start(boot: Boot<'_, Settings>) -> (Node, Vec<EffectOf<Node>>) {
         let Settings { servers, server, client, serving } = *boot.settings;
-        let mut node = Node { client: Client::new(boot.run, servers, client), server: None };
+        let mut node = Node { servers, client: Client::new(boot.run, servers, client), server: None };
         let mut out = vec![];
         if let Some(id) = server {
             // The world's disk gives back what was written, or nothing.
@@ -77,18 +78,25 @@ impl Process for Node {
         let mut out = vec![];
         match event {
             Event::Message(_, Message::Request(request)) => {
-                self.to_server(now, server::Input::Request(request), &mut out)
+                self.server_hears(now, server::Input::Request(request), &mut out)
             }
-            Event::Message(_, Message::Reply(reply)) => self.to_client(now, client::Input::Reply(reply), &mut out),
+            Event::Message(_, Message::Reply(reply)) => self.client_hears(now, client::Input::Reply(reply), &mut out),
+            Event::Refused(to, Message::Request(request)) => {
+                let lost = self.servers.ids().find(|id| home(*id) == to);
+                let lost = lost.map(|id| client::Input::Lost(id, request.session));
+                lost.into_iter().for_each(|input| self.client_hears(now, input, &mut out));
+            }
+            // The client has its own time-out.
+            Event::Refused(_, Message::Reply(_)) => {}
             Event::Command(Ask(waiter)) => {
                 out.push(Effect::Report(Report::Asked(waiter)));
-                self.to_client(now, client::Input::Ask(waiter), &mut out);
+                self.client_hears(now, client::Input::Ask(waiter), &mut out);
             }
-            Event::Synced(limit) => self.to_server(now, server::Input::Persisted(limit), &mut out),
-            Event::SyncFailed(limit) => self.to_server(now, server::Input::NotPersisted(limit), &mut out),
+            Event::Synced(limit) => self.server_hears(now, server::Input::Persisted(limit), &mut out),
+            Event::SyncFailed(limit) => self.server_hears(now, server::Input::NotPersisted(limit), &mut out),
             Event::Alarm => {
-                self.to_server(now, server::Input::Tick, &mut out);
-                self.to_client(now, client::Input::Tick, &mut out);
+                self.server_hears(now, server::Input::Tick, &mut out);
+                self.client_hears(now, client::Input::Tick, &mut out);
             }
         }
         out
@@ -101,13 +109,13 @@ impl Process for Node {
 }
 
 impl Node {
-    fn to_server(&mut self, now: Time, input: server::Input, out: &mut Vec<EffectOf<Node>>) {
+    fn server_hears(&mut self, now: Time, input: server::Input, out: &mut Vec<EffectOf<Node>>) {
         if let Some(server) = &mut self.server {
             serve(server.step(now, input), out);
         }
     }
 
-    fn to_client(&mut self, now: Time, input: client::Input, out: &mut Vec<EffectOf<Node>>) {
+    fn client_hears(&mut self, now: Time, input: client::Input, out: &mut Vec<EffectOf<Node>>) {
         out.extend(self.client.step(now, input).into_iter().map(|effect| match effect {
             client::Effect::Send(to, request) => Effect::Send(home(to), Message::Request(request)),
             client::Effect::Answer(waiter, answer) => Effect::Report(Report::Answered(waiter, answer)),

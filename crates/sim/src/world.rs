@@ -249,10 +249,9 @@ impl<P: Process> World<P> {
 
     /// The node's process takes an event, if it is the run that the event is for.
     fn event(&mut self, id: NodeId, epoch: Option<u32>, event: EventOf<P>) {
-        let node = &mut self.nodes[usize::from(id.0)];
+        let node = &self.nodes[usize::from(id.0)];
         if node.running.is_none() || epoch.is_some_and(|epoch| epoch != node.epoch) {
-            self.counts.lost += u64::from(matches!(event, Event::Message(..)));
-            return;
+            return self.miss(id, event);
         }
         if self.now < node.paused_until {
             let rest = node.paused_until - self.now;
@@ -275,6 +274,18 @@ impl<P: Process> World<P> {
         }
         let effects = running.process.step(now, event);
         self.carry_out(id, effects);
+    }
+
+    /// Nobody is there to take it. In half of the cases the sender of a message notices.
+    fn miss(&mut self, id: NodeId, event: EventOf<P>) {
+        let Event::Message(from, message) = event else { return };
+        self.counts.lost += 1;
+        if chance(500, &mut self.rng)
+            && let Some(delay) = self.network.delays(id, from, &mut self.rng).first()
+        {
+            let sender = self.nodes[usize::from(from.0)].epoch;
+            self.schedule(*delay, What::Event(from, Some(sender), Event::Refused(id, message)));
+        }
     }
 
     fn carry_out(&mut self, id: NodeId, effects: Vec<EffectOf<P>>) {
@@ -415,6 +426,7 @@ impl<M: fmt::Display, C: fmt::Display> fmt::Display for Told<'_, M, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Event::Message(from, message) => write!(f, "{from}: {message}"),
+            Event::Refused(to, message) => write!(f, "{to} is down, and did not get: {message}"),
             Event::Command(command) => write!(f, "{command}"),
             Event::Synced(number) => write!(f, "sync {number} has ended"),
             Event::SyncFailed(number) => write!(f, "sync {number} has failed"),

@@ -1,13 +1,16 @@
 //! Services that are broken on purpose: each must be found out, or the check is worth nothing.
 
 use crate::run;
-use atoll_model::NodeId;
+use atoll_model::{NodeId, Result, Timestamp};
 use atoll_protocol::timestamp::{Reply, Request, ServerId, SessionId, WaiterId};
 use atoll_protocol::{Incarnation, Time};
 use atoll_sim::timestamp::{Ask, Message, Node, Report, Settings};
-use atoll_sim::{Boot, Disk, Effect, EffectOf, Event, EventOf, Process, Run};
+use atoll_sim::{Boot, Disk, Effect, EffectOf, Event, EventOf, Faults, Often, Process, Run};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 /// Seeds until one must have failed.
 const SEEDS: u64 = 300;
@@ -17,7 +20,7 @@ fn found<P>() -> Option<String>
 where
     P: Process<Settings = Settings, Command = Ask, Report = Report>,
 {
-    (0..SEEDS).find_map(|seed| run::trouble::<P>(Run { seed, traced: false }).err())
+    (0..SEEDS).find_map(|seed| run::drawn::<P>(Run { seed, traced: false }).err().map(|e| format!("seed {seed}: {e}")))
 }
 
 /// Whether what was found is that an answer broke a promise.
@@ -196,10 +199,78 @@ impl<const NEEDS: usize> Hasty<NEEDS> {
     }
 }
 
+/// Values that a session draws beyond those of its waiters.
+const SPARE: u16 = 8;
+
+/// Sessions draw spare values, all in order; `LATE`, they are given to waiters that come while the session is under way.
+struct Sharing<const LATE: bool> {
+    node: Node,
+    servers: u64,
+    first: Option<WaiterId>,
+    joined: Vec<WaiterId>,
+}
+
+impl<const LATE: bool> Process for Sharing<LATE> {
+    type Settings = Settings;
+    type Message = Message;
+    type Command = Ask;
+    type Report = Report;
+
+    fn start(boot: Boot<'_, Settings>) -> (Self, Vec<EffectOf<Self>>) {
+        let servers = boot.settings.servers.ids().count() as u64;
+        let (node, effects) = Node::start(boot);
+        (Sharing { node, servers, first: None, joined: vec![] }, effects)
+    }
+
+    fn step(&mut self, now: Time, event: EventOf<Self>) -> Vec<EffectOf<Self>> {
+        if let Event::Command(Ask(waiter)) = &event {
+            if LATE && self.first.is_some() && self.joined.len() < usize::from(SPARE) {
+                self.joined.push(*waiter);
+                return vec![Effect::Report(Report::Asked(*waiter))];
+            }
+            self.first.get_or_insert(*waiter);
+        }
+        let mut out = vec![];
+        for mut effect in self.node.step(now, event) {
+            if let Effect::Send(_, Message::Request(request)) = &mut effect {
+                request.count = request.count.saturating_add(SPARE);
+            }
+            let answer = match &effect {
+                Effect::Report(Report::Answered(waiter, answer)) if self.first == Some(*waiter) => Some(answer.clone()),
+                _ => None,
+            };
+            out.push(effect);
+            out.extend(answer.into_iter().flat_map(|answer| self.share(&answer)));
+        }
+        out
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        self.node.wake_at()
+    }
+}
+
+impl<const LATE: bool> Sharing<LATE> {
+    /// Those that have joined get the values below the first one's, which are the session's own as well.
+    fn share(&mut self, answer: &Result<Timestamp>) -> Vec<EffectOf<Self>> {
+        self.first = None;
+        let below = |nth: u64| answer.clone().map(|timestamp| Timestamp(timestamp.0 - nth * self.servers));
+        let joined = std::mem::take(&mut self.joined).into_iter().zip(1..);
+        joined.map(|(waiter, nth)| Effect::Report(Report::Answered(waiter, below(nth)))).collect()
+    }
+}
+
 #[test]
 fn a_service_that_is_not_broken_is_not_found_out() {
-    let wrong = (0..5).find_map(|seed| run::trouble::<Sound>(Run { seed, traced: false }).err());
+    let wrong = (0..5).find_map(|seed| run::drawn::<Sound>(Run { seed, traced: false }).err());
     assert_eq!(wrong, None);
+    let wrong = (0..5).find_map(|seed| run::drawn::<Sharing<false>>(Run { seed, traced: false }).err());
+    assert_eq!(wrong, None, "spare values do no harm");
+}
+
+#[test]
+fn a_client_that_lets_waiters_join_a_session_under_way_is_found_out() {
+    assert!(breaks_a_promise(found::<Sharing<true>>()));
 }
 
 #[test]
@@ -209,7 +280,16 @@ fn a_server_that_forgets_to_sync_its_limit_is_found_out() {
 
 #[test]
 fn a_server_that_does_not_wait_for_its_limit_is_found_out() {
-    assert!(breaks_a_promise(found::<Impatient>()));
+    // The limit that it should have waited for must be needed at once, and late.
+    let often = Often { every: Duration::from_millis(20), least: Duration::ZERO, most: Duration::from_millis(20) };
+    let sync_slowest = Duration::from_millis(40);
+    let faults = Faults { crashes: Some(often), sync_fastest: sync_slowest, sync_slowest, ..Faults::none() };
+    let wrong = (0..SEEDS).find_map(|seed| {
+        let mut settings = run::settings(&mut SmallRng::seed_from_u64(seed));
+        settings.iter_mut().for_each(|settings| settings.serving.lease = 2);
+        run::trouble::<Impatient>(Run { seed, traced: false }, faults, settings).err()
+    });
+    assert!(breaks_a_promise(wrong));
 }
 
 #[test]

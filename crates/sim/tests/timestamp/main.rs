@@ -6,6 +6,7 @@ mod broken;
 mod run;
 
 use atoll_model::NodeId;
+use atoll_protocol::timestamp::Servers;
 use atoll_sim::timestamp::Node;
 use atoll_sim::{Campaign, Counts, Faults, Moment, Run, Weather, explore};
 use rand::rngs::SmallRng;
@@ -41,11 +42,25 @@ fn campaign(test: &'static str) -> Campaign<'static> {
 fn timestamps_are_unique_and_in_real_time_order_through_all_faults() -> Result<(), String> {
     let name = "timestamps_are_unique_and_in_real_time_order_through_all_faults";
     let alone = std::env::var_os("ATOLL_SIM_SEED").is_some();
-    let total = explore(campaign(name), |total: &Total| alone || total.sessions >= 100_000, run::trouble::<Node>)?;
+    let total = explore(campaign(name), |total: &Total| alone || total.sessions >= 100_000, run::drawn::<Node>)?;
     let Counts { lost, crashes, pauses, cuts, failed_syncs, .. } = total.counts;
     let all = [lost, crashes, pauses, cuts, failed_syncs];
     // Exploring says nothing if hardly anything happens.
     assert!(alone || all.iter().all(|count| *count >= 100), "{total:?}");
+    Ok(())
+}
+
+/// One server, which needs no other node, and five, of which two may be away.
+#[test]
+fn any_odd_number_of_servers() -> Result<(), String> {
+    for (number, seed) in [1, 5].into_iter().flat_map(|number| (0..20).map(move |seed| (number, seed))) {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (faults, mut settings) = (Faults::drawn(&mut rng), settings(&mut rng));
+        let servers = Servers::new(number).map_err(|e| e.to_string())?;
+        settings.iter_mut().for_each(|settings| settings.servers = servers);
+        run::trouble::<Node>(Run { seed, traced: false }, faults, settings)
+            .map_err(|e| format!("{number} servers, seed {seed}: {e}"))?;
+    }
     Ok(())
 }
 
@@ -86,7 +101,8 @@ fn one_server_of_three_may_be_down() -> Result<(), String> {
 fn a_timestamp_takes_one_round_trip() -> Result<(), String> {
     let weather = Weather::fair();
     let round_trip = weather.fastest + weather.slowest;
-    let mut service = Service::<Node>::new(1, Faults::none(), vec![run::default_settings(); 5], false);
+    let mut service =
+        Service::<Node>::new(1, Faults::none(), vec![run::default_settings(); usize::from(run::NODES)], false);
     service.ask_until(Moment(10_000_000))?;
     let mut waits = service.waits().to_vec();
     waits.sort_unstable();
@@ -102,8 +118,8 @@ fn a_timestamp_takes_one_round_trip() -> Result<(), String> {
 #[test]
 fn a_seed_is_a_run() -> Result<(), String> {
     for seed in 0..5 {
-        let once = run::trouble::<Node>(Run { seed, traced: false })?;
-        let again = run::trouble::<Node>(Run { seed, traced: false })?;
+        let once = run::drawn::<Node>(Run { seed, traced: false })?;
+        let again = run::drawn::<Node>(Run { seed, traced: false })?;
         assert_eq!(format!("{once:?}"), format!("{again:?}"), "seed {seed}");
     }
     Ok(())

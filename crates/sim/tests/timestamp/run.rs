@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+/// Servers, if nothing else is said.
 const SERVERS: u8 = 3;
-const NODES: u8 = 5;
+pub(crate) const NODES: u8 = 5;
 /// The virtual time in which things go wrong.
 const TROUBLED: Moment = Moment(5_000_000);
 /// Longer than any pause, delay or time-out.
@@ -35,10 +36,10 @@ pub(crate) struct Service<P: Process> {
 impl<P: Process<Settings = Settings, Command = Ask, Report = Report>> Service<P> {
     /// The servers are the first of the nodes.
     pub(crate) fn new(seed: u64, faults: Faults, settings: Vec<Settings>, traced: bool) -> Service<P> {
-        let settings = settings
-            .into_iter()
-            .zip(0..)
-            .map(|(settings, node)| Settings { server: (node < SERVERS).then_some(ServerId(node)), ..settings });
+        let settings = settings.into_iter().zip(0..).map(|(settings, node)| Settings {
+            server: settings.servers.ids().find(|id| *id == ServerId(node)),
+            ..settings
+        });
         Service {
             world: World::new(seed, faults, settings.collect(), traced),
             history: Timestamps::default(),
@@ -137,14 +138,22 @@ impl<P: Process<Settings = Settings, Command = Ask, Report = Report>> Service<P>
     }
 }
 
-/// A run in trouble, and then in health.
-pub(crate) fn trouble<P>(Run { seed, traced }: Run) -> Result<Total, String>
+/// A run with what its seed draws.
+pub(crate) fn drawn<P>(run: Run) -> Result<Total, String>
 where
     P: Process<Settings = Settings, Command = Ask, Report = Report>,
 {
-    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut rng = SmallRng::seed_from_u64(run.seed);
     let faults = Faults::drawn(&mut rng);
-    let mut service = Service::<P>::new(seed, faults, settings(&mut rng), traced);
+    trouble::<P>(run, faults, settings(&mut rng))
+}
+
+/// A run in trouble, and then in health.
+pub(crate) fn trouble<P>(Run { seed, traced }: Run, faults: Faults, settings: Vec<Settings>) -> Result<Total, String>
+where
+    P: Process<Settings = Settings, Command = Ask, Report = Report>,
+{
+    let mut service = Service::<P>::new(seed, faults, settings, traced);
     service.ask_until(TROUBLED)?;
 
     service.world.heal();
@@ -179,6 +188,7 @@ pub(crate) fn settings(rng: &mut SmallRng) -> Vec<Settings> {
     let retry = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(500) };
     let settings = Settings {
         client: client::Options {
+            timeout: Duration::from_millis(rng.random_range(50..5000)),
             sessions: rng.random_range(1..5),
             shared: NonZeroU16::new(rng.random_range(1..20)).unwrap_or(NonZeroU16::MIN),
             retry,
