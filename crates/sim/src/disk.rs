@@ -44,6 +44,11 @@ impl Disk {
         self.writes
     }
 
+    /// Whether a crash can take anything.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
     /// A sync has ended.
     pub(crate) fn synced(&mut self, through: u64) {
         for write in std::mem::take(&mut self.unsynced) {

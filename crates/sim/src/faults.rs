@@ -69,7 +69,8 @@ impl Faults {
         let some = |most: u32, rng: &mut SmallRng| if rng.random() { rng.random_range(0..=most) } else { 0 };
         let often = |rng: &mut SmallRng| {
             rng.random_bool(0.7).then(|| Often {
-                every: Duration::from_millis(rng.random_range(50..1000)),
+                // As often in tens of milliseconds as in hundreds.
+                every: Duration::from_millis(20 << rng.random_range(0..6)),
                 least: Duration::from_millis(1),
                 most: Duration::from_millis(rng.random_range(5..600)),
             })

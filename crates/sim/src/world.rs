@@ -10,6 +10,7 @@ use crate::{Disk, Faults, Moment};
 use atoll_model::NodeId;
 use atoll_protocol::Incarnation;
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -371,6 +372,7 @@ impl<P: Process> World<P> {
         match trouble {
             Trouble::Crash => {
                 if let Some(often) = self.faults.crashes {
+                    let node = self.victim().unwrap_or(node);
                     self.crash(node);
                     let length = often.length(&mut self.rng);
                     self.schedule(length, What::Start(node));
@@ -397,6 +399,14 @@ impl<P: Process> World<P> {
             }
         }
         self.expect(trouble);
+    }
+
+    /// Half of the crashes look for a node that has something to lose.
+    fn victim(&mut self) -> Option<NodeId> {
+        let unsynced = |node: &NodeId| self.nodes[usize::from(node.0)].disk.has_unsynced();
+        let nodes: Vec<NodeId> = self.ids().filter(unsynced).collect();
+        let looks: bool = self.rng.random();
+        nodes.choose(&mut self.rng).copied().filter(|_| looks)
     }
 
     fn any_node(&mut self) -> NodeId {

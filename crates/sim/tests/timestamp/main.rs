@@ -96,6 +96,22 @@ fn one_server_of_three_may_be_down() -> Result<(), String> {
     Ok(())
 }
 
+/// Messages that are lost cost time, and no request fails: not even if one server is down, so that each of the others has to be heard.
+#[test]
+fn lost_messages_are_made_good() -> Result<(), String> {
+    let weather = Weather { loss: 200, copies: 100, ..Weather::fair() };
+    for seed in 0..10 {
+        let settings = vec![run::default_settings(); usize::from(run::NODES)];
+        let mut service = Service::<Node>::new(seed, Faults { weather, ..Faults::none() }, settings, false);
+        service.world.crash(NodeId(0));
+        service.ask_until(Moment(5_000_000))?;
+        service.live_until(Moment(10_000_000))?;
+        let total = service.total();
+        assert!(total.failed == 0 && total.timestamps > 500 && service.open() == 0, "seed {seed}: {total:?}");
+    }
+    Ok(())
+}
+
 /// In a network without faults half of all requests are answered within 1.2 round trips.
 #[test]
 fn a_timestamp_takes_one_round_trip() -> Result<(), String> {

@@ -118,6 +118,11 @@ impl<P: Process<Settings = Settings, Command = Ask, Report = Report>> Service<P>
         Ok(())
     }
 
+    /// How many requests have no answer yet.
+    pub(crate) fn open(&self) -> usize {
+        self.history.open().count()
+    }
+
     /// How many timestamps somebody at this node got so far.
     pub(crate) fn given_at(&self, node: NodeId) -> usize {
         self.given.get(&node).copied().unwrap_or_default()
@@ -194,7 +199,7 @@ pub(crate) fn settings(rng: &mut SmallRng) -> Vec<Settings> {
             retry,
             ..client::Options::default()
         },
-        serving: server::Options { lease: rng.random_range(1..500), waiting: rng.random_range(1..50), retry },
+        serving: server::Options { lease: 1 << rng.random_range(0..9), waiting: rng.random_range(1..50), retry },
         ..default_settings()
     };
     vec![settings; usize::from(NODES)]
