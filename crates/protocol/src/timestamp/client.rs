@@ -39,7 +39,8 @@ impl Default for Options {
         Options {
             timeout: Duration::from_secs(5),
             answer: Duration::from_millis(100),
-            retry: Backoff { first: Duration::from_millis(20), most: Duration::from_secs(1) },
+            // A request is small, and others wait behind its session.
+            retry: Backoff { first: Duration::from_millis(20), most: Duration::from_millis(200) },
             sessions: 4,
             shared: NonZeroU16::MAX,
             waiters: 65_536,
