@@ -14,6 +14,7 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("atoll-model", &[]),
     ("atoll-protocol", &["atoll-model"]),
+    ("atoll-sim", &["atoll-model", "atoll-protocol"]),
     ("atoll-ports", &["atoll-model"]),
     ("atoll-storage", &["atoll-model"]),
     ("atoll-adapters", &["atoll-model", "atoll-ports", "atoll-storage"]),

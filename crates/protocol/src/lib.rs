@@ -6,6 +6,7 @@
 //!   Citron, Mohan, *Two-Phase Commit Optimizations and Tradeoffs in the Commercial Environment*, ICDE 1993).
 //! * [`recovery`]: what is in doubt after a crash of the coordinator, a participant, or the network between, is found and finished.
 //! * [`snapshot`]: reads over several sites that see, of each commit, everything or nothing.
+//! * [`timestamp`]: unique timestamps in real-time order, from servers without a leader.
 //!
 //! Nothing here reads a clock, spawns, logs or draws random numbers, so every run can be repeated. `tests/scripts` shows what the
 //! machines do, as conversations; `tests/exploration.rs` has them live through loss, repetition and crashes at every step.
@@ -56,6 +57,7 @@ mod names;
 pub mod recovery;
 pub mod snapshot;
 mod time;
+pub mod timestamp;
 
 pub use decision::Decision;
 pub use gid::{Foreign, Gid, Incarnation, TransactionId};

@@ -3,6 +3,7 @@
 mod commit;
 mod recovery;
 mod snapshot;
+mod timestamp;
 
 use atoll_model::{ClusterId, Error, ErrorKind, NodeId, ParticipantId};
 use atoll_protocol::{Decision, Gid, Incarnation, Time, TransactionId};
@@ -25,6 +26,7 @@ pub(crate) fn subject(script: &str) -> Result<Box<dyn Subject>, String> {
         Some("commit") => Ok(Box::<commit::Subject>::default()),
         Some("recovery") => Ok(Box::<recovery::Subject>::default()),
         Some("snapshot") => Ok(Box::<snapshot::Subject>::default()),
+        Some("timestamp") => Ok(Box::<timestamp::Subject>::default()),
         _ => Err(format!("{script}: no machine of this name")),
     }
 }

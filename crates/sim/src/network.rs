@@ -1,0 +1,101 @@
+//! The network between nodes: what becomes of a message.
+//!
+//! Messages overtake each other as their delays have it. A link can be cut in one direction alone. A node's messages to itself always
+//! arrive, at once.
+
+use crate::moment::micros;
+use atoll_model::NodeId;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What links do to messages. Chances are per mille.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// The least time that a message takes.
+    pub fastest: Duration,
+    /// The most, usually.
+    pub slowest: Duration,
+    /// The chance that it is lost.
+    pub loss: u32,
+    /// The chance that it arrives twice.
+    pub copies: u32,
+    /// The chance that it takes much longer.
+    pub strays: u32,
+    /// How much longer, at most.
+    pub astray: Duration,
+}
+
+impl Weather {
+    /// A local network in which nothing goes wrong.
+    pub fn fair() -> Weather {
+        Weather {
+            fastest: Duration::from_micros(450),
+            slowest: Duration::from_micros(550),
+            loss: 0,
+            copies: 0,
+            strays: 0,
+            astray: Duration::ZERO,
+        }
+    }
+}
+
+/// The network.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) weather: Weather,
+    cuts: BTreeSet<(NodeId, NodeId)>,
+}
+
+impl Network {
+    pub(crate) fn new(weather: Weather) -> Network {
+        Network { weather, cuts: BTreeSet::new() }
+    }
+
+    /// After how long the copies of a message arrive. None: it is lost.
+    pub(crate) fn delays(&self, from: NodeId, to: NodeId, rng: &mut SmallRng) -> Vec<Duration> {
+        if from == to {
+            return vec![Duration::ZERO];
+        }
+        if self.is_cut(from, to) || chance(self.weather.loss, rng) {
+            return vec![];
+        }
+        let copies = if chance(self.weather.copies, rng) { 2 } else { 1 };
+        (0..copies).map(|_| self.delay(rng)).collect()
+    }
+
+    fn delay(&self, rng: &mut SmallRng) -> Duration {
+        let usual = between(self.weather.fastest, self.weather.slowest, rng);
+        if chance(self.weather.strays, rng) { usual + between(Duration::ZERO, self.weather.astray, rng) } else { usual }
+    }
+
+    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
+        self.cuts.insert((from, to));
+    }
+
+    pub(crate) fn mend(&mut self, from: NodeId, to: NodeId) {
+        self.cuts.remove(&(from, to));
+    }
+
+    pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    /// All is well from now on.
+    pub(crate) fn heal(&mut self) {
+        self.cuts.clear();
+        self.weather = Weather { loss: 0, copies: 0, strays: 0, ..self.weather };
+    }
+}
+
+/// True in so many of a thousand cases.
+pub(crate) fn chance(per_mille: u32, rng: &mut SmallRng) -> bool {
+    rng.random_range(0..1000) < per_mille
+}
+
+/// A time between two, both included.
+pub(crate) fn between(least: Duration, most: Duration, rng: &mut SmallRng) -> Duration {
+    let (least, most) = (micros(least), micros(most));
+    Duration::from_micros(rng.random_range(least..=most.max(least)))
+}

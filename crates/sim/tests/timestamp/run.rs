@@ -1,0 +1,206 @@
+//! A timestamp service in a world, with clients that ask and a check of every answer.
+
+use crate::Total;
+use atoll_model::{NodeId, Timestamp};
+use atoll_protocol::Backoff;
+use atoll_protocol::timestamp::{ServerId, Servers, WaiterId, client, server};
+use atoll_sim::history::timestamps::Timestamps;
+use atoll_sim::timestamp::{Ask, Report, Settings};
+use atoll_sim::{Faults, Moment, News, Process, Run, World};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+/// Servers, if nothing else is said.
+const SERVERS: u8 = 3;
+pub(crate) const NODES: u8 = 5;
+/// The virtual time in which things go wrong.
+const TROUBLED: Moment = Moment(5_000_000);
+/// Longer than any pause, delay or time-out.
+const REST: Duration = Duration::from_secs(20);
+
+/// Nodes that draw timestamps.
+pub(crate) struct Service<P: Process> {
+    pub(crate) world: World<P>,
+    history: Timestamps,
+    open: BTreeMap<u64, (NodeId, Moment)>,
+    asked: u64,
+    given: BTreeMap<NodeId, usize>,
+    waits: Vec<Duration>,
+    sessions: usize,
+    failed: usize,
+}
+
+impl<P: Process<Settings = Settings, Command = Ask, Report = Report>> Service<P> {
+    /// The servers are the first of the nodes.
+    pub(crate) fn new(seed: u64, faults: Faults, settings: Vec<Settings>, traced: bool) -> Service<P> {
+        let settings = settings.into_iter().zip(0..).map(|(settings, node)| Settings {
+            server: settings.servers.ids().find(|id| *id == ServerId(node)),
+            ..settings
+        });
+        Service {
+            world: World::new(seed, faults, settings.collect(), traced),
+            history: Timestamps::default(),
+            open: BTreeMap::new(),
+            asked: 0,
+            given: BTreeMap::new(),
+            waits: vec![],
+            sessions: 0,
+            failed: 0,
+        }
+    }
+
+    /// Asks at all nodes until then, one by one or some together.
+    pub(crate) fn ask_until(&mut self, end: Moment) -> Result<(), String> {
+        while self.world.now() < end {
+            let pause = Duration::from_micros(self.world.rng().random_range(0..5000));
+            self.live_until((self.world.now() + pause).min(end))?;
+            let node = NodeId(self.world.rng().random_range(0..u16::from(NODES)));
+            let together = if self.world.rng().random_bool(0.1) { self.world.rng().random_range(2..12) } else { 1 };
+            (0..together).for_each(|_| self.ask(node));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ask(&mut self, node: NodeId) {
+        self.asked += 1;
+        self.world.command(node, Ask(WaiterId(self.asked)));
+    }
+
+    /// Lets time pass, and looks at every answer.
+    pub(crate) fn live_until(&mut self, end: Moment) -> Result<(), String> {
+        while self.world.step(end) {
+            let before = self.history.given();
+            while let Some(news) = self.world.news() {
+                self.hear(news).map_err(|e| format!("at {}: {e}", self.world.now()))?;
+            }
+            // Whatever is answered in one step, one session at least has ended in it.
+            self.sessions += usize::from(self.history.given() > before);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, news: News<Report>) -> Result<(), String> {
+        match news {
+            News::Report(node, Report::Asked(WaiterId(request))) => {
+                self.history.asked(request);
+                self.open.insert(request, (node, self.world.now()));
+            }
+            News::Report(node, Report::Answered(WaiterId(request), answer)) => match answer {
+                Ok(timestamp) => self.given(node, request, timestamp)?,
+                Err(_) => {
+                    self.open.remove(&request);
+                    self.failed += 1;
+                    self.history.failed(request).map_err(|e| e.to_string())?;
+                }
+            },
+            News::Crashed(node) => {
+                let lost: Vec<u64> =
+                    self.open.iter().filter(|(_, (at, _))| *at == node).map(|(request, _)| *request).collect();
+                for request in lost {
+                    self.open.remove(&request);
+                    self.history.failed(request).map_err(|e| e.to_string())?;
+                }
+            }
+            News::Started(_) => {}
+        }
+        Ok(())
+    }
+
+    fn given(&mut self, node: NodeId, request: u64, timestamp: Timestamp) -> Result<(), String> {
+        self.history.answered(request, timestamp).map_err(|e| e.to_string())?;
+        *self.given.entry(node).or_default() += 1;
+        if let Some((_, asked)) = self.open.remove(&request) {
+            self.waits.push(self.world.now() - asked);
+        }
+        Ok(())
+    }
+
+    /// How many requests have no answer yet.
+    pub(crate) fn open(&self) -> usize {
+        self.history.open().count()
+    }
+
+    /// How many timestamps somebody at this node got so far.
+    pub(crate) fn given_at(&self, node: NodeId) -> usize {
+        self.given.get(&node).copied().unwrap_or_default()
+    }
+
+    /// How long those that got one have waited.
+    pub(crate) fn waits(&self) -> &[Duration] {
+        &self.waits
+    }
+
+    pub(crate) fn total(&self) -> Total {
+        Total {
+            sessions: self.sessions,
+            timestamps: self.history.given(),
+            failed: self.failed,
+            counts: self.world.counts(),
+        }
+    }
+}
+
+/// A run with what its seed draws.
+pub(crate) fn drawn<P>(run: Run) -> Result<Total, String>
+where
+    P: Process<Settings = Settings, Command = Ask, Report = Report>,
+{
+    let mut rng = SmallRng::seed_from_u64(run.seed);
+    let faults = Faults::drawn(&mut rng);
+    trouble::<P>(run, faults, settings(&mut rng))
+}
+
+/// A run in trouble, and then in health.
+pub(crate) fn trouble<P>(Run { seed, traced }: Run, faults: Faults, settings: Vec<Settings>) -> Result<Total, String>
+where
+    P: Process<Settings = Settings, Command = Ask, Report = Report>,
+{
+    let mut service = Service::<P>::new(seed, faults, settings, traced);
+    service.ask_until(TROUBLED)?;
+
+    service.world.heal();
+    let rested = service.world.now() + REST;
+    service.live_until(rested)?;
+    let open: Vec<u64> = service.history.open().collect();
+    if !open.is_empty() {
+        return Err(format!("{open:?} have no answer, {REST:?} after all was well"));
+    }
+    let (given, failed) = (service.history.given(), service.failed);
+    (0..u16::from(NODES)).for_each(|node| service.ask(NodeId(node)));
+    service.live_until(service.world.now() + Duration::from_secs(1))?;
+    if (service.history.given(), service.failed) != (given + usize::from(NODES), failed) {
+        return Err(format!("of {NODES} requests in health, {} were answered", service.history.given() - given));
+    }
+    Ok(service.total())
+}
+
+/// Settings as they come.
+pub(crate) fn default_settings() -> Settings {
+    Settings {
+        // The number is odd.
+        servers: Servers::new(SERVERS).expect("an odd number"),
+        server: None,
+        client: client::Options::default(),
+        serving: server::Options::default(),
+    }
+}
+
+/// Settings that bring out what hardly ever happens with those that are usual: leases run out, many wait for one session.
+pub(crate) fn settings(rng: &mut SmallRng) -> Vec<Settings> {
+    let retry = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(500) };
+    let settings = Settings {
+        client: client::Options {
+            timeout: Duration::from_millis(rng.random_range(50..5000)),
+            sessions: rng.random_range(1..5),
+            shared: NonZeroU16::new(rng.random_range(1..20)).unwrap_or(NonZeroU16::MIN),
+            retry,
+            ..client::Options::default()
+        },
+        serving: server::Options { lease: 1 << rng.random_range(0..9), waiting: rng.random_range(1..50), retry },
+        ..default_settings()
+    };
+    vec![settings; usize::from(NODES)]
+}
