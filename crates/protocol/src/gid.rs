@@ -19,7 +19,7 @@ use std::str::FromStr;
 const PREFIX: &str = "atoll";
 
 /// One run of a node: the node, and the number of its start.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Incarnation {
     /// The node.
     pub node: NodeId,
