@@ -21,6 +21,9 @@ pub(super) struct Arrivals {
     interval: f64,
     longest: f64,
     gaps: VecDeque<f64>,
+    /// Of those gaps, worked out when the last one came.
+    mean: f64,
+    deviation: f64,
     last: Option<Time>,
 }
 
@@ -28,8 +31,9 @@ impl Arrivals {
     /// Nothing is known but the interval at which heartbeats are sent. Until more is, the deviation is taken for a quarter of it.
     pub(super) fn new(interval: Duration, timeout: Duration) -> Self {
         let interval = millis(interval);
-        let gaps = VecDeque::from([interval * 0.75, interval * 1.25]);
-        Arrivals { interval, longest: millis(timeout), gaps, last: None }
+        let (mean, deviation) = (interval, interval / 4.0);
+        let gaps = VecDeque::from([mean - deviation, mean + deviation]);
+        Arrivals { interval, longest: millis(timeout), gaps, mean, deviation, last: None }
     }
 
     /// A heartbeat has come.
@@ -39,6 +43,7 @@ impl Arrivals {
                 self.gaps.pop_front();
             }
             self.gaps.push_back(millis(now.since(last)).clamp(self.interval / 2.0, self.longest));
+            self.learn();
         }
     }
 
@@ -49,21 +54,19 @@ impl Arrivals {
 
     /// φ after such a silence.
     pub(super) fn phi(&self, silence: Duration) -> f64 {
-        let (mean, deviation) = self.distribution();
-        -tail((millis(silence) - mean) / deviation).log10()
+        -tail((millis(silence) - self.mean) / self.deviation).log10()
     }
 
     /// The silence after which φ is so many deviations ([`deviations`]) beyond the mean.
     pub(super) fn overdue_after(&self, deviations: f64) -> Duration {
-        let (mean, deviation) = self.distribution();
-        Duration::from_millis((mean + deviations * deviation).ceil() as u64)
+        Duration::from_millis((self.mean + deviations * self.deviation).ceil() as u64)
     }
 
-    fn distribution(&self) -> (f64, f64) {
+    fn learn(&mut self) {
         let count = self.gaps.len() as f64;
-        let mean = self.gaps.iter().sum::<f64>() / count;
-        let variance = self.gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / count;
-        (mean, variance.sqrt().max(self.interval / 10.0))
+        self.mean = self.gaps.iter().sum::<f64>() / count;
+        let variance = self.gaps.iter().map(|gap| (gap - self.mean).powi(2)).sum::<f64>() / count;
+        self.deviation = variance.sqrt().max(self.interval / 10.0);
     }
 }
 

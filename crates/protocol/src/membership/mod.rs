@@ -230,7 +230,8 @@ impl Membership {
         let Message { from, body, .. } = &message;
         let (node, address) = (from.node, from.address.clone());
         if let Body::Refused(reason) = body {
-            return self.refused_by(node, address, reason.clone(), out);
+            let is_ours = message.cluster == self.cluster;
+            return self.refused_by(node, address, reason.clone(), is_ours, out);
         }
         if let Some(reason) = self.objection(&message) {
             return self.refuse(node, address, reason, out);
@@ -307,28 +308,31 @@ impl Membership {
         }
     }
 
-    fn refuse(&mut self, node: NodeId, address: Address, reason: Reason, out: &mut Vec<Effect>) {
-        if address.0.len() <= ADDRESS_BYTES {
+    fn refuse(&mut self, node: NodeId, mut address: Address, reason: Reason, out: &mut Vec<Effect>) {
+        if matches!(reason, Reason::Address { .. }) {
+            // Nobody can be told there; what is left of it is for the log.
+            address.0 = address.0.chars().take(ADDRESS_BYTES / 4).collect();
+        } else {
             self.send(address.clone(), Body::Refused(reason.clone()), out);
-            if remember(&mut self.refused, &address, &reason) {
-                out.push(Effect::Refuse(node, address, reason));
-            }
+        }
+        if remember(&mut self.refused, &address, &reason) {
+            out.push(Effect::Refuse(node, address, reason));
         }
     }
 
-    fn refused_by(&mut self, node: NodeId, address: Address, reason: Reason, out: &mut Vec<Effect>) {
-        let me = Incarnation { node: self.me.node, epoch: self.me.claim.run };
+    fn refused_by(&mut self, node: NodeId, address: Address, reason: Reason, is_ours: bool, out: &mut Vec<Effect>) {
+        let me = (self.me.node, self.me.claim.run);
         // What is meant for an earlier run may come to this one, which listens at the same address.
-        let superseded = match reason {
-            Reason::Superseded { node, run } if (node, run) <= (me.node, me.epoch) => return,
-            Reason::Left { node, run } if (node, run) != (me.node, me.epoch) || self.me.claim.left => return,
-            Reason::Superseded { .. } | Reason::Left { .. } => true,
+        let ends = match reason {
+            Reason::Superseded { node, run } if node != me.0 || run <= me.1 => return,
+            Reason::Left { node, run } if (node, run) != me || self.me.claim.left => return,
+            Reason::Superseded { .. } | Reason::Left { .. } => is_ours,
             _ => false,
         };
         if address.0.len() <= ADDRESS_BYTES && remember(&mut self.refused_by, &address, &reason) {
             out.push(Effect::RefusedBy(node, address, reason));
         }
-        if superseded {
+        if ends {
             self.end(out);
         }
     }

@@ -5,6 +5,7 @@ use super::message::{Address, Body, Claim, State};
 use super::{Effect, Membership, Phase};
 use crate::time::Time;
 use atoll_model::NodeId;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Membership {
@@ -74,8 +75,14 @@ impl Membership {
         for node in nodes {
             self.ping(now, node, None, out);
         }
-        let is_known = |seed: &&Address| self.members.values().any(|member| member.record.address == **seed);
-        let unknown: Vec<Address> = self.seeds.iter().filter(|seed| !is_known(seed)).cloned().collect();
+        // At the address of a node that has left another run of it may listen, which nobody has told of this cluster.
+        let known: BTreeSet<&Address> = self
+            .members
+            .values()
+            .filter(|member| member.state() != State::Left)
+            .map(|member| &member.record.address)
+            .collect();
+        let unknown: Vec<Address> = self.seeds.iter().filter(|seed| !known.contains(seed)).cloned().collect();
         for seed in unknown {
             self.ping_seed(now, seed, out);
         }
