@@ -52,7 +52,9 @@
 mod attempt;
 pub mod commit;
 mod decision;
+pub mod election;
 mod gid;
+pub mod membership;
 mod names;
 pub mod recovery;
 pub mod snapshot;

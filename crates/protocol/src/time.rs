@@ -8,6 +8,13 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Time(pub u64);
 
+impl Time {
+    /// How long ago an earlier moment was; nothing, for a later one.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
 impl Add<Duration> for Time {
     type Output = Time;
 

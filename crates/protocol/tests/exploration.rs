@@ -7,37 +7,18 @@
 //!
 //! `ATOLL_PROTOCOL_SEED=N` repeats one run and prints what happened in it; `ATOLL_PROTOCOL_SECONDS` bounds the time (3 for each test).
 
+mod seeds;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
-use world::{Counts, Faults, Rng, World};
+use seeds::Rng;
+use world::{Counts, Faults, World};
 
 /// Runs seeds, each with the faults that it draws, until time is up.
 fn explore(test: &str, faults: impl Fn(&mut Rng) -> Faults) -> Result<(Counts, usize), String> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let given = number("ATOLL_PROTOCOL_SEED");
-    let limit = Duration::from_secs(number("ATOLL_PROTOCOL_SECONDS").unwrap_or(3));
-    let (began, first) = (Instant::now(), given.unwrap_or_else(Rng::fresh_seed));
-    let (mut total, mut runs) = (Counts::default(), 0);
-    while runs == 0 || given.is_none() && began.elapsed() < limit {
-        let seed = first + runs as u64;
-        let drawn = faults(&mut Rng(seed));
-        let mut world = World::new(seed, drawn, given.is_some());
-        let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
-        if let Some(trace) = &world.trace {
-            println!("{trace}");
-        }
-        if outcome.is_err() {
-            return Err(format!(
-                "seed {seed} ({drawn:?}) fails as said above; to repeat it:\n\
-                 ATOLL_PROTOCOL_SEED={seed} cargo test -p atoll-protocol --test exploration {test} -- --nocapture"
-            ));
-        }
-        total.add(world.counts);
-        runs += 1;
-    }
-    println!("{test}: {runs} runs from seed {first}: {total:?}");
+    let mut total = Counts::default();
+    let make = |seed, traced| World::new(seed, faults(&mut Rng(seed)), traced);
+    let runs = seeds::explore("exploration", test, make, |world| total.add(world.counts))?;
+    println!("{test}: {total:?}");
     Ok((total, runs))
 }
 

@@ -1,6 +1,8 @@
 //! The machines as scripts see them: lines in, lines out.
 
 mod commit;
+mod election;
+mod membership;
 mod recovery;
 mod snapshot;
 mod timestamp;
@@ -24,6 +26,8 @@ pub(crate) trait Subject {
 pub(crate) fn subject(script: &str) -> Result<Box<dyn Subject>, String> {
     match script.split('_').next() {
         Some("commit") => Ok(Box::<commit::Subject>::default()),
+        Some("election") => Ok(Box::<election::Subject>::default()),
+        Some("membership") => Ok(Box::<membership::Subject>::default()),
         Some("recovery") => Ok(Box::<recovery::Subject>::default()),
         Some("snapshot") => Ok(Box::<snapshot::Subject>::default()),
         Some("timestamp") => Ok(Box::<timestamp::Subject>::default()),

@@ -5,15 +5,14 @@
 
 mod checks;
 mod node;
-mod rng;
 mod site;
 
+use crate::seeds::{Rng, Run};
 use atoll_model::{ParticipantId, Result};
 use atoll_protocol::commit::{self, Committed, Participant, Records, Work};
 use atoll_protocol::snapshot::ReaderId;
 use atoll_protocol::{Decision, Incarnation, Time, TransactionId, recovery};
 use node::{About, Event, Node, Output, Reading};
-pub(crate) use rng::Rng;
 use site::{Mood, Reply, Request, Site};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -83,7 +82,7 @@ pub(crate) struct World {
     healed: bool,
     pub(crate) counts: Counts,
     /// What happened, if it is to be told.
-    pub(crate) trace: Option<String>,
+    trace: Option<String>,
 }
 
 /// What happened, to see that a run was worth its while.
@@ -103,6 +102,25 @@ impl Counts {
         self.unknown += other.unknown;
         self.reads += other.reads;
         self.crashes += other.crashes;
+    }
+}
+
+impl Run for World {
+    /// Trouble first, then health, in which everything has to come to its end.
+    fn run(&mut self) {
+        for step in 0..STEPS {
+            self.trouble(step);
+            self.check();
+        }
+        self.heal();
+    }
+
+    fn trace(&self) -> Option<&str> {
+        self.trace.as_deref()
+    }
+
+    fn drawn(&self) -> String {
+        format!("{:?}", self.faults)
     }
 }
 
@@ -126,15 +144,6 @@ impl World {
         };
         (0..nodes).for_each(|node| world.start(node));
         world
-    }
-
-    /// A run: trouble first, then health, in which everything has to come to its end.
-    pub(crate) fn run(&mut self) {
-        for step in 0..STEPS {
-            self.trouble(step);
-            self.check();
-        }
-        self.heal();
     }
 
     fn say(&mut self, what: std::fmt::Arguments<'_>) {

@@ -1,0 +1,89 @@
+//! Holders under clocks that differ as much as they may, sleep, crashes, restarts, hand-overs, a register that proposals reach late, twice
+//! or never, and nodes that apply it late.
+//!
+//! In every run, at every step: in true time no two leases overlap, each epoch has one holder, and nothing is changed in an
+//! epoch's name after something was in a newer one's. At the end, when all is well again, there is one holder.
+//!
+//! [`seeds`] says how to repeat a run.
+
+mod holders;
+mod seeds;
+
+use atoll_protocol::election::holder::Options;
+use atoll_protocol::election::nomination::Policy;
+use holders::{Broken, Counts, Faults, Holders};
+use seeds::{Rng, Run, explore};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+fn faults(rng: &mut Rng, skew: u64) -> Faults {
+    Faults {
+        nodes: 2 + rng.below(4),
+        policy: [Policy::Raft, Policy::Bully, Policy::Seer][rng.below(3)],
+        loss: rng.below(300),
+        copies: rng.below(200),
+        slow: rng.below(200),
+        sleeps: rng.below(30),
+        crashes: rng.below(15),
+        handovers: rng.below(30),
+        stops: rng.below(15),
+        skew,
+        broken: Broken::Nothing,
+    }
+}
+
+#[test]
+fn everything_goes_wrong() -> Result<(), String> {
+    let mut total = Counts::default();
+    let options = Options::default();
+    let make = |seed, traced| {
+        let skew = u64::from(options.skew);
+        Holders::new(seed, faults(&mut Rng(seed ^ 0x5eed), skew), options, traced)
+    };
+    let runs = explore("election", "everything_goes_wrong", make, |world| total.add(world.counts))?;
+    println!("{total:?}");
+    let happened = [total.epochs, total.renewals, total.begun, total.handed_over, total.done, total.fenced];
+    let enough = runs as u64 / 2;
+    // A few runs may all have drawn good weather.
+    assert!(runs < 10 || happened.iter().all(|count| *count >= enough), "hardly anything in {runs} runs: {total:?}");
+    Ok(())
+}
+
+/// Whether some run of these finds something wrong: the checks are worth nothing if they cannot fail.
+fn is_found_out(options: Options, change: impl Fn(Faults) -> Faults) -> bool {
+    (0..400).any(|seed| {
+        let faults = change(faults(&mut Rng(seed ^ 0x5eed), u64::from(Options::default().skew)));
+        let mut world = Holders::new(seed, faults, options, false);
+        catch_unwind(AssertUnwindSafe(|| world.run())).is_err()
+    })
+}
+
+#[test]
+fn clocks_beyond_the_bound_are_found_out() {
+    assert!(is_found_out(Options::default(), |faults| Faults { skew: 100_000, ..faults }));
+}
+
+#[test]
+fn a_wait_without_regard_to_skew_is_found_out() {
+    assert!(is_found_out(Options { skew: 0, ..Options::default() }, |faults| faults));
+}
+
+#[test]
+fn a_register_that_does_not_compare_is_found_out() {
+    assert!(is_found_out(Options::default(), |faults| Faults { broken: Broken::Register, ..faults }));
+}
+
+#[test]
+fn missing_fences_are_found_out() {
+    assert!(is_found_out(Options::default(), |faults| Faults { broken: Broken::Fences, ..faults }));
+}
+
+impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.epochs += other.epochs;
+        self.renewals += other.renewals;
+        self.begun += other.begun;
+        self.handed_over += other.handed_over;
+        self.done += other.done;
+        self.fenced += other.fenced;
+    }
+}
