@@ -26,6 +26,7 @@ pub use engine::{EngineOptions, SqlEngine};
 use crate::dml;
 use crate::keyed;
 use crate::pg::parse::{self, Statement};
+use crate::privileges::{Authority, Identity};
 use async_trait::async_trait;
 use atoll_model::{Catalog, Error, ErrorKind, MAX_SECOND_DIGITS, Result, SqlType, Value};
 use atoll_ports::cluster::Transaction;
@@ -47,7 +48,7 @@ use transaction::Current;
 /// One client's session.
 pub(crate) struct SqlSession {
     engine: Arc<engine::Shared>,
-    user: String,
+    authority: Authority,
     process_id: i32,
     settings: Arc<Settings>,
     pending_settings: access::PendingSettings,
@@ -74,6 +75,20 @@ impl SqlSession {
         }
     }
 
+    /// Who the session is at present.
+    fn identity(&self) -> &Identity {
+        self.settings.identity()
+    }
+
+    /// Whether the session's role may run a statement: asked before each, whatever way it then takes.
+    fn authorize(&mut self, bound: &Bound, catalog: &Arc<Catalog>) -> Result<()> {
+        let role = &self.settings.identity().current_user;
+        if self.authority.is_superuser(catalog, role) {
+            return Ok(());
+        }
+        bound.checked.check(&bound.statement, catalog, role)
+    }
+
     /// The transaction in which the next statement runs.
     fn transaction(&mut self) -> Result<Arc<dyn Transaction>> {
         let options = self.block_options.unwrap_or_else(|| self.options());
@@ -93,7 +108,7 @@ impl SqlSession {
     fn context(&self, txn: &Arc<dyn Transaction>, bound: &Bound, params: Vec<Value>) -> Result<StatementContext> {
         let catalog = txn.catalog();
         let access = access::Access {
-            user: self.user.clone(),
+            who: self.identity().clone(),
             process_id: self.process_id,
             began: self.current.began(),
             txn: txn.clone(),
@@ -207,6 +222,7 @@ impl SqlSession {
         prepared: &Arc<Prepared>,
         params: &[Value],
     ) -> Result<Execution> {
+        self.authorize(bound, &txn.catalog())?;
         match &bound.kind {
             Kind::Query => self.query(txn, bound, prepared, params.to_vec()).await,
             Kind::Keyed(plan) => match keyed::run(plan, txn, &bound.param_types, params).await? {
@@ -327,7 +343,7 @@ impl SqlSession {
     ) -> Result<Arc<Prepared>> {
         let catalog = self.catalog();
         let shared = self.engine.clone();
-        let key = shared.plans.key(&catalog, &shared.cluster.catalog(), &self.user, &sql, declared);
+        let key = shared.plans.key(&catalog, &shared.cluster.catalog(), self.identity(), &sql, declared);
         if let Some(prepared) = key.as_ref().and_then(|k| shared.plans.get(k)) {
             return Ok(prepared);
         }

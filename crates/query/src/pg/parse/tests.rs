@@ -157,7 +157,7 @@ fn fragments() {
 #[test]
 fn roles_and_maintenance() {
     assert!(matches!(one("CREATE USER ann WITH PASSWORD 'x' SUPERUSER"),
-        Statement::CreateRole { name, attributes: RoleAttributes { login: Some(true), superuser: Some(true), password: Some(Some(_)) }, .. } if name == "ann"));
+        Statement::CreateRole { name, attributes: RoleAttributes { login: Some(true), superuser: Some(true), password: Some(Some(_)), .. }, .. } if name == "ann"));
     assert!(matches!(
         one("ALTER ROLE ann PASSWORD NULL"),
         Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }
