@@ -7,8 +7,8 @@ use super::{Identity, administrator, denied, insufficient, kind};
 use crate::ddl::Step;
 use crate::pg::parse::Statement;
 use atoll_model::{
-    Catalog, CatalogCommand, Error, ErrorKind, NamedObject, NewFragmentation, NewTable, Privileges, Result, RoleChange,
-    Securable, TableChange,
+    Catalog, CatalogCommand, Error, ErrorKind, Grant, NamedObject, NewFragmentation, NewTable, Privileges, Result,
+    RoleChange, Securable, TableChange,
 };
 
 /// Whether a role may run a statement that is not a definition (moves, VERIFY), or one whose steps do not say what it needs.
@@ -177,9 +177,27 @@ fn may_apply(command: &CatalogCommand, catalog: &Catalog, role: &str) -> Result<
                 Err(insufficient("permission denied to drop objects"))
             }
         }
-        // Their grantor, and what it may give, is found when they are bound.
-        CatalogCommand::Grant(_) | CatalogCommand::Revoke { .. } => Ok(()),
+        CatalogCommand::Grant(grant) | CatalogCommand::Revoke { from: grant, .. } => gives(grant, catalog, role),
     }
+}
+
+/// Whether the grantor of a grant is who may give it for the role.
+fn gives(grant: &Grant, catalog: &Catalog, role: &str) -> Result<()> {
+    let object = match grant.relation.as_deref() {
+        None => Securable::Schema,
+        Some(name) => match catalog.secured_relation(name) {
+            Some(id) => Securable::Relation(id),
+            None => return Ok(()),
+        },
+    };
+    let (grantor, may_give) = catalog.grantor_for(role, object, grant.privileges);
+    if grantor == grant.grantor && may_give.contain(grant.privileges) {
+        return Ok(());
+    }
+    Err(match grant.relation.as_deref() {
+        Some(name) => denied(catalog, name),
+        None => insufficient("permission denied for schema public"),
+    })
 }
 
 fn create_table(new: &NewTable, catalog: &Catalog, role: &str) -> Result<()> {

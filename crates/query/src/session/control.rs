@@ -463,8 +463,8 @@ impl SqlSession {
 
     /// SET ROLE: whoever has connected may become a role that they are a member of.
     fn set_role(&mut self, role: Option<&str>, local: bool) -> Result<()> {
+        let catalog = self.catalog();
         if let Some(role) = role {
-            let catalog = self.catalog();
             if !catalog.roles.contains_key(role) {
                 return Err(Error::new(ErrorKind::InvalidParameterValue, format!("role \"{role}\" does not exist")));
             }
@@ -479,7 +479,8 @@ impl SqlSession {
             self.notice("WARNING", "25P01", "SET LOCAL can only be used in transaction blocks");
             return Ok(());
         }
-        Arc::make_mut(&mut self.settings).set_role(role, local);
+        let superuser = catalog.is_superuser(role.unwrap_or(&self.identity().session_user));
+        Arc::make_mut(&mut self.settings).set_role(role, superuser, local);
         Ok(())
     }
 

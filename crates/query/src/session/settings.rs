@@ -93,6 +93,9 @@ const KNOWN: [(&str, &str); 59] = [
     ("xmloption", "content"),
 ];
 
+/// What SET ROLE sets, and RESET ALL leaves.
+const OF_ROLE: [&str; 2] = ["role", "is_superuser"];
+
 /// Settings with names of the user's own that a session may have.
 const MAX_CUSTOM: usize = 1024;
 
@@ -299,12 +302,12 @@ impl Settings {
     /// RESET ALL, which leaves the role, as in PostgreSQL.
     pub(crate) fn reset(&mut self) {
         for (name, value) in self.defaults.clone() {
-            if name != "role" {
+            if !OF_ROLE.contains(&name) {
                 self.put(name, value);
             }
         }
         self.custom.clear();
-        self.beneath.clear();
+        self.beneath.retain(|name, _| OF_ROLE.contains(&name.as_str()));
     }
 
     fn checked(name: &'static str, value: &str) -> Result<String> {
@@ -372,14 +375,17 @@ impl Settings {
     }
 
     /// SET ROLE, `None`: to who has connected. Whoever calls it has checked that the user may.
-    pub(crate) fn set_role(&mut self, role: Option<&str>, local: bool) {
-        if local {
-            let before = Some(self.values["role"].clone());
-            self.beneath.entry("role".into()).or_insert(before);
-        } else {
-            self.beneath.remove("role");
+    pub(crate) fn set_role(&mut self, role: Option<&str>, superuser: bool, local: bool) {
+        let superuser = if superuser { "on" } else { "off" };
+        for (name, value) in OF_ROLE.into_iter().zip([role.unwrap_or("none"), superuser]) {
+            if local {
+                let before = Some(self.values[name].clone());
+                self.beneath.entry(name.into()).or_insert(before);
+            } else {
+                self.beneath.remove(name);
+            }
+            self.put(name, value.into());
         }
-        self.put("role", role.unwrap_or("none").into());
     }
 
     /// Sets without a check: who has connected, and whether as a superuser.
@@ -515,6 +521,26 @@ mod tests {
         settings.set("application_name", Some("e"))?;
         settings.end_local();
         assert_eq!((settings.get("application_name")?, settings.get("lock_timeout")?), ("e", "90s"));
+        Ok(())
+    }
+
+    #[test]
+    fn roles_are_set_apart() -> Result<()> {
+        let mut settings = Settings::new(Duration::from_secs(1), true);
+        settings.connected("ann", true);
+        assert!(
+            settings.set("role", Some("bob")).is_err() && settings.set("session_authorization", Some("x")).is_err()
+        );
+        settings.set_role(Some("bob"), false, true);
+        settings.reset();
+        assert_eq!((&*settings.identity().current_user, settings.get("is_superuser")?), ("bob", "off"));
+        settings.end_local();
+        assert_eq!((&*settings.identity().current_user, settings.get("is_superuser")?), ("ann", "on"));
+        let before = settings.clone();
+        settings.set_role(Some("bob"), false, false);
+        assert_eq!((&*settings.identity().current_user, &*settings.identity().session_user), ("bob", "ann"));
+        settings.restore(&before);
+        assert_eq!((&*settings.identity().current_user, settings.get("role")?), ("ann", "none"));
         Ok(())
     }
 }

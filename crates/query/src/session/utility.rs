@@ -6,9 +6,9 @@ use super::{SqlSession, locking, text_rows};
 use crate::ddl::{self, Step};
 use crate::dml;
 use crate::pg::parse::Statement;
-use crate::privileges;
+use crate::privileges::{self, Identity};
 use crate::read;
-use atoll_model::{BOOTSTRAP_ROLE, CatalogCommand, Error, ErrorKind, Result, Value};
+use atoll_model::{BOOTSTRAP_ROLE, Catalog, CatalogCommand, Error, ErrorKind, Result, Value};
 use atoll_ports::cluster::{TableLock, Transaction};
 use atoll_ports::session::Execution;
 use datafusion::sql::sqlparser::ast::{CreateView, Query, SetExpr, Statement as Ast, TableObject};
@@ -59,12 +59,20 @@ impl SqlSession {
 
     /// Takes the steps of a definition; each sees the catalog that the ones before have left.
     async fn carry_out(&mut self, txn: &Arc<dyn Transaction>, bound: &Bound, definition: ddl::Bound) -> Result<()> {
-        privileges::steps(&definition.steps, &txn.catalog(), self.identity())?;
-        let owner = self.identity().current_user.clone();
+        let who = self.identity().clone();
+        let checked = txn.catalog();
+        privileges::steps(&definition.steps, &checked, &who)?;
+        let commands: Vec<Step> = definition.steps.iter().filter(|s| matches!(s, Step::Apply(_))).cloned().collect();
+        let mut first = true;
         self.notices.extend(definition.notices);
         for step in definition.steps {
             match step {
-                Step::Apply(command) => apply(txn, command, &owner).await?,
+                Step::Apply(command) => {
+                    apply(txn, command, &who.current_user).await?;
+                    if std::mem::take(&mut first) {
+                        self.check_again(&commands, &checked, &who)?;
+                    }
+                }
                 Step::Check { sql, error } => {
                     let cx = self.context(txn, bound, vec![])?;
                     if !cx.query_rows(&sql).await?.1.is_empty() {
@@ -91,6 +99,13 @@ impl SqlSession {
         Ok(())
     }
 
+    /// The first command has taken the catalog's lock, behind which another definition may have been waited for: what was checked before
+    /// must hold of the catalog that it has left.
+    fn check_again(&self, steps: &[Step], checked: &Arc<Catalog>, who: &Identity) -> Result<()> {
+        let now = self.engine.cluster.catalog();
+        if now.version <= checked.version { Ok(()) } else { privileges::steps(steps, &now, who) }
+    }
+
     async fn create_table_as(
         &mut self,
         cx: &StatementContext,
@@ -112,10 +127,11 @@ impl SqlSession {
         let binder = ddl::Binder { catalog: &catalog, state: &cx.state };
         let definition = binder.create_table(create, Some(columns))?;
         privileges::steps(&definition.steps, &catalog, self.identity())?;
-        let owner = self.identity().current_user.clone();
-        for step in definition.steps {
+        let who = self.identity().clone();
+        for step in &definition.steps {
             if let Step::Apply(command) = step {
-                apply(&cx.txn, command, &owner).await?;
+                apply(&cx.txn, command.clone(), &who.current_user).await?;
+                self.check_again(&definition.steps, &catalog, &who)?;
             }
         }
         if create.no_data {

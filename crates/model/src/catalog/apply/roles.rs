@@ -150,6 +150,9 @@ impl Catalog {
     pub(super) fn set_owner(&mut self, relation: &str, owner: &str) -> Result<()> {
         self.role_named(owner)?;
         let id = self.own_relation(relation)?;
+        if self.owner_of(id) == owner {
+            return Ok(());
+        }
         if self.sequences.get(&id).is_some_and(|s| s.owned_by.is_some()) {
             return Err(Error::unsupported(format!("cannot change owner of sequence \"{relation}\""))
                 .detail("The sequence belongs to a column, and so to the owner of its table."));
