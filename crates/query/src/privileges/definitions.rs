@@ -156,6 +156,9 @@ fn may_apply(command: &CatalogCommand, catalog: &Catalog, role: &str) -> Result<
         }
         CatalogCommand::SetOwner { relation, owner } => {
             owns(catalog, role, relation)?;
+            if !catalog.roles.contains_key(owner) {
+                return Ok(());
+            }
             if !catalog.is_member(role, owner) {
                 return Err(insufficient(format!("must be member of role \"{owner}\"")));
             }
@@ -250,7 +253,7 @@ fn gives_membership(granted: &str, catalog: &Catalog, role: &str) -> Result<()> 
         return Err(insufficient("must be superuser to alter superusers"));
     }
     let manages = catalog.roles.get(role).is_some_and(|r| r.create_role) && granted != atoll_model::ADMINISTRATORS;
-    if manages || catalog.administers(role, granted) {
+    if manages || !catalog.roles.contains_key(granted) || catalog.administers(role, granted) {
         return Ok(());
     }
     Err(insufficient(format!("must have admin option on role \"{granted}\"")))

@@ -8,7 +8,7 @@ use crate::keyed;
 use crate::pg::OID;
 use crate::pg::parse::Statement;
 use crate::pg::rewrite::names;
-use crate::privileges::Checked;
+use crate::privileges::{Checked, Identity};
 use crate::read::{self, Engine};
 use crate::syntax;
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
@@ -39,6 +39,8 @@ pub(crate) struct Bound {
     pub(crate) oid_params: Vec<usize>,
     /// FOR UPDATE / FOR SHARE, here or in a subquery.
     pub(crate) locks: bool,
+    /// For whom it was bound: `current_user` is a constant to plans.
+    pub(crate) who: Identity,
     /// For whom it was found to be allowed.
     pub(crate) checked: Checked,
     /// Its parameters are cast to their types for planning, which could not tell them.
@@ -129,6 +131,7 @@ pub(crate) struct Binder<'a> {
     pub(crate) engine: &'a Arc<Engine>,
     pub(crate) state: &'a Arc<SessionState>,
     pub(crate) catalog: &'a Arc<Catalog>,
+    pub(crate) who: &'a Identity,
 }
 
 impl Binder<'_> {
@@ -255,6 +258,7 @@ impl Binder<'_> {
                 param_types,
                 oid_params,
                 locks,
+                who: self.who.clone(),
                 checked: Checked::default(),
                 typed,
                 cached: Mutex::new(cached),

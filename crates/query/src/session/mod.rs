@@ -223,16 +223,19 @@ impl SqlSession {
         params: &[Value],
     ) -> Result<Execution> {
         self.authorize(bound, &txn.catalog())?;
+        let again;
+        let mut bound = bound;
+        if bound.who != *self.identity() && matches!(bound.kind, Kind::Query | Kind::Keyed(_)) {
+            again = self.bind_again(prepared, bound).await?;
+            bound = &again;
+        }
         match &bound.kind {
             Kind::Query => self.query(txn, bound, prepared, params.to_vec()).await,
             Kind::Keyed(plan) => match keyed::run(plan, txn, &bound.param_types, params).await? {
                 Some(done) => Ok(done),
-                // The catalog has moved on: bind again.
+                // The catalog has moved on.
                 None => {
-                    let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
-                    same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
-                    let bound =
-                        again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
+                    let bound = self.bind_again(prepared, bound).await?;
                     match &bound.kind {
                         Kind::Keyed(plan) => {
                             keyed::run(plan, txn, &bound.param_types, params).await?.ok_or_else(|| {
@@ -251,6 +254,13 @@ impl SqlSession {
             Kind::Ddl => self.define(txn, bound, params.to_vec()).await,
             Kind::Control => Err(Error::internal("a control statement was not run")),
         }
+    }
+
+    /// Binds a statement once more: the catalog is another one, or the session's role.
+    async fn bind_again(&mut self, prepared: &Prepared, bound: &Bound) -> Result<Arc<Bound>> {
+        let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
+        same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
+        again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))
     }
 
     async fn query(
@@ -348,7 +358,8 @@ impl SqlSession {
             return Ok(prepared);
         }
         let state = self.state(&catalog, false)?;
-        let binder = bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog };
+        let binder =
+            bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog, who: self.identity() };
         let (bound, columns) = binder.bind(statement, declared).await?;
         let columns = self.known_columns(&bound.statement).unwrap_or(columns);
         let prepared = Arc::new(Prepared {
