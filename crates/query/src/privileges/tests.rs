@@ -1,6 +1,5 @@
 //! What statements are found to need.
 
-use super::needs::{self, Wanted};
 use super::*;
 use crate::pg::parse;
 use atoll_model::{CatalogCommand, NewColumn, NewFragmentation, NewTable, ReadBalance, Replication, SqlType, Value};
@@ -38,7 +37,7 @@ fn needed(sql: &str) -> Vec<String> {
     let catalog = catalog();
     let statement = parse::parse(sql).expect("it parses").pop().expect("one statement").statement;
     let letters = |p: Privileges| p.each().map(|(_, letter, _)| letter).collect::<String>();
-    let show = |need: needs::Need| match need.wanted {
+    let show = |need: Need| match need.wanted {
         Wanted::All(all) => format!("{} {}", need.relation, letters(all)),
         Wanted::AnyOf(any) => format!("{} any of {}", need.relation, letters(any)),
     };
