@@ -461,29 +461,6 @@ impl SqlSession {
         }
     }
 
-    /// SET ROLE: whoever has connected may become a role that they are a member of.
-    fn set_role(&mut self, role: Option<&str>, local: bool) -> Result<()> {
-        let catalog = self.catalog();
-        if let Some(role) = role {
-            if !catalog.roles.contains_key(role) {
-                return Err(Error::new(ErrorKind::InvalidParameterValue, format!("role \"{role}\" does not exist")));
-            }
-            if !catalog.is_member(&self.identity().session_user, role) {
-                return Err(Error::new(
-                    ErrorKind::InsufficientPrivilege,
-                    format!("permission denied to set role \"{role}\""),
-                ));
-            }
-        }
-        if local && !self.current.is_explicit() {
-            self.notice("WARNING", "25P01", "SET LOCAL can only be used in transaction blocks");
-            return Ok(());
-        }
-        let superuser = catalog.is_superuser(role.unwrap_or(&self.identity().session_user));
-        Arc::make_mut(&mut self.settings).set_role(role, superuser, local);
-        Ok(())
-    }
-
     fn set_one(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<()> {
         if name.eq_ignore_ascii_case("role") {
             return self.set_role(value.filter(|role| !role.eq_ignore_ascii_case("none")), local);

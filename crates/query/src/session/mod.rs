@@ -15,6 +15,7 @@ pub(crate) mod locking;
 mod moves;
 pub(crate) mod names;
 mod plans;
+mod role;
 pub(crate) mod settings;
 pub(crate) mod sql;
 mod transaction;
@@ -78,15 +79,6 @@ impl SqlSession {
     /// Who the session is at present.
     fn identity(&self) -> &Identity {
         self.settings.identity()
-    }
-
-    /// Whether the session's role may run a statement: asked before each, whatever way it then takes.
-    fn authorize(&mut self, bound: &Bound, catalog: &Arc<Catalog>) -> Result<()> {
-        let role = &self.settings.identity().current_user;
-        if self.authority.suffices(catalog, role) {
-            return Ok(());
-        }
-        bound.checked.check(&bound.statement, catalog, role)
     }
 
     /// The transaction in which the next statement runs.
