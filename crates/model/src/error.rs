@@ -100,6 +100,12 @@ kinds! {
     InvalidForeignKey = "42830", "invalid_foreign_key";
     /// Not allowed for this user.
     InsufficientPrivilege = "42501", "insufficient_privilege";
+    /// A GRANT that no role may have: membership in a circle, options for PUBLIC, privileges that the object does not have.
+    InvalidGrant = "0LP01", "invalid_grant_operation";
+    /// A name that is kept for the system.
+    ReservedName = "42939", "reserved_name";
+    /// The object is in use: one's own role cannot be dropped.
+    ObjectInUse = "55006", "object_in_use";
     /// Wrong password or unknown user.
     InvalidPassword = "28P01", "invalid_password";
     /// The user may not connect.

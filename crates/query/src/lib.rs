@@ -10,6 +10,7 @@ mod dml;
 mod keyed;
 mod metrics;
 mod pg;
+mod privileges;
 mod read;
 mod rows;
 mod session;

@@ -14,12 +14,14 @@ mod foreign;
 mod fragments;
 mod limits;
 mod names;
+mod privileges;
 mod remove;
+mod roles;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use super::{Catalog, CatalogCommand, NamedObject, NewSequence, OptionChange, Role, Sequence, Site, SiteEngine, View};
+use super::{Catalog, CatalogCommand, NamedObject, NewSequence, OptionChange, Sequence, Site, SiteEngine, View};
 use crate::{CatalogVersion, ColumnId, Error, ErrorKind, RelationId, Result, SiteId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +36,7 @@ impl Catalog {
         next.change(command)?;
         next.check_copies_complete(self)?;
         next.forget_comments();
+        next.forget_access();
         next.version = CatalogVersion(self.version.0 + 1);
         Ok(next)
     }
@@ -70,13 +73,19 @@ impl Catalog {
             CatalogCommand::Comment { relation, column, text } => {
                 self.comment(relation, column.as_deref(), text.as_deref())
             }
-            CatalogCommand::CreateRole { name, login, superuser, password } => {
-                self.create_role(name, *login, *superuser, password.as_deref())
-            }
-            CatalogCommand::AlterRole { name, login, superuser, password } => {
-                self.alter_role(name, *login, *superuser, password.as_ref())
-            }
+            CatalogCommand::CreateRole { name, attributes } => self.create_role(name, attributes),
+            CatalogCommand::AlterRole { name, attributes } => self.alter_role(name, attributes),
             CatalogCommand::DropRole { name } => self.drop_role(name),
+            CatalogCommand::GrantRole { role, member, admin, grantor } => {
+                self.grant_role(role, member, *admin, grantor)
+            }
+            CatalogCommand::RevokeRole { role, member, admin_only } => self.revoke_role(role, member, *admin_only),
+            CatalogCommand::Grant(grant) => self.grant(grant),
+            CatalogCommand::Revoke { from, cascade } => self.revoke(from, *cascade),
+            CatalogCommand::SetOwner { relation, owner } => self.set_owner(relation, owner),
+            CatalogCommand::TakeAccess { relation, from } => self.take_access(relation, from),
+            CatalogCommand::ReassignOwned { from, to } => self.reassign_owned(from, to),
+            CatalogCommand::RevokeAll { role, cascade } => self.revoke_all(role, *cascade),
         }
     }
 
@@ -287,48 +296,6 @@ impl Catalog {
             }
             !parts.is_empty()
         });
-    }
-
-    fn create_role(&mut self, name: &str, login: bool, superuser: bool, password: Option<&str>) -> Result<()> {
-        names::check(name)?;
-        if self.roles.contains_key(name) {
-            return Err(Error::new(ErrorKind::DuplicateObject, format!("role \"{name}\" already exists")));
-        }
-        limits::check("roles", self.roles.len(), limits::ROLES)?;
-        let role = Role { name: name.into(), login, superuser, password: password.map(Into::into) };
-        self.roles.insert(name.into(), Arc::new(role));
-        Ok(())
-    }
-
-    fn alter_role(
-        &mut self,
-        name: &str,
-        login: Option<bool>,
-        superuser: Option<bool>,
-        password: Option<&Option<String>>,
-    ) -> Result<()> {
-        let role = self.roles.get_mut(name).ok_or_else(|| names::no_role(name))?;
-        let role = Arc::make_mut(role);
-        role.login = login.unwrap_or(role.login);
-        role.superuser = superuser.unwrap_or(role.superuser);
-        if let Some(password) = password {
-            role.password.clone_from(password);
-        }
-        self.check_superuser_left()
-    }
-
-    fn drop_role(&mut self, name: &str) -> Result<()> {
-        self.roles.remove(name).ok_or_else(|| names::no_role(name))?;
-        self.check_superuser_left()
-    }
-
-    /// Nobody can lock everybody out.
-    fn check_superuser_left(&self) -> Result<()> {
-        if self.roles.values().any(|r| r.superuser && r.login) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::NotInPrerequisiteState, "no superuser who may log in would be left")
-            .hint("Make another role a superuser first."))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a command names objects by name and carries no ids; [`super::Catalog::apply`] hands those out, deterministically.
 
-use super::{OnReplicaDown, ReadBalance, ReferentialAction, Replication, SiteEngine};
+use super::{OnReplicaDown, Privileges, ReadBalance, ReferentialAction, Replication, RoleChange, SiteEngine};
 use crate::{SqlType, Value};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -156,29 +156,93 @@ pub enum CatalogCommand {
     CreateRole {
         /// Its name.
         name: String,
-        /// May connect.
-        login: bool,
-        /// May do anything.
-        superuser: bool,
-        /// SCRAM verifier.
-        password: Option<String>,
+        /// Its attributes; what is not said is not so, but for INHERIT.
+        attributes: RoleChange,
     },
-    /// ALTER ROLE: `None` leaves as it is.
+    /// ALTER ROLE
     AlterRole {
         /// Its name.
         name: String,
-        /// May connect.
-        login: Option<bool>,
-        /// May do anything.
-        superuser: Option<bool>,
-        /// SCRAM verifier; `Some(None)` removes the password.
-        password: Option<Option<String>>,
+        /// What changes.
+        attributes: RoleChange,
     },
-    /// DROP ROLE
+    /// DROP ROLE: refused while it owns relations or has privileges.
     DropRole {
         /// Its name.
         name: String,
     },
+    /// GRANT role TO role
+    GrantRole {
+        /// The role.
+        role: String,
+        /// Who becomes its member.
+        member: String,
+        /// WITH ADMIN OPTION
+        admin: bool,
+        /// Who gives it.
+        grantor: String,
+    },
+    /// REVOKE role FROM role
+    RevokeRole {
+        /// The role.
+        role: String,
+        /// Its member.
+        member: String,
+        /// ADMIN OPTION FOR: the member stays one.
+        admin_only: bool,
+    },
+    /// GRANT privileges. Whoever issues it has made sure that the grantor may.
+    Grant(Grant),
+    /// REVOKE privileges that the grantor has given.
+    Revoke {
+        /// What is taken back; `grantable`: GRANT OPTION FOR, the right to give it on alone.
+        from: Grant,
+        /// CASCADE: what the grantees have given on goes as well.
+        cascade: bool,
+    },
+    /// ALTER TABLE … OWNER TO, of any relation; also how a new one gets its owner.
+    SetOwner {
+        /// The relation.
+        relation: String,
+        /// The role.
+        owner: String,
+    },
+    /// A relation gets the owner and the privileges of another, whose place it takes.
+    TakeAccess {
+        /// The relation.
+        relation: String,
+        /// Whose.
+        from: String,
+    },
+    /// REASSIGN OWNED
+    ReassignOwned {
+        /// The owner so far.
+        from: String,
+        /// The owner from now on.
+        to: String,
+    },
+    /// DROP OWNED of a role that owns nothing: takes all its privileges back.
+    RevokeAll {
+        /// The role.
+        role: String,
+        /// CASCADE: what it has given on goes as well.
+        cascade: bool,
+    },
+}
+
+/// Privileges on an object, given or taken back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    /// A relation's name; `None`: the schema `public`.
+    pub relation: Option<String>,
+    /// The privileges.
+    pub privileges: Privileges,
+    /// Who gets them; `None`: PUBLIC.
+    pub grantees: Vec<Option<String>>,
+    /// Who gives them.
+    pub grantor: String,
+    /// WITH GRANT OPTION
+    pub grantable: bool,
 }
 
 /// What becomes of one option. Values may be passwords, so they are not shown.

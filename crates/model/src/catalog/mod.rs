@@ -4,10 +4,12 @@
 //! error and no change ([`Catalog::apply`], a deterministic function: the same commands give the same catalog on every node).
 //! Names are unique over tables, fragments, views, sequences and indexes, as in one PostgreSQL schema.
 
+mod access;
 mod apply;
 mod command;
 mod table;
 
+pub use access::*;
 pub use command::*;
 pub use table::*;
 
@@ -17,8 +19,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// The version of the catalog's serialised form; a reader refuses a newer one.
-pub const CATALOG_FORMAT: u32 = 1;
+/// The version of the catalog's serialised form; a reader refuses a newer one. 2: owners and privileges, which a reader that does not
+/// know them would forget.
+pub const CATALOG_FORMAT: u32 = 2;
 
 /// Name of the site that a fresh data directory holds.
 pub const DEFAULT_SITE: &str = "main";
@@ -47,6 +50,9 @@ pub struct Catalog {
     /// COMMENT ON: by relation and column (0: the relation itself).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub comments: BTreeMap<RelationId, BTreeMap<u32, String>>,
+    /// Owners, privileges, memberships.
+    #[serde(default, skip_serializing_if = "AccessControl::is_empty")]
+    pub access: AccessControl,
     /// Name to relation, derived from the above and kept by `apply`.
     pub names: BTreeMap<String, NamedObject>,
 }
@@ -158,25 +164,13 @@ pub struct Sequence {
     pub owned_by: Option<(RelationId, crate::ColumnId)>,
 }
 
-/// A role.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Role {
-    /// Its name.
-    pub name: String,
-    /// May connect.
-    pub login: bool,
-    /// May do anything.
-    pub superuser: bool,
-    /// SCRAM-SHA-256 verifier, if a password is set.
-    pub password: Option<String>,
-}
-
 impl Catalog {
     /// The catalog of a fresh data directory: the embedded site `main` and the superuser `atoll`.
     pub fn initial() -> Self {
         let main =
             Site { id: SiteId(1), name: DEFAULT_SITE.into(), engine: SiteEngine::Embedded, options: BTreeMap::new() };
-        let atoll = Role { name: "atoll".into(), login: true, superuser: true, password: None };
+        let atoll =
+            Role { login: true, superuser: true, create_role: true, create_db: true, ..Role::new(BOOTSTRAP_ROLE) };
         Catalog {
             format: CATALOG_FORMAT,
             version: CatalogVersion(0),
@@ -188,6 +182,7 @@ impl Catalog {
             roles: [(atoll.name.clone(), Arc::new(atoll))].into(),
             allocations: BTreeMap::new(),
             comments: BTreeMap::new(),
+            access: AccessControl::default(),
             names: BTreeMap::new(),
         }
     }

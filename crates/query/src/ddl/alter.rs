@@ -119,8 +119,11 @@ impl Binder<'_> {
                 }
                 Ok(())
             }
-            // There is one owner of everything, and every role of the cluster stands for it.
-            AlterTableOperation::OwnerTo { .. } => Ok(()),
+            // Alone it is bound where the user is known.
+            AlterTableOperation::OwnerTo { .. } => {
+                Err(Error::unsupported("OWNER TO together with other changes of a table")
+                    .hint("Use an ALTER TABLE of its own."))
+            }
             other => {
                 Err(Error::unsupported(format!("ALTER TABLE … {} is not supported", first_words(&other.to_string()))))
             }

@@ -14,14 +14,16 @@ mod import;
 mod index;
 mod options;
 mod primary_key;
+mod roles;
 mod sequence;
 mod types;
 
 pub use create::columns_from_schema;
 pub use expression::columns_of;
+pub use roles::create_role;
 pub use types::{reduced_digits, sql_type};
 
-use crate::pg::parse::{RoleAttributes, Statement, fold};
+use crate::pg::parse::{Statement, fold};
 use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, NamedObject, Result, SiteEngine};
 use atoll_ports::session::Notice;
 use datafusion::execution::SessionState;
@@ -153,50 +155,21 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         }
         Statement::CreateTable(table) if table.query.is_none() => binder.create_table(table, None)?,
         Statement::CreateFragment(fragment) => binder.create_fragment(fragment)?,
-        Statement::CreateRole { name, attributes, if_not_exists } => {
-            if *if_not_exists && catalog.roles.contains_key(name) {
-                return Ok(Some(Bound::skipped(
-                    "CREATE ROLE",
-                    "42710",
-                    format!("role \"{name}\" already exists, skipping"),
-                )));
-            }
-            Bound::one(
-                "CREATE ROLE",
-                CatalogCommand::CreateRole {
-                    name: name.clone(),
-                    login: attributes.login.unwrap_or(false),
-                    superuser: attributes.superuser.unwrap_or(false),
-                    password: password(attributes)?.flatten(),
-                },
-            )
-        }
-        Statement::AlterRole { name, attributes } => Bound::one(
-            "ALTER ROLE",
-            CatalogCommand::AlterRole {
-                name: name.clone(),
-                login: attributes.login,
-                superuser: attributes.superuser,
-                password: password(attributes)?,
-            },
-        ),
-        Statement::DropRole { names, if_exists } => {
-            let mut bound = Bound::of("DROP ROLE");
-            for name in names {
-                if *if_exists && !catalog.roles.contains_key(name) {
-                    bound.notice("00000", format!("role \"{name}\" does not exist, skipping"));
-                } else {
-                    bound.apply(CatalogCommand::DropRole { name: name.clone() });
-                }
-            }
-            bound
-        }
+        Statement::CreateRole { .. } => return create_role(statement, catalog),
+        Statement::AlterRole { name, attributes } => roles::alter_role(name, attributes)?,
+        Statement::DropRole { names, if_exists } => roles::drop_role(names, *if_exists, catalog),
         Statement::AlterSequence { name, if_exists, restart } => binder.alter_sequence(name, *if_exists, *restart)?,
         Statement::Sql(statement) => return binder.sql(statement),
         // What it does is known once the site has been asked for its tables ([`Binder::import_schema`]).
         Statement::ImportSchema { .. } => return Ok(None),
         // Not part of a transaction.
         Statement::MoveFragment { .. } | Statement::CancelMove { .. } => return Ok(None),
+        // What they do depends on who asks: `privileges` binds them.
+        Statement::Grant(_)
+        | Statement::GrantRoles { .. }
+        | Statement::SetOwner { .. }
+        | Statement::ReassignOwned { .. }
+        | Statement::DropOwned { .. } => return Ok(None),
         Statement::CreateTable(_)
         | Statement::Vacuum { .. }
         | Statement::Analyze { .. }
@@ -241,11 +214,6 @@ impl Binder<'_> {
             ast::Statement::CreateSchema { schema_name, if_not_exists, .. } => {
                 self.create_schema(schema_name, *if_not_exists)?
             }
-            ast::Statement::Grant(_) | ast::Statement::Revoke(_) => {
-                return Err(Error::unsupported(
-                    "GRANT and REVOKE are not supported: every role may use all tables, and only superusers manage roles and sites",
-                ));
-            }
             ast::Statement::AlterIndex { .. } => {
                 return Err(Error::unsupported("ALTER INDEX is not supported: drop it and create another"));
             }
@@ -289,7 +257,7 @@ impl Binder<'_> {
     fn create_schema(&self, name: &ast::SchemaName, if_not_exists: bool) -> Result<Bound> {
         let name = match name {
             ast::SchemaName::Simple(name) => drop::last_part(name),
-            _ => return Err(Error::unsupported("AUTHORIZATION of a schema: there is one owner of everything")),
+            _ => return Err(Error::unsupported("AUTHORIZATION of a schema: all tables are in the schema public")),
         };
         if !matches!(name.as_str(), "public" | "pg_catalog" | "information_schema" | "atoll") {
             return Err(Error::unsupported("CREATE SCHEMA is not supported: all tables are in the schema public"));
@@ -299,16 +267,6 @@ impl Binder<'_> {
         }
         Err(Error::new(ErrorKind::DuplicateSchema, format!("schema \"{name}\" already exists")))
     }
-}
-
-fn password(attributes: &RoleAttributes) -> Result<Option<Option<String>>> {
-    let Some(Some(text)) = &attributes.password else { return Ok(attributes.password.clone()) };
-    if atoll_ports::scram::Verifier::parse(text).is_some() {
-        return Ok(Some(Some(text.clone())));
-    }
-    let verifier = atoll_ports::scram::verifier(text)
-        .map_err(|_| Error::internal("the operating system gives no random numbers"))?;
-    Ok(Some(Some(verifier)))
 }
 
 /// The name of a relation of the schema `public`, as the catalog has it.

@@ -118,6 +118,7 @@ impl Binder<'_> {
         let list: Vec<String> = visible.iter().map(|c| quoted(&c.name)).collect();
         let list = list.join(", ");
         bound.apply(CatalogCommand::CreateTable(Box::new(made)));
+        bound.apply(CatalogCommand::TakeAccess { relation: temporary.clone(), from: table.name.clone() });
         bound.steps.push(Step::Run(format!(
             "INSERT INTO {} ({list}) SELECT {list} FROM {}",
             quoted(&temporary),

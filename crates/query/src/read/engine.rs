@@ -11,6 +11,7 @@ use super::localize::{self, Localized};
 use super::overflow::CheckedArithmetic;
 use super::sites::{SEMIJOIN_BYTES, SEMIJOIN_VALUES};
 use crate::pg::{self, SessionAccess, SessionHooks};
+use crate::privileges::Identity;
 use atoll_model::{Catalog, Result};
 use atoll_ports::cluster::{Cluster, Transaction};
 use atoll_ports::session::BatchStream;
@@ -118,9 +119,14 @@ impl Engine {
     ///
     /// # Errors
     /// `Internal` when functions cannot be registered.
-    pub(crate) fn session_state(&self, catalog: &Arc<Catalog>, show_hidden: bool, user: &str) -> Result<SessionState> {
+    pub(crate) fn session_state(
+        &self,
+        catalog: &Arc<Catalog>,
+        show_hidden: bool,
+        who: &Identity,
+    ) -> Result<SessionState> {
         let mut template = self.template.as_ref().clone();
-        pg::register(&mut template, catalog, user).map_err(map_error)?;
+        pg::register(&mut template, catalog, who).map_err(map_error)?;
         let template = Arc::new(template);
         let others: Arc<[(String, Arc<dyn SchemaProvider>)]> =
             pg::schemas(catalog, &self.cluster).into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();

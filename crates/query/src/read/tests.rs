@@ -98,7 +98,7 @@ struct World {
 fn world(layout: Layout) -> World {
     let cluster: Arc<dyn Cluster> = Arc::new(memory(layout));
     let engine = Engine::new(cluster.clone(), EngineOptions { parallelism: 2, ..EngineOptions::default() }).unwrap();
-    let state = engine.session_state(&cluster.catalog(), false, "atoll").unwrap();
+    let state = engine.session_state(&cluster.catalog(), false, &crate::privileges::Identity::of("atoll")).unwrap();
     World { engine, cluster, state }
 }
 

@@ -3,7 +3,8 @@
 use super::context::SequenceValues;
 use super::settings::Settings;
 use crate::pg::SessionAccess;
-use atoll_model::{Error, ErrorKind, FragmentId, Result, Sequence, Table};
+use crate::privileges::{self, Identity};
+use atoll_model::{Error, ErrorKind, FragmentId, Privileges, Result, Sequence, Table};
 use atoll_ports::cluster::{Cluster, Transaction};
 use parking_lot::Mutex;
 use std::fmt;
@@ -16,7 +17,7 @@ pub(crate) type PendingSettings = Arc<Mutex<Vec<(String, String, bool)>>>;
 
 /// One statement's view of its session.
 pub(crate) struct Access {
-    pub(super) user: String,
+    pub(super) who: Identity,
     pub(super) process_id: i32,
     /// Microseconds since 1970 at which the transaction began.
     pub(super) began: i64,
@@ -30,6 +31,12 @@ pub(crate) struct Access {
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access").field("process_id", &self.process_id).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    fn may_use(&self, sequence: &Sequence, any_of: Privileges) -> Result<()> {
+        privileges::may_use_sequence(&self.txn.catalog(), &self.who.current_user, sequence, any_of)
     }
 }
 
@@ -82,6 +89,7 @@ impl SessionAccess for Access {
     }
 
     fn next_value(&self, sequence: &Sequence) -> Result<i64> {
+        self.may_use(sequence, Privileges::USAGE.and(Privileges::UPDATE))?;
         let value = wait(self.cluster.next_values(sequence.id, 1))?;
         let mut last = self.sequences.lock();
         last.by_sequence.insert(sequence.id, value);
@@ -90,6 +98,7 @@ impl SessionAccess for Access {
     }
 
     fn current_value(&self, sequence: &Sequence) -> Result<i64> {
+        self.may_use(sequence, Privileges::USAGE.and(Privileges::SELECT))?;
         self.sequences.lock().by_sequence.get(&sequence.id).copied().ok_or_else(|| {
             Error::new(
                 ErrorKind::NotInPrerequisiteState,
@@ -106,6 +115,7 @@ impl SessionAccess for Access {
     }
 
     fn set_value(&self, sequence: &Sequence, value: i64, called: bool) -> Result<()> {
+        self.may_use(sequence, Privileges::UPDATE)?;
         wait(self.cluster.set_sequence(sequence.id, value, called))?;
         if called {
             self.sequences.lock().by_sequence.insert(sequence.id, value);
@@ -114,10 +124,7 @@ impl SessionAccess for Access {
     }
 
     fn resolve_transaction(&self, name: &str, commit: bool) -> Result<u64> {
-        if !self.txn.catalog().roles.get(&self.user).is_some_and(|role| role.superuser) {
-            return Err(Error::new(ErrorKind::InsufficientPrivilege, "permission denied to resolve transactions")
-                .hint("Only superusers do that."));
-        }
+        privileges::administrator(&self.txn.catalog(), &self.who.current_user, "resolve transactions")?;
         wait(self.cluster.resolve(name, commit))
     }
 }

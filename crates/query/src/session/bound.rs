@@ -8,6 +8,7 @@ use crate::keyed;
 use crate::pg::OID;
 use crate::pg::parse::Statement;
 use crate::pg::rewrite::names;
+use crate::privileges::{Checked, Identity};
 use crate::read::{self, Engine};
 use crate::syntax;
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
@@ -38,6 +39,10 @@ pub(crate) struct Bound {
     pub(crate) oid_params: Vec<usize>,
     /// FOR UPDATE / FOR SHARE, here or in a subquery.
     pub(crate) locks: bool,
+    /// For whom it was bound: `current_user` is a constant to plans.
+    pub(crate) who: Identity,
+    /// For whom it was found to be allowed.
+    pub(crate) checked: Checked,
     /// Its parameters are cast to their types for planning, which could not tell them.
     typed: bool,
     /// The optimized plan, with its parameters open, and the catalog that it holds for.
@@ -126,6 +131,7 @@ pub(crate) struct Binder<'a> {
     pub(crate) engine: &'a Arc<Engine>,
     pub(crate) state: &'a Arc<SessionState>,
     pub(crate) catalog: &'a Arc<Catalog>,
+    pub(crate) who: &'a Identity,
 }
 
 impl Binder<'_> {
@@ -245,7 +251,20 @@ impl Binder<'_> {
             })
             .collect();
         let oid_params = describe::oid_parameters(&statement);
-        Ok((Bound { statement, kind, param_types, oid_params, locks, typed, cached: Mutex::new(cached) }, columns))
+        Ok((
+            Bound {
+                statement,
+                kind,
+                param_types,
+                oid_params,
+                locks,
+                who: self.who.clone(),
+                checked: Checked::default(),
+                typed,
+                cached: Mutex::new(cached),
+            },
+            columns,
+        ))
     }
 
     fn table(&self, name: &datafusion::sql::sqlparser::ast::ObjectName) -> Option<Arc<Table>> {

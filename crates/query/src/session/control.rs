@@ -138,6 +138,10 @@ impl SqlSession {
         if !matches!(ast, Ast::Commit { .. } | Ast::Rollback { .. }) {
             self.not_failed()?;
         }
+        if matches!(ast, Ast::Declare { .. } | Ast::Lock(_)) {
+            let catalog = self.catalog();
+            self.authorize(bound, &catalog)?;
+        }
         match ast {
             Ast::StartTransaction { modes, begin, .. } => {
                 self.begin_block(modes)?;
@@ -192,6 +196,9 @@ impl SqlSession {
                 self.settings_before.get_or_insert_with(|| self.settings.clone());
                 match &reset.reset {
                     Reset::ALL => Arc::make_mut(&mut self.settings).reset(),
+                    Reset::ConfigurationParameter(name) if name.to_string().eq_ignore_ascii_case("role") => {
+                        self.set_role(None, false)?;
+                    }
                     Reset::ConfigurationParameter(name) => {
                         Arc::make_mut(&mut self.settings).set(&name.to_string(), None)?
                     }
@@ -209,6 +216,7 @@ impl SqlSession {
                 match object_type {
                     DiscardObject::ALL => {
                         self.settings_before.get_or_insert_with(|| self.settings.clone());
+                        self.set_role(None, false)?;
                         Arc::make_mut(&mut self.settings).reset();
                         self.named.clear();
                         self.cursors.clear();
@@ -455,14 +463,22 @@ impl SqlSession {
                 apply_modes(&mut options, &modes)?;
                 self.change_block(|o| *o = options)
             }
-            Set::SetSessionAuthorization(_) | Set::SetRole { .. } => {
-                Err(Error::unsupported("SET ROLE and SET SESSION AUTHORIZATION").hint("Connect as that user."))
+            Set::SetRole { context_modifier, role_name } => {
+                // NONE is parsed as no name.
+                let role = role_name.as_ref().map(fold);
+                self.set_role(role.as_deref(), *context_modifier == Some(ContextModifier::Local))
+            }
+            Set::SetSessionAuthorization(_) => {
+                Err(Error::unsupported("SET SESSION AUTHORIZATION").hint("Use SET ROLE, or connect as that user."))
             }
             other => Err(Error::unsupported(format!("{other}"))),
         }
     }
 
     fn set_one(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<()> {
+        if name.eq_ignore_ascii_case("role") {
+            return self.set_role(value.filter(|role| !role.eq_ignore_ascii_case("none")), local);
+        }
         if !local {
             return Arc::make_mut(&mut self.settings).set(name, value);
         }

@@ -4,6 +4,7 @@ use super::plans::Plans;
 use super::settings::Settings;
 use super::transaction::Current;
 use super::{SequenceValues, SqlSession};
+use crate::privileges::{Authority, Identity};
 use crate::read::{self, Engine};
 use async_trait::async_trait;
 use atoll_model::{Catalog, Error, ErrorKind, Result};
@@ -13,7 +14,7 @@ use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Planner states kept: one for each catalog in use and kind of session.
 const MAX_STATES: u64 = 64;
@@ -31,8 +32,8 @@ pub struct EngineOptions {
     pub read: read::EngineOptions,
 }
 
-/// Catalog's address, visibility of hidden columns, user.
-type StateKey = (usize, bool, String);
+/// Catalog's address, visibility of hidden columns, who looks.
+type StateKey = (usize, bool, Identity);
 
 /// What sessions share.
 pub(crate) struct Shared {
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
     pub(super) read: Arc<Engine>,
     pub(super) plans: Plans,
     options: EngineOptions,
-    /// Planner states by catalog (its address, kept alive in the value), visibility of hidden columns, and user.
+    /// Planner states by catalog (its address, kept alive in the value), visibility of hidden columns, and who looks.
     states: moka::sync::Cache<StateKey, (Arc<Catalog>, Arc<SessionState>)>,
 }
 
@@ -51,11 +52,11 @@ impl Shared {
         show_hidden: bool,
         session: &SqlSession,
     ) -> Result<Arc<SessionState>> {
-        let key = (Arc::as_ptr(catalog) as usize, show_hidden, session.user.clone());
+        let key = (Arc::as_ptr(catalog) as usize, show_hidden, session.identity().clone());
         if let Some((_, state)) = self.states.get(&key) {
             return Ok(state);
         }
-        let state = Arc::new(self.read.session_state(catalog, show_hidden, &session.user)?);
+        let state = Arc::new(self.read.session_state(catalog, show_hidden, session.identity())?);
         self.states.insert(key, (catalog.clone(), state.clone()));
         Ok(state)
     }
@@ -76,6 +77,12 @@ impl SqlEngine {
     }
 }
 
+/// Microseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
 #[async_trait]
 impl Database for SqlEngine {
     async fn connect(&self, startup: Startup) -> Result<Box<dyn Session>> {
@@ -94,8 +101,7 @@ impl Database for SqlEngine {
             ));
         };
         let mut settings = Settings::new(self.0.options.lock_timeout, self.0.options.synchronous_commit);
-        settings.state("session_authorization", &startup.user);
-        settings.state("is_superuser", if role.superuser { "on" } else { "off" });
+        settings.connected(&startup.user, role.superuser);
         for (name, value) in &startup.settings {
             match settings.set(name, Some(value)) {
                 // Drivers send the zone of their machine unasked. They are told the zone in force, and every time carries it.
@@ -106,7 +112,7 @@ impl Database for SqlEngine {
         settings.take_changed();
         Ok(Box::new(SqlSession {
             engine: self.0.clone(),
-            user: startup.user,
+            authority: Authority::default(),
             process_id: startup.process_id,
             settings: Arc::new(settings),
             pending_settings: Arc::default(),
@@ -124,6 +130,10 @@ impl Database for SqlEngine {
     fn credentials(&self, user: &str) -> Option<Credentials> {
         let catalog = self.0.cluster.catalog();
         let role = catalog.roles.get(user).filter(|r| r.login)?;
+        // As an unknown user: nobody learns that the password was right.
+        if role.password.is_some() && role.valid_until.is_some_and(|until| until <= now()) {
+            return None;
+        }
         Some(role.password.clone().map_or(Credentials::NoPassword, Credentials::Scram))
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod locking;
 mod moves;
 pub(crate) mod names;
 mod plans;
+mod role;
 pub(crate) mod settings;
 pub(crate) mod sql;
 mod transaction;
@@ -26,6 +27,7 @@ pub use engine::{EngineOptions, SqlEngine};
 use crate::dml;
 use crate::keyed;
 use crate::pg::parse::{self, Statement};
+use crate::privileges::{Authority, Identity};
 use async_trait::async_trait;
 use atoll_model::{Catalog, Error, ErrorKind, MAX_SECOND_DIGITS, Result, SqlType, Value};
 use atoll_ports::cluster::Transaction;
@@ -47,7 +49,7 @@ use transaction::Current;
 /// One client's session.
 pub(crate) struct SqlSession {
     engine: Arc<engine::Shared>,
-    user: String,
+    authority: Authority,
     process_id: i32,
     settings: Arc<Settings>,
     pending_settings: access::PendingSettings,
@@ -74,6 +76,11 @@ impl SqlSession {
         }
     }
 
+    /// Who the session is at present.
+    fn identity(&self) -> &Identity {
+        self.settings.identity()
+    }
+
     /// The transaction in which the next statement runs.
     fn transaction(&mut self) -> Result<Arc<dyn Transaction>> {
         let options = self.block_options.unwrap_or_else(|| self.options());
@@ -93,7 +100,7 @@ impl SqlSession {
     fn context(&self, txn: &Arc<dyn Transaction>, bound: &Bound, params: Vec<Value>) -> Result<StatementContext> {
         let catalog = txn.catalog();
         let access = access::Access {
-            user: self.user.clone(),
+            who: self.identity().clone(),
             process_id: self.process_id,
             began: self.current.began(),
             txn: txn.clone(),
@@ -211,6 +218,13 @@ impl SqlSession {
         prepared: &Arc<Prepared>,
         params: &[Value],
     ) -> Result<Execution> {
+        self.authorize(bound, &txn.catalog())?;
+        let again;
+        let mut bound = bound;
+        if bound.who != *self.identity() && matches!(bound.kind, Kind::Query | Kind::Keyed(_)) {
+            again = Box::pin(self.bind_again(txn, prepared, bound)).await?;
+            bound = &again;
+        }
         match &bound.kind {
             Kind::Keyed(plan) => match keyed::run(plan, txn, &bound.param_types, params).await? {
                 Some(done) => Ok(done),
@@ -233,9 +247,7 @@ impl SqlSession {
         prepared: &Arc<Prepared>,
         params: &[Value],
     ) -> Result<Execution> {
-        let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
-        same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
-        let bound = again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
+        let bound = self.bind_again(txn, prepared, bound).await?;
         match &bound.kind {
             Kind::Keyed(plan) => keyed::run(plan, txn, &bound.param_types, params).await?.ok_or_else(|| {
                 Error::new(ErrorKind::SerializationFailure, "the table's definition keeps changing").before_any_effect()
@@ -243,6 +255,20 @@ impl SqlSession {
             Kind::Query => self.query(txn, &bound, prepared, params.to_vec()).await,
             _ => self.change(txn, &bound, prepared, params.to_vec()).await,
         }
+    }
+
+    /// Binds a statement once more: the catalog is another one, or the session's role.
+    async fn bind_again(
+        &mut self,
+        txn: &Arc<dyn Transaction>,
+        prepared: &Prepared,
+        bound: &Bound,
+    ) -> Result<Arc<Bound>> {
+        let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
+        same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
+        let bound = again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
+        self.authorize(&bound, &txn.catalog())?;
+        Ok(bound)
     }
 
     async fn query(
@@ -335,12 +361,13 @@ impl SqlSession {
     ) -> Result<Arc<Prepared>> {
         let catalog = self.catalog();
         let shared = self.engine.clone();
-        let key = shared.plans.key(&catalog, &shared.cluster.catalog(), &self.user, &sql, declared);
+        let key = shared.plans.key(&catalog, &shared.cluster.catalog(), self.identity(), &sql, declared);
         if let Some(prepared) = key.as_ref().and_then(|k| shared.plans.get(k)) {
             return Ok(prepared);
         }
         let state = self.state(&catalog, false)?;
-        let binder = bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog };
+        let binder =
+            bound::Binder { engine: &self.engine.read, state: &state, catalog: &catalog, who: self.identity() };
         let (bound, columns) = binder.bind(statement, declared).await?;
         let columns = self.known_columns(&bound.statement).unwrap_or(columns);
         let prepared = Arc::new(Prepared {
@@ -416,7 +443,7 @@ impl Session for SqlSession {
             return true;
         }
         let (plans, catalog) = (&self.engine.plans, self.catalog());
-        let key = plans.key(&catalog, &self.engine.cluster.catalog(), &self.user, &statement.sql, param_types);
+        let key = plans.key(&catalog, &self.engine.cluster.catalog(), self.identity(), &statement.sql, param_types);
         key.is_some_and(|key| plans.get(&key).is_some())
     }
 
@@ -424,7 +451,7 @@ impl Session for SqlSession {
         let Some(bound) = prepared.plan.downcast_ref::<Bound>() else { return true };
         self.cursors.is_empty()
             && match &bound.kind {
-                Kind::Keyed(plan) => plan.is_of(&self.catalog()),
+                Kind::Keyed(plan) => bound.who == *self.identity() && plan.is_of(&self.catalog()),
                 Kind::Control => control::is_brief(&bound.statement),
                 _ => false,
             }

@@ -2,6 +2,7 @@
 
 use super::SqlSession;
 use crate::pg::parse::Statement;
+use crate::privileges;
 use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::cluster::MoveOrder;
 use atoll_ports::session::Execution;
@@ -11,7 +12,7 @@ impl SqlSession {
     pub(super) async fn move_fragment(&mut self, statement: &Statement) -> Result<Execution> {
         let cluster = self.engine.cluster.clone();
         let catalog = cluster.catalog();
-        self.may_define(statement, &catalog)?;
+        privileges::may_run(statement, &catalog, &self.identity().current_user)?;
         let (fragment, table, tag) = match statement {
             Statement::MoveFragment { fragment, table, .. } => (fragment, table, "MOVE FRAGMENT"),
             Statement::CancelMove { fragment, table } => (fragment, table, "CANCEL MOVE"),

@@ -1,9 +1,10 @@
 //! Bound statements that sessions share: the text that one client has prepared need not be bound and optimized for the next.
 //!
-//! Invariants: an entry holds for one published catalog, one user and one list of declared parameter types, all of them part of its
+//! Invariants: an entry holds for one published catalog, one user with one role, and one list of declared parameter types, all of them part of its
 //! key; what a transaction's own, uncommitted definitions would change is never shared; a new catalog empties the cache.
 
 use super::bound::{Bound, Kind};
+use crate::privileges::Identity;
 use atoll_model::{Catalog, SqlType};
 use atoll_ports::session::Prepared;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ const MAX_TEXT: usize = 16 << 10;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     catalog: usize,
-    user: String,
+    who: Identity,
     sql: Arc<str>,
     declared: Vec<Option<SqlType>>,
 }
@@ -40,7 +41,7 @@ impl Plans {
         &self,
         catalog: &Arc<Catalog>,
         published: &Arc<Catalog>,
-        user: &str,
+        who: &Identity,
         sql: &Arc<str>,
         declared: &[Option<SqlType>],
     ) -> Option<Key> {
@@ -51,7 +52,7 @@ impl Plans {
         if self.catalog.swap(address, Ordering::Relaxed) != address {
             self.entries.invalidate_all();
         }
-        Some(Key { catalog: address, user: user.to_owned(), sql: sql.clone(), declared: declared.to_vec() })
+        Some(Key { catalog: address, who: who.clone(), sql: sql.clone(), declared: declared.to_vec() })
     }
 
     /// What was bound.

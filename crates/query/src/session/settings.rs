@@ -3,6 +3,7 @@
 //! Invariant: a setting that would change answers is honoured or refused; those that tools send by habit and that change nothing
 //! here (`extra_float_digits`, `client_min_messages` …) are kept and shown. Names with a dot are the user's own, as in PostgreSQL.
 
+use crate::privileges::Identity;
 use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::site::{Isolation, ReadConsistency};
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ const REPORTED: [&str; 13] = [
 ];
 
 /// (name, default): what may be set and changes nothing, or is looked at by this module.
-const KNOWN: [(&str, &str); 58] = [
+const KNOWN: [(&str, &str); 59] = [
     ("application_name", ""),
     ("atoll.read_consistency", "cluster"),
     ("bytea_output", "hex"),
@@ -73,6 +74,7 @@ const KNOWN: [(&str, &str); 58] = [
     ("password_encryption", "scram-sha-256"),
     ("plan_cache_mode", "auto"),
     ("quote_all_identifiers", "off"),
+    ("role", "none"),
     ("row_security", "on"),
     ("search_path", "\"$user\", public"),
     ("server_encoding", "UTF8"),
@@ -91,6 +93,9 @@ const KNOWN: [(&str, &str); 58] = [
     ("xmloption", "content"),
 ];
 
+/// What SET ROLE sets, and RESET ALL leaves.
+const OF_ROLE: [&str; 2] = ["role", "is_superuser"];
+
 /// Settings with names of the user's own that a session may have.
 const MAX_CUSTOM: usize = 1024;
 
@@ -105,6 +110,7 @@ pub(crate) struct Settings {
     /// What SET LOCAL has covered: the values after the transaction.
     beneath: BTreeMap<String, Option<String>>,
     effective: Effective,
+    identity: Identity,
 }
 
 /// How a name is known.
@@ -150,6 +156,7 @@ impl Settings {
         Settings {
             defaults: values.clone(),
             effective: Effective::of(&values),
+            identity: Identity::of(&values["session_authorization"]),
             values,
             custom: BTreeMap::new(),
             changed: vec![],
@@ -265,6 +272,12 @@ impl Settings {
 
     fn put(&mut self, name: &'static str, value: String) {
         if self.values.get(name) != Some(&value) {
+            if name == "role" {
+                self.identity.current_user = match value.as_str() {
+                    "none" => self.identity.session_user.clone(),
+                    role => role.into(),
+                };
+            }
             self.values.insert(name, value);
             self.changed.push(name);
             self.effective = Effective::of(&self.values);
@@ -286,13 +299,15 @@ impl Settings {
         Ok(())
     }
 
-    /// RESET ALL
+    /// RESET ALL, which leaves the role, as in PostgreSQL.
     pub(crate) fn reset(&mut self) {
         for (name, value) in self.defaults.clone() {
-            self.put(name, value);
+            if !OF_ROLE.contains(&name) {
+                self.put(name, value);
+            }
         }
         self.custom.clear();
-        self.beneath.clear();
+        self.beneath.retain(|name, _| OF_ROLE.contains(&name.as_str()));
     }
 
     fn checked(name: &'static str, value: &str) -> Result<String> {
@@ -338,9 +353,12 @@ impl Settings {
             | "lc_ctype"
             | "max_identifier_length"
             | "max_index_keys"
+            | "session_authorization"
             | "in_hot_standby" => {
                 Err(Error::new(ErrorKind::CantChangeParameter, format!("parameter \"{name}\" cannot be changed")))
             }
+            // Who may have it, the catalog knows: [`Settings::set_role`].
+            "role" => Err(Error::unsupported("the setting \"role\" in this way").hint("SET ROLE sets it.")),
             // Whatever is on or off by default is so afterwards.
             _ if KNOWN.iter().any(|(k, v)| *k == name && matches!(*v, "on" | "off")) => match lower.as_str() {
                 "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on".into()),
@@ -351,8 +369,33 @@ impl Settings {
         }
     }
 
-    /// Sets without a check: facts about the session.
-    pub(crate) fn state(&mut self, name: &'static str, value: &str) {
+    /// Who the session is.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// SET ROLE, `None`: to who has connected. Whoever calls it has checked that the user may.
+    pub(crate) fn set_role(&mut self, role: Option<&str>, superuser: bool, local: bool) {
+        let superuser = if superuser { "on" } else { "off" };
+        for (name, value) in OF_ROLE.into_iter().zip([role.unwrap_or("none"), superuser]) {
+            if local {
+                let before = Some(self.values[name].clone());
+                self.beneath.entry(name.into()).or_insert(before);
+            } else {
+                self.beneath.remove(name);
+            }
+            self.put(name, value.into());
+        }
+    }
+
+    /// Sets without a check: who has connected, and whether as a superuser.
+    pub(crate) fn connected(&mut self, user: &str, superuser: bool) {
+        self.state("session_authorization", user);
+        self.state("is_superuser", if superuser { "on" } else { "off" });
+        self.identity = Identity::of(user);
+    }
+
+    fn state(&mut self, name: &'static str, value: &str) {
         self.values.insert(name, value.to_owned());
         self.defaults.insert(name, value.to_owned());
     }
@@ -478,6 +521,26 @@ mod tests {
         settings.set("application_name", Some("e"))?;
         settings.end_local();
         assert_eq!((settings.get("application_name")?, settings.get("lock_timeout")?), ("e", "90s"));
+        Ok(())
+    }
+
+    #[test]
+    fn roles_are_set_apart() -> Result<()> {
+        let mut settings = Settings::new(Duration::from_secs(1), true);
+        settings.connected("ann", true);
+        assert!(
+            settings.set("role", Some("bob")).is_err() && settings.set("session_authorization", Some("x")).is_err()
+        );
+        settings.set_role(Some("bob"), false, true);
+        settings.reset();
+        assert_eq!((&*settings.identity().current_user, settings.get("is_superuser")?), ("bob", "off"));
+        settings.end_local();
+        assert_eq!((&*settings.identity().current_user, settings.get("is_superuser")?), ("ann", "on"));
+        let before = settings.clone();
+        settings.set_role(Some("bob"), false, false);
+        assert_eq!((&*settings.identity().current_user, &*settings.identity().session_user), ("bob", "ann"));
+        settings.restore(&before);
+        assert_eq!((&*settings.identity().current_user, settings.get("role")?), ("ann", "none"));
         Ok(())
     }
 }

@@ -6,8 +6,9 @@ use super::{SqlSession, locking, text_rows};
 use crate::ddl::{self, Step};
 use crate::dml;
 use crate::pg::parse::Statement;
+use crate::privileges::{self, Identity};
 use crate::read;
-use atoll_model::{Catalog, Error, ErrorKind, Result, Value};
+use atoll_model::{BOOTSTRAP_ROLE, Catalog, CatalogCommand, Error, ErrorKind, Result, Value};
 use atoll_ports::cluster::{TableLock, Transaction};
 use atoll_ports::session::Execution;
 use datafusion::sql::sqlparser::ast::{CreateView, Query, SetExpr, Statement as Ast, TableObject};
@@ -21,7 +22,7 @@ impl SqlSession {
         values: Vec<Value>,
     ) -> Result<Execution> {
         let cx = self.context(txn, bound, values)?;
-        self.may_define(&bound.statement, &txn.catalog())?;
+        privileges::may_run(&bound.statement, &txn.catalog(), &self.identity().current_user)?;
         if let Statement::Sql(ast) = bound.statement.as_ref()
             && let Ast::CreateView(create) = ast.as_ref()
         {
@@ -46,8 +47,11 @@ impl SqlSession {
             self.carry_out(txn, bound, definition).await?;
             return Ok(Execution::Done { tag, rows: None });
         }
-        let definition = ddl::bind(&bound.statement, &txn.catalog(), &state)?
-            .ok_or_else(|| Error::unsupported(first_words(&bound.statement)))?;
+        let definition = match privileges::bind(&bound.statement, &txn.catalog(), self.identity())? {
+            Some(definition) => definition,
+            None => ddl::bind(&bound.statement, &txn.catalog(), &state)?
+                .ok_or_else(|| Error::unsupported(first_words(&bound.statement)))?,
+        };
         let tag = definition.tag;
         self.carry_out(txn, bound, definition).await?;
         Ok(Execution::Done { tag, rows: None })
@@ -55,10 +59,20 @@ impl SqlSession {
 
     /// Takes the steps of a definition; each sees the catalog that the ones before have left.
     async fn carry_out(&mut self, txn: &Arc<dyn Transaction>, bound: &Bound, definition: ddl::Bound) -> Result<()> {
+        let who = self.identity().clone();
+        let checked = txn.catalog();
+        privileges::steps(&definition.steps, &checked, &who)?;
+        let commands: Vec<Step> = definition.steps.iter().filter(|s| matches!(s, Step::Apply(_))).cloned().collect();
+        let mut first = true;
         self.notices.extend(definition.notices);
         for step in definition.steps {
             match step {
-                Step::Apply(command) => txn.apply(command).await?,
+                Step::Apply(command) => {
+                    apply(txn, command, &who.current_user).await?;
+                    if std::mem::take(&mut first) {
+                        self.check_again(&commands, &checked, &who)?;
+                    }
+                }
                 Step::Check { sql, error } => {
                     let cx = self.context(txn, bound, vec![])?;
                     if !cx.query_rows(&sql).await?.1.is_empty() {
@@ -85,6 +99,13 @@ impl SqlSession {
         Ok(())
     }
 
+    /// The first command has taken the catalog's lock, behind which another definition may have been waited for: what was checked before
+    /// must hold of the catalog that it has left.
+    fn check_again(&self, steps: &[Step], checked: &Arc<Catalog>, who: &Identity) -> Result<()> {
+        let now = self.engine.cluster.catalog();
+        if now.version <= checked.version { Ok(()) } else { privileges::steps(steps, &now, who) }
+    }
+
     async fn create_table_as(
         &mut self,
         cx: &StatementContext,
@@ -105,9 +126,12 @@ impl SqlSession {
         let catalog = cx.txn.catalog();
         let binder = ddl::Binder { catalog: &catalog, state: &cx.state };
         let definition = binder.create_table(create, Some(columns))?;
-        for step in definition.steps {
+        privileges::steps(&definition.steps, &catalog, self.identity())?;
+        let who = self.identity().clone();
+        for step in &definition.steps {
             if let Step::Apply(command) = step {
-                cx.txn.apply(command).await?;
+                apply(&cx.txn, command.clone(), &who.current_user).await?;
+                self.check_again(&definition.steps, &catalog, &who)?;
             }
         }
         if create.no_data {
@@ -157,36 +181,6 @@ impl SqlSession {
 }
 
 impl SqlSession {
-    /// Data belongs to all roles; roles and sites are the superusers' business, but everybody may change their own password.
-    pub(super) fn may_define(&self, statement: &Statement, catalog: &Catalog) -> Result<()> {
-        let what = match statement {
-            Statement::AlterRole { name, attributes }
-                if *name == self.user && attributes.login.is_none() && attributes.superuser.is_none() =>
-            {
-                return Ok(());
-            }
-            Statement::CreateRole { .. } => "create role",
-            Statement::AlterRole { .. } => "alter role",
-            Statement::DropRole { .. } => "drop role",
-            Statement::CreateSite { .. } => "create site",
-            Statement::AlterSite { .. } => "alter site",
-            Statement::DropSite { .. } => "drop site",
-            Statement::MoveFragment { .. } | Statement::CancelMove { .. } => "move a fragment",
-            // What the site's user can reach, everybody could otherwise.
-            Statement::ImportSchema { .. } => "adopt tables of a site",
-            // It shows keys of rows, and keeps others from changing definitions.
-            Statement::Verify { .. } => "verify tables",
-            Statement::CreateTable(table) if table.adopted.is_some() => "adopt a table of a site",
-            Statement::CreateFragment(fragment) if fragment.adopted.is_some() => "adopt a table of a site",
-            _ => return Ok(()),
-        };
-        if catalog.roles.get(&self.user).is_some_and(|role| role.superuser) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::InsufficientPrivilege, format!("permission denied to {what}"))
-            .hint("Only superusers manage roles and sites."))
-    }
-
     /// EXPLAIN of a statement that changes rows: what it does, and the query that finds or makes the rows.
     async fn explain_change(
         &mut self,
@@ -248,6 +242,24 @@ impl SqlSession {
         let lines = cx.engine.explain(&cx.running_state(state, &plan), &plan, cx.txn.clone(), options).await?;
         let lines = std::iter::once(head).chain(lines.into_iter().map(|l| format!("  {l}"))).collect();
         Ok(text_rows("QUERY PLAN", lines, "EXPLAIN"))
+    }
+}
+
+/// Applies a command that was allowed; what it makes belongs to this role.
+async fn apply(txn: &Arc<dyn Transaction>, command: CatalogCommand, owner: &str) -> Result<()> {
+    let made = match &command {
+        CatalogCommand::CreateTable(new) => Some(new.name.clone()),
+        CatalogCommand::CreateSequence(new) => Some(new.name.clone()),
+        // One that is replaced keeps its owner.
+        CatalogCommand::CreateView { name, .. } if txn.catalog().view(name).is_none() => Some(name.clone()),
+        _ => None,
+    };
+    txn.apply(command).await?;
+    match made {
+        Some(relation) if owner != BOOTSTRAP_ROLE => {
+            txn.apply(CatalogCommand::SetOwner { relation, owner: owner.into() }).await
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::SqlSession;
 use crate::pg::parse::Statement;
+use crate::privileges;
 use crate::rows::{self, number};
 use atoll_model::{Catalog, Error, ErrorKind, Result, Row, SqlType, Value};
 use atoll_ports::session::{Execution, ResultColumn};
@@ -39,7 +40,7 @@ impl SqlSession {
             return Err(Error::new(ErrorKind::ActiveTransaction, "VERIFY cannot run inside a transaction block")
                 .detail("It looks at what is committed, in transactions of its own."));
         }
-        self.may_define(&Statement::Verify { tables: None }, catalog)?;
+        privileges::may_run(&Statement::Verify { tables: None }, catalog, &self.identity().current_user)?;
         for name in tables.unwrap_or_default() {
             if catalog.table(name).is_none() {
                 let known = catalog.names.contains_key(name);

@@ -20,6 +20,8 @@ pub(super) const RELATIONS: usize = 65_536;
 pub(super) const SITES: usize = 1024;
 /// Roles.
 pub(super) const ROLES: usize = 65_536;
+/// Entries of one access control list.
+pub(super) const ACCESS_ENTRIES: usize = 65_536;
 
 /// Refuses one more when there are `limit` already.
 pub(super) fn check(what: &str, present: usize, limit: usize) -> Result<()> {

@@ -200,6 +200,9 @@ impl Catalog {
                         self.names.insert(sequence.name.clone(), NamedObject::Sequence(fresh));
                         self.sequences.insert(fresh, Arc::new(sequence));
                     }
+                    if let Some(list) = self.access.lists.remove(old) {
+                        self.access.lists.insert(fresh, list);
+                    }
                     *old = fresh;
                 }
             }

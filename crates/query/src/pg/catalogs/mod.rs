@@ -7,6 +7,7 @@ mod atoll;
 mod information;
 mod moves;
 mod relations;
+mod roles;
 mod statics;
 mod table;
 mod transactions;
@@ -25,12 +26,11 @@ pub fn schemas(catalog: &Arc<Catalog>, cluster: &Arc<dyn Cluster>) -> Vec<(&'sta
     };
     let mut postgres = relations::tables();
     postgres.extend(statics::tables());
+    postgres.extend(roles::tables());
     postgres.extend(views::tables());
-    vec![
-        ("pg_catalog", make(postgres)),
-        ("information_schema", make(information::tables())),
-        ("atoll", make(atoll::tables())),
-    ]
+    let mut standard = information::tables();
+    standard.extend(roles::information());
+    vec![("pg_catalog", make(postgres)), ("information_schema", make(standard)), ("atoll", make(atoll::tables()))]
 }
 
 /// System tables whose object ids clients know.

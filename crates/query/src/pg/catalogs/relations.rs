@@ -1,8 +1,9 @@
 //! pg_catalog's tables about relations: what `\d` reads.
 
-use super::table::{Definition, Source, b, empty, maybe, o, t, table};
+use super::table::{Definition, Source, b, empty, maybe, o, t, table, texts};
 use crate::pg::functions::definitions as def;
-use atoll_model::{Column, Generated, Row, SqlType, Table, Value};
+use crate::privileges::show;
+use atoll_model::{Column, Generated, RelationId, Row, Securable, SqlType, Table, Value};
 
 const CLASS: &str = "oid:o relname:t relnamespace:o reltype:o reloftype:o relowner:o relam:o relfilenode:o reltablespace:o relpages:i \
     reltuples:f relallvisible:i reltoastrelid:o relhasindex:b relisshared:b relpersistence:t relkind:t relnatts:s relchecks:s \
@@ -155,6 +156,9 @@ struct Class {
     tuples: i64,
     bytes: i64,
     partition: Option<String>,
+    owner: i64,
+    /// Its access control list, an array or NULL.
+    access: Value,
 }
 
 impl Class {
@@ -166,7 +170,7 @@ impl Class {
             o(def::PUBLIC),
             o(0),
             o(0),
-            o(def::OWNER),
+            o(self.owner),
             o(self.am),
             o(self.oid),
             o(0),
@@ -191,7 +195,7 @@ impl Class {
             o(0),
             o(0),
             o(0),
-            Value::Null,
+            self.access,
             Value::Null,
             maybe(self.partition),
         ]
@@ -200,7 +204,13 @@ impl Class {
 
 fn classes(s: &Source<'_>) -> Vec<Row> {
     let mut rows = vec![];
-    let plain = |oid: i64, name: &str, kind, natts| Class {
+    let plain = |of: RelationId, oid: i64, name: &str, kind, natts| Class {
+        owner: def::role_oid(s.catalog, s.catalog.owner_of(of)),
+        // An index has none of its own.
+        access: match show::list(s.catalog, Securable::Relation(of)) {
+            Some(list) if kind != "i" => texts(list),
+            _ => Value::Null,
+        },
         oid,
         name: name.into(),
         kind,
@@ -223,7 +233,7 @@ fn classes(s: &Source<'_>) -> Vec<Row> {
             checks: x.checks.len(),
             indexed: x.primary_key.is_some() || !x.indexes.is_empty(),
             triggers: has_triggers(s, x),
-            ..plain(oid, name, kind, natts)
+            ..plain(x.id, oid, name, kind, natts)
         };
         let kind = if declared { "p" } else { "r" };
         rows.push(Class { children: declared, tuples, bytes, ..class(i64::from(x.id.0), &x.name, kind) }.row());
@@ -243,18 +253,20 @@ fn classes(s: &Source<'_>) -> Vec<Row> {
             }
         }
         if let Some(key) = &x.primary_key {
-            rows.push(Class { am: 403, ..plain(def::index_oid(x, None), key, "i", x.key.len()) }.row());
+            rows.push(Class { am: 403, ..plain(x.id, def::index_oid(x, None), key, "i", x.key.len()) }.row());
         }
         for i in &x.indexes {
-            rows.push(Class { am: 403, ..plain(def::index_oid(x, Some(i)), &i.name, "i", i.columns.len()) }.row());
+            rows.push(
+                Class { am: 403, ..plain(x.id, def::index_oid(x, Some(i)), &i.name, "i", i.columns.len()) }.row(),
+            );
         }
     }
     for v in s.catalog.views.values() {
         let natts = s.views.get(&v.id).map_or(v.columns.len(), Vec::len);
-        rows.push(plain(i64::from(v.id.0), &v.name, "v", natts).row());
+        rows.push(plain(v.id, i64::from(v.id.0), &v.name, "v", natts).row());
     }
     for q in s.catalog.sequences.values() {
-        rows.push(plain(i64::from(q.id.0), &q.name, "S", 3).row());
+        rows.push(plain(q.id, i64::from(q.id.0), &q.name, "S", 3).row());
     }
     rows
 }

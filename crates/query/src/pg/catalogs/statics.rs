@@ -1,9 +1,10 @@
-//! pg_catalog's tables about everything but relations: types, schemas, roles, and what there is none of.
+//! pg_catalog's tables about everything but relations: types, schemas, and what there is none of.
 
 use super::relations::{collation, length};
-use super::table::{Definition, b, empty, maybe, o, t, table};
+use super::table::{Definition, b, empty, maybe, o, t, table, texts};
 use crate::pg::functions::definitions as def;
-use atoll_model::{Row, SqlType, Value};
+use crate::privileges::show;
+use atoll_model::{Row, Securable, SqlType, Value};
 
 const TYPE: &str = "oid:o typname:t typnamespace:o typowner:o typlen:s typbyval:b typtype:t typcategory:t typispreferred:b \
     typisdefined:b typdelim:t typrelid:o typsubscript:t typelem:o typarray:o typinput:t typoutput:t typreceive:t typsend:t typmodin:t \
@@ -12,7 +13,7 @@ const TYPE: &str = "oid:o typname:t typnamespace:o typowner:o typlen:s typbyval:
 
 pub(super) fn tables() -> Vec<Definition> {
     let mut made = vec![
-        table("pg_namespace", "oid:o nspname:t nspowner:o nspacl:T", |_| {
+        table("pg_namespace", "oid:o nspname:t nspowner:o nspacl:T", |s| {
             [
                 ("pg_catalog", def::PG_CATALOG),
                 ("public", def::PUBLIC),
@@ -20,7 +21,10 @@ pub(super) fn tables() -> Vec<Definition> {
                 ("atoll", def::ATOLL),
             ]
             .into_iter()
-            .map(|(name, oid)| vec![o(oid), t(name), o(def::OWNER), Value::Null])
+            .map(|(name, oid)| {
+                let list = show::list(s.catalog, Securable::Schema).filter(|_| oid == def::PUBLIC);
+                vec![o(oid), t(name), o(def::OWNER), list.map_or(Value::Null, texts)]
+            })
             .collect()
         }),
         table("pg_type", TYPE, |_| types()),
@@ -47,58 +51,6 @@ pub(super) fn tables() -> Vec<Definition> {
                     Value::Null,
                     Value::Null,
                 ]]
-            },
-        ),
-        table(
-            "pg_roles",
-            "rolname:t rolsuper:b rolinherit:b rolcreaterole:b rolcreatedb:b rolcanlogin:b rolreplication:b rolconnlimit:i rolpassword:t \
-             rolvaliduntil:z rolbypassrls:b rolconfig:T oid:o",
-            |s| {
-                s.catalog
-                    .roles
-                    .values()
-                    .map(|r| {
-                        vec![
-                            t(&r.name),
-                            b(r.superuser),
-                            b(true),
-                            b(r.superuser),
-                            b(r.superuser),
-                            b(r.login),
-                            b(r.superuser),
-                            Value::Int4(-1),
-                            t("********"),
-                            Value::Null,
-                            b(r.superuser),
-                            Value::Null,
-                            o(def::role_oid(s.catalog, &r.name)),
-                        ]
-                    })
-                    .collect()
-            },
-        ),
-        table(
-            "pg_user",
-            "usename:t usesysid:o usecreatedb:b usesuper:b userepl:b usebypassrls:b passwd:t valuntil:z useconfig:T",
-            |s| {
-                s.catalog
-                    .roles
-                    .values()
-                    .filter(|r| r.login)
-                    .map(|r| {
-                        vec![
-                            t(&r.name),
-                            o(def::role_oid(s.catalog, &r.name)),
-                            b(r.superuser),
-                            b(r.superuser),
-                            b(r.superuser),
-                            b(r.superuser),
-                            t("********"),
-                            Value::Null,
-                            Value::Null,
-                        ]
-                    })
-                    .collect()
             },
         ),
         table("pg_am", "oid:o amname:t amhandler:t amtype:t", |_| {
@@ -299,7 +251,6 @@ const NONE: &[(&str, &str)] = &[
     ("pg_foreign_table", "ftrelid:o ftserver:o ftoptions:T"),
     ("pg_foreign_server", "oid:o srvname:t srvowner:o srvfdw:o srvtype:t srvversion:t srvacl:T srvoptions:T"),
     ("pg_foreign_data_wrapper", "oid:o fdwname:t fdwowner:o fdwhandler:o fdwvalidator:o fdwacl:T fdwoptions:T"),
-    ("pg_auth_members", "roleid:o member:o grantor:o admin_option:b"),
     ("pg_db_role_setting", "setdatabase:o setrole:o setconfig:T"),
     ("pg_shdepend", "dbid:o classid:o objid:o objsubid:i refclassid:o refobjid:o deptype:t"),
     ("pg_seclabel", "objoid:o classoid:o objsubid:i provider:t label:t"),

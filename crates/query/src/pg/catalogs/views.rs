@@ -19,7 +19,7 @@ pub(super) fn tables() -> Vec<Definition> {
                         vec![
                             t("public"),
                             t(&x.name),
-                            t("atoll"),
+                            t(s.catalog.owner_of(x.id)),
                             Value::Null,
                             b(indexed),
                             b(false),
@@ -34,7 +34,7 @@ pub(super) fn tables() -> Vec<Definition> {
             s.catalog
                 .views
                 .values()
-                .map(|v| vec![t("public"), t(&v.name), t("atoll"), t(format!(" {};", v.query))])
+                .map(|v| vec![t("public"), t(&v.name), t(s.catalog.owner_of(v.id)), t(format!(" {};", v.query))])
                 .collect()
         }),
         table("pg_indexes", "schemaname:t tablename:t indexname:t tablespace:t indexdef:t", |s| {
@@ -65,7 +65,7 @@ pub(super) fn tables() -> Vec<Definition> {
                         vec![
                             t("public"),
                             t(&q.name),
-                            t("atoll"),
+                            t(s.catalog.owner_of(q.id)),
                             t("bigint"),
                             Value::Int8(q.start),
                             Value::Int8(q.min),

@@ -4,8 +4,8 @@
 //! what has none (indexes, constraints) gets one from its table's id and its number within the table.
 
 use atoll_model::{
-    Catalog, ColumnId, ForeignKey, FragmentBounds, Fragmentation, Index, NamedObject, RangeBound, ReferentialAction,
-    RelationId, SqlType, Table, Value,
+    BOOTSTRAP_ROLE, Catalog, ColumnId, ForeignKey, FragmentBounds, Fragmentation, Index, NamedObject, RangeBound,
+    ReferentialAction, RelationId, SqlType, Table, Value,
 };
 
 /// `pg_catalog`
@@ -17,7 +17,7 @@ pub const INFORMATION_SCHEMA: i64 = 13_000;
 /// `atoll`
 pub const ATOLL: i64 = 13_001;
 
-/// The role that owns everything.
+/// The bootstrap superuser, who owns what nobody else does.
 pub const OWNER: i64 = 10;
 
 /// The object id of an index of a table; `None`: its primary key.
@@ -58,7 +58,7 @@ pub fn default_expression(sql: &str, ty: &SqlType) -> String {
 
 /// The object id of a role.
 pub fn role_oid(catalog: &Catalog, name: &str) -> i64 {
-    if name == "atoll" {
+    if name == BOOTSTRAP_ROLE {
         OWNER
     } else {
         12_000 + catalog.roles.keys().position(|n| n == name).unwrap_or_default() as i64

@@ -12,6 +12,7 @@ mod json;
 mod makers;
 mod numeric;
 mod operators;
+mod privileges;
 mod scalar;
 mod session;
 mod sleep;
@@ -28,6 +29,7 @@ pub(crate) use numeric::from_float;
 pub(crate) use operators::{alike, call};
 pub(crate) use scalar::{array_of, to_arrow, values};
 
+use crate::privileges::Identity;
 use atoll_model::{Catalog, Result, SqlType, Value};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SessionState;
@@ -38,9 +40,10 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// When DataFusion refuses one.
-pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, user: &str) -> datafusion::common::Result<()> {
-    let mut functions = session::functions(catalog, user);
+pub fn register(state: &mut SessionState, catalog: &Arc<Catalog>, who: &Identity) -> datafusion::common::Result<()> {
+    let mut functions = session::functions(catalog, who);
     functions.extend(system::functions(catalog));
+    functions.extend(privileges::functions(catalog, who));
     functions.extend(json::functions());
     functions.extend(text::functions());
     functions.extend(numeric::functions());

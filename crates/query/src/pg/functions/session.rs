@@ -1,6 +1,7 @@
 //! Functions that look at the session: who, where, which settings, sequences.
 
 use super::scalar::{Call, Scalar, integer, text};
+use crate::privileges::Identity;
 use atoll_model::{Catalog, Error, ErrorKind, FragmentId, Result, Sequence, SqlType, Table, Value};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -125,7 +126,7 @@ pub fn plan_asks_session(plan: &LogicalPlan) -> bool {
 /// The version that clients compare with what they know.
 pub const VERSION: &str = "PostgreSQL 15.0 (Atoll)";
 
-pub(super) fn functions(catalog: &Arc<Catalog>, user: &str) -> Vec<Scalar> {
+pub(super) fn functions(catalog: &Arc<Catalog>, who: &Identity) -> Vec<Scalar> {
     let constant = |name, value: String| {
         Scalar::new(name, 0..=0, SqlType::Text, move |_, _| Ok(Value::Text(value.clone()))).stable()
     };
@@ -145,8 +146,8 @@ pub(super) fn functions(catalog: &Arc<Catalog>, user: &str) -> Vec<Scalar> {
     let schemas = SqlType::Array(Box::new(SqlType::Text));
     let mut made = vec![
         constant("version", VERSION.into()),
-        constant("current_user", user.into()),
-        constant("session_user", user.into()),
+        constant("current_user", who.current_user.to_string()),
+        constant("session_user", who.session_user.to_string()),
         constant("current_database", "atoll".into()),
         constant("current_schema", "public".into()),
         Scalar::new("current_schemas", 1..=1, schemas, |_, args| {

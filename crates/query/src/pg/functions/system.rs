@@ -96,7 +96,7 @@ fn sizes(catalog: &Arc<Catalog>) -> Vec<Scalar> {
 }
 
 /// A function of the catalog.
-fn of(
+pub(super) fn of(
     catalog: &Arc<Catalog>,
     name: &'static str,
     arity: std::ops::RangeInclusive<usize>,
@@ -206,7 +206,7 @@ fn by_oid(catalog: &Arc<Catalog>) -> Vec<Scalar> {
 }
 
 /// The object id of the relation of that name, or the number that the text is.
-fn relation_oid(catalog: &Catalog, name: &str) -> Result<i64> {
+pub(super) fn relation_oid(catalog: &Catalog, name: &str) -> Result<i64> {
     if let Ok(oid) = name.parse() {
         return Ok(oid);
     }
@@ -322,15 +322,9 @@ fn plain() -> Vec<Scalar> {
         yes("pg_opclass_is_visible", 1..=1),
         yes("pg_collation_is_visible", 1..=1),
         yes("pg_statistics_obj_is_visible", 1..=1),
-        yes("has_table_privilege", 2..=3),
-        yes("has_schema_privilege", 2..=3),
         yes("has_database_privilege", 2..=3),
-        yes("has_column_privilege", 3..=4),
-        yes("has_any_column_privilege", 2..=3),
-        yes("has_sequence_privilege", 2..=3),
         yes("has_function_privilege", 2..=3),
         yes("has_tablespace_privilege", 2..=3),
-        yes("pg_has_role", 2..=3),
         no("pg_is_other_temp_schema", 1..=1),
         no("pg_relation_is_publishable", 1..=1),
         none("obj_description", 1..=2),

@@ -3,7 +3,7 @@
 //! Invariant: a statement is given to sqlparser unless its first words are ours; nothing is tried twice.
 
 use super::statement::*;
-use super::{moves, sites, verify};
+use super::{grants, moves, sites, verify};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -57,6 +57,14 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
             let if_exists = p.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
             Ok(Statement::DropRole { names: names(p)?, if_exists })
         }
+        ("GRANT", _) => grants::grant(p),
+        ("REVOKE", _) => grants::revoke(p),
+        ("REASSIGN", _) => grants::reassign(p),
+        ("DROP", "OWNED") => grants::drop_owned(p),
+        ("ALTER", "VIEW") => match grants::owner_to(p)? {
+            Some(statement) => Ok(statement),
+            None => Ok(Statement::Sql(Box::new(p.parse_statement()?))),
+        },
         ("VACUUM", _) => vacuum(p),
         ("ANALYZE" | "ANALYSE", _) => {
             skip(p, 1);
@@ -70,7 +78,10 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
             skip(p, 1);
             Ok(Statement::Checkpoint)
         }
-        ("ALTER", "SEQUENCE") => alter_sequence(p),
+        ("ALTER", "SEQUENCE") => match grants::owner_to(p)? {
+            Some(statement) => Ok(statement),
+            None => alter_sequence(p),
+        },
         ("ALTER", "DATABASE" | "SYSTEM" | "DEFAULT" | "DOMAIN" | "AGGREGATE" | "LANGUAGE") => {
             refused(format!("ALTER {second} is not supported"))
         }
@@ -103,7 +114,7 @@ pub(super) fn skip(p: &mut Parser<'_>, n: usize) {
     }
 }
 
-fn word_here(p: &Parser<'_>) -> String {
+pub(super) fn word_here(p: &Parser<'_>) -> String {
     match p.peek_token().token {
         Token::Word(w) if w.quote_style.is_none() => w.value.to_ascii_uppercase(),
         _ => String::new(),
@@ -429,9 +440,25 @@ fn role_attributes(p: &mut Parser<'_>) -> Parsed<RoleAttributes> {
         match word.as_str() {
             "LOGIN" | "NOLOGIN" => made.login = Some(word == "LOGIN"),
             "SUPERUSER" | "NOSUPERUSER" => made.superuser = Some(word == "SUPERUSER"),
-            // Without a meaning here, and harmless: there is one database, and no role is a member of another.
-            "INHERIT" | "NOINHERIT" | "CREATEDB" | "NOCREATEDB" | "CREATEROLE" | "NOCREATEROLE" | "NOREPLICATION"
-            | "NOBYPASSRLS" | "ENCRYPTED" => {}
+            "INHERIT" | "NOINHERIT" => made.inherit = Some(word == "INHERIT"),
+            "CREATEROLE" | "NOCREATEROLE" => made.create_role = Some(word == "CREATEROLE"),
+            "CREATEDB" | "NOCREATEDB" => made.create_db = Some(word == "CREATEDB"),
+            // What every role is, and every password.
+            "NOREPLICATION" | "NOBYPASSRLS" | "ENCRYPTED" => {}
+            "VALID" => {
+                p.next_token();
+                expect(p, "UNTIL")?;
+                made.valid_until = Some(string(p)?);
+                continue;
+            }
+            "IN" => {
+                p.next_token();
+                if !eat(p, "ROLE") {
+                    expect(p, "GROUP")?;
+                }
+                made.in_roles = names(p)?;
+                continue;
+            }
             "PASSWORD" => {
                 p.next_token();
                 made.password = Some(if p.parse_keyword(Keyword::NULL) { None } else { Some(string(p)?) });

@@ -6,6 +6,7 @@
 
 mod copy;
 mod grammar;
+mod grants;
 mod limits;
 mod moves;
 mod sites;

@@ -93,6 +93,44 @@ pub enum Statement {
         /// IF EXISTS
         if_exists: bool,
     },
+    /// GRANT and REVOKE of privileges
+    Grant(Box<GrantPrivileges>),
+    /// GRANT and REVOKE of membership in roles
+    GrantRoles {
+        /// The roles.
+        roles: Vec<String>,
+        /// Who becomes, or ceases to be, their member.
+        members: Vec<RoleName>,
+        /// WITH ADMIN OPTION, or ADMIN OPTION FOR.
+        option: bool,
+        /// REVOKE
+        revoke: bool,
+    },
+    /// ALTER VIEW / SEQUENCE … OWNER TO
+    SetOwner {
+        /// The relation.
+        name: String,
+        /// ALTER SEQUENCE
+        sequence: bool,
+        /// IF EXISTS
+        if_exists: bool,
+        /// Its owner from now on.
+        owner: RoleName,
+    },
+    /// REASSIGN OWNED
+    ReassignOwned {
+        /// The owners so far.
+        from: Vec<RoleName>,
+        /// The owner from now on.
+        to: RoleName,
+    },
+    /// DROP OWNED
+    DropOwned {
+        /// The roles.
+        roles: Vec<RoleName>,
+        /// CASCADE
+        cascade: bool,
+    },
     /// VACUUM
     Vacuum {
         /// The tables; empty: all.
@@ -245,6 +283,61 @@ pub struct RoleAttributes {
     pub login: Option<bool>,
     /// SUPERUSER / NOSUPERUSER
     pub superuser: Option<bool>,
+    /// INHERIT / NOINHERIT
+    pub inherit: Option<bool>,
+    /// CREATEROLE / NOCREATEROLE
+    pub create_role: Option<bool>,
+    /// CREATEDB / NOCREATEDB
+    pub create_db: Option<bool>,
     /// PASSWORD '…' | NULL
     pub password: Option<Option<String>>,
+    /// VALID UNTIL '…'
+    pub valid_until: Option<String>,
+    /// IN ROLE: what a new role is made a member of.
+    pub in_roles: Vec<String>,
+}
+
+/// How a statement names a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoleName {
+    /// By its name.
+    Named(String),
+    /// CURRENT_USER, CURRENT_ROLE
+    CurrentUser,
+    /// SESSION_USER
+    SessionUser,
+    /// PUBLIC: everybody.
+    Public,
+}
+
+/// GRANT or REVOKE of privileges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantPrivileges {
+    /// Their names in upper case; `ALL` alone: all.
+    pub privileges: Vec<String>,
+    /// What they are on.
+    pub on: GrantObjects,
+    /// To, or from, whom.
+    pub roles: Vec<RoleName>,
+    /// WITH GRANT OPTION, or GRANT OPTION FOR.
+    pub option: bool,
+    /// REVOKE, and whether CASCADE; `None`: GRANT.
+    pub revoke: Option<bool>,
+}
+
+/// What privileges are granted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrantObjects {
+    /// `[TABLE] …`: tables and views; sequences as well, as in PostgreSQL.
+    Relations(Vec<String>),
+    /// `SEQUENCE …`
+    Sequences(Vec<String>),
+    /// `ALL TABLES IN SCHEMA public`
+    AllTables,
+    /// `ALL SEQUENCES IN SCHEMA public`
+    AllSequences,
+    /// `SCHEMA public`
+    Schema,
+    /// `DATABASE atoll`
+    Database,
 }

@@ -157,7 +157,7 @@ fn fragments() {
 #[test]
 fn roles_and_maintenance() {
     assert!(matches!(one("CREATE USER ann WITH PASSWORD 'x' SUPERUSER"),
-        Statement::CreateRole { name, attributes: RoleAttributes { login: Some(true), superuser: Some(true), password: Some(Some(_)) }, .. } if name == "ann"));
+        Statement::CreateRole { name, attributes: RoleAttributes { login: Some(true), superuser: Some(true), password: Some(Some(_)), .. }, .. } if name == "ann"));
     assert!(matches!(
         one("ALTER ROLE ann PASSWORD NULL"),
         Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }
@@ -275,4 +275,52 @@ fn copy_takes_postgresqls_booleans() {
         one(sql);
     }
     assert_eq!(error("COPY t FROM STDIN WITH (FREEZE maybe)").0, ErrorKind::Syntax);
+}
+
+#[test]
+fn grants() {
+    let granted = |sql: &str| match one(sql) {
+        Statement::Grant(grant) => *grant,
+        other => panic!("{sql}: {other:?}"),
+    };
+    let grant = granted("GRANT SELECT, insert ON TABLE public.t, \"U\" TO ann, GROUP bob, PUBLIC WITH GRANT OPTION");
+    assert_eq!(grant.privileges, ["SELECT", "INSERT"]);
+    assert_eq!(grant.on, GrantObjects::Relations(vec!["t".into(), "U".into()]));
+    assert_eq!(grant.roles.len(), 3);
+    assert!(grant.option && grant.revoke.is_none() && grant.roles[2] == RoleName::Public);
+    let revoke =
+        granted("REVOKE GRANT OPTION FOR ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA public FROM CURRENT_USER CASCADE");
+    assert_eq!((revoke.on, revoke.revoke, revoke.option), (GrantObjects::AllSequences, Some(true), true));
+    assert_eq!(revoke.roles, [RoleName::CurrentUser]);
+    assert!(matches!(one("GRANT staff, \"Boss\" TO ann WITH ADMIN OPTION"),
+        Statement::GrantRoles { roles, option: true, revoke: false, .. } if roles == ["staff", "Boss"]));
+    assert!(matches!(
+        one("REVOKE ADMIN OPTION FOR staff FROM ann"),
+        Statement::GrantRoles { option: true, revoke: true, .. }
+    ));
+    assert!(
+        matches!(one("ALTER VIEW IF EXISTS public.v OWNER TO ann"), Statement::SetOwner { sequence: false, if_exists: true, name, .. } if name == "v")
+    );
+    assert!(matches!(one("ALTER SEQUENCE s RESTART"), Statement::AlterSequence { .. }));
+    assert!(matches!(one("DROP OWNED BY ann, bob CASCADE"), Statement::DropOwned { cascade: true, .. }));
+    for refused in [
+        "GRANT SELECT (a) ON t TO ann",
+        "GRANT ALL (a) ON t TO ann",
+        "GRANT EXECUTE ON FUNCTION f TO ann",
+        "GRANT USAGE ON SCHEMA other TO ann",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA other TO ann",
+        "GRANT SELECT ON t TO ann GRANTED BY bob",
+        "GRANT SELECT ON other.t TO ann",
+    ] {
+        assert_eq!(parse(refused).expect_err(refused).kind(), ErrorKind::NotSupported, "{refused}");
+    }
+    for wrong in [
+        "GRANT SELECT ON t",
+        "GRANT ON t TO ann",
+        "REVOKE staff TO ann",
+        "GRANT staff TO PUBLIC",
+        "GRANT SELECT t TO ann",
+    ] {
+        assert_eq!(parse(wrong).expect_err(wrong).kind(), ErrorKind::Syntax, "{wrong}");
+    }
 }
