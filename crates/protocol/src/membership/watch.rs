@@ -1,7 +1,7 @@
 //! What follows from time, and from silence.
 
 use super::member::{Member, Watch};
-use super::message::{Address, Body, Claim, State};
+use super::message::{Address, Body, Claim, Seen, State};
 use super::{Effect, Membership, Phase};
 use crate::time::Time;
 use atoll_model::NodeId;
@@ -94,11 +94,11 @@ impl Membership {
             let claim = member.record.claim;
             match (member.state(), member.watch) {
                 (State::Alive, Watch::Doubted { absent, .. }) => {
-                    let seen = if absent { State::Down } else { State::Suspect };
+                    let seen = if absent { Seen::Down } else { Seen::Suspect };
                     self.find(now, node, claim.seen(seen), out);
                 }
                 (State::Alive, _) => self.doubt(now, node, false, out),
-                _ => self.find(now, node, claim.seen(State::Down), out),
+                _ => self.find(now, node, claim.seen(Seen::Down), out),
             }
         } else if member.ask_at(&self.options).is_some_and(|due| due <= now) {
             self.ask(now, node, out);

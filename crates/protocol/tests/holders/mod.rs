@@ -434,6 +434,7 @@ impl Holders {
         let asleep = self.nodes[at].asleep > self.now;
         let Some(machine) = self.nodes[at].machine.as_ref().filter(|_| !asleep) else { return };
         if let Some(epoch) = machine.holds(local) {
+            self.check_acting(at);
             let place = self.rng.below(self.fences.len());
             self.later(Event::Act(place, epoch));
         }
