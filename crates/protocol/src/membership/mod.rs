@@ -99,6 +99,7 @@ pub struct Membership {
     phase: Phase,
     members: BTreeMap<NodeId, Member>,
     seeds: BTreeSet<Address>,
+    last_round: Time,
     next_round: Time,
     /// Counts, so that not always the same nodes are asked for help.
     turn: usize,
@@ -141,6 +142,7 @@ impl Membership {
             phase: Phase::Up,
             members: BTreeMap::new(),
             seeds: BTreeSet::new(),
+            last_round: now,
             next_round: now + options.interval(),
             turn: 0,
             refused: BTreeMap::new(),
@@ -475,7 +477,7 @@ impl Membership {
             self.end(out);
         } else if refutation > mine.refutation || refutation == mine.refutation && seen != Seen::Alive {
             self.me.claim.refutation = refutation.saturating_add(u32::from(seen != Seen::Alive));
-            self.next_round = now;
+            self.hurry(now);
         }
     }
 

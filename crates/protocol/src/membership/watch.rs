@@ -53,6 +53,7 @@ impl Membership {
                 let nodes: Vec<NodeId> = self.members.keys().copied().collect();
                 nodes.into_iter().for_each(|node| self.look_at(now, node, out));
                 if self.next_round <= now {
+                    self.last_round = now;
                     self.next_round = now + self.options.interval();
                     self.round(now, out);
                 }
@@ -105,10 +106,15 @@ impl Membership {
         }
     }
 
-    /// Believes what this node has found out itself. Everybody hears of it at once: one round for all that is found in a step.
+    /// There is something that all should hear soon. Rounds out of turn are bounded, whatever others say and however often.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.next_round = self.next_round.min(now.max(self.last_round + self.options.probe()));
+    }
+
+    /// Believes what this node has found out itself.
     fn find(&mut self, now: Time, node: NodeId, claim: Claim, out: &mut Vec<Effect>) {
         self.believe(now, node, claim, out);
-        self.next_round = now;
+        self.hurry(now);
         if let Some(member) = self.members.get_mut(&node) {
             member.asked = now;
         }
