@@ -284,7 +284,8 @@ impl Holders {
     }
 
     fn wake(&mut self, at: usize) {
-        // What came meanwhile is read before or after the clock.
+        // It goes on with what it was doing; what came meanwhile is read before or after the alarm.
+        self.act(at);
         if self.rng.chance(500) {
             self.step(at, Input::Tick);
         }
