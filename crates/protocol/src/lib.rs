@@ -7,9 +7,11 @@
 //! * [`recovery`]: what is in doubt after a crash of the coordinator, a participant, or the network between, is found and finished.
 //! * [`snapshot`]: reads over several sites that see, of each commit, everything or nothing.
 //! * [`timestamp`]: unique timestamps in real-time order, from servers without a leader.
+//! * [`membership`]: which nodes there are and which of them live: heartbeats, a phi-accrual failure detector, gossip.
+//! * [`election`]: who should do what only one may do (three policies), and who does: an epoch, a lease, a fence.
 //!
 //! Nothing here reads a clock, spawns, logs or draws random numbers, so every run can be repeated. `tests/scripts` shows what the
-//! machines do, as conversations; `tests/exploration.rs` has them live through loss, repetition and crashes at every step.
+//! machines do, as conversations; `tests/{exploration,membership,election}.rs` have them live through loss, repetition, delay, sleep and crashes.
 //!
 //! # A driver
 //!
@@ -31,6 +33,10 @@
 //! 6. One run of a node at a time has its data directory, and the number of the run is durable before the first name is made from it.
 //! 7. A transaction is in the set of active ones from before its first effect until `Done` was carried out, panics included.
 //! 8. "Not recorded", said by a log or a ledger that was asked, is final.
+//! 9. The clock behind [`Time`] goes on while the process or its machine sleeps (`CLOCK_BOOTTIME`), at a rate within
+//!    [`election::holder::Options::skew`] of true.
+//! 10. What replicates the holder's register applies proposals by [`election::holder::Register::change`], in one order, at every node; and whatever
+//!     a holder changes asks a [`election::Fence`] that is stored with it.
 //!
 //! | | PostgreSQL | MySQL, MariaDB |
 //! |---|---|---|

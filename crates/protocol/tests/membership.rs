@@ -12,7 +12,7 @@ mod seeds;
 use atoll_model::NodeId;
 use atoll_protocol::membership::{Options, State};
 use cluster::{Cluster, Counts, Faults, Size};
-use seeds::{Rng, explore};
+use seeds::{Rng, Run, explore};
 use std::time::Duration;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -58,7 +58,8 @@ fn everything_goes_wrong() -> TestResult {
     Ok(())
 }
 
-/// At the usual settings, in a network that loses a tenth of what is sent. A suspicion there is a message more; nobody is taken for down.
+/// At the usual settings, in a network that loses a tenth of what is sent. A suspicion there costs a few messages, and is rare (61 runs, 305 hours of a node:
+/// six, all refuted); nobody is taken for down.
 #[test]
 fn a_tenth_of_the_messages_is_lost() -> TestResult {
     let size = Size { nodes: 5, options: Options::default(), seconds: 3600 };
@@ -116,6 +117,17 @@ fn a_killed_process_is_down_everywhere_within_two_seconds() {
         cluster.pass(2000);
         assert_eq!(cluster.beliefs(whom), [Some((1, State::Down))].into(), "seed {seed}");
     }
+}
+
+/// More nodes than a message has room for.
+#[test]
+fn twenty_nodes_agree_in_time() -> TestResult {
+    let size = Size { nodes: 20, options: quick()?, seconds: 2 };
+    let mut cluster = Cluster::new(1, size, Faults { loss: 200, leaves: 50, ..Faults::default() }, false);
+    cluster.run();
+    println!("{:?}", cluster.counts);
+    assert!(cluster.counts.left > 0, "{:?}", cluster.counts);
+    Ok(())
 }
 
 impl Counts {

@@ -266,13 +266,16 @@ impl<P: Process> World<P> {
             Event::Message(..) => self.counts.arrived += 1,
             _ => {}
         }
-        self.say(format_args!("{id} <- {}", Told(&event)));
-        let node = &mut self.nodes[usize::from(id.0)];
-        let Some(running) = &mut node.running else { return };
+        let Some(running) = &mut self.nodes[usize::from(id.0)].running else { return };
         let now = running.clock.read(self.now);
         if matches!(event, Event::Alarm) {
             running.alarm = None;
+            if running.process.wake_at().is_none_or(|due| due > now) {
+                return self.set_alarm(id);
+            }
         }
+        self.say(format_args!("{id} <- {}", Told(&event)));
+        let Some(running) = &mut self.nodes[usize::from(id.0)].running else { return };
         let effects = running.process.step(now, event);
         self.carry_out(id, effects);
     }

@@ -188,6 +188,17 @@ fn a_pause_defers_everything_and_loses_nothing() {
     assert!(longest >= Some(Duration::from_millis(80)), "{longest:?}");
 }
 
+#[test]
+fn an_alarm_that_is_put_off_does_not_go_off_before() {
+    let mut world = world(7, Faults::none());
+    world.command(NodeId(0), 100);
+    live(&mut world, Duration::from_millis(50));
+    world.command(NodeId(0), 300);
+    let said = live(&mut world, SECOND);
+    assert_eq!(texts(&said), ["alarm"]);
+    assert!(said[0].0 >= Moment(345_000), "{said:?}");
+}
+
 /// A link may be cut in one direction alone, and is mended in the end.
 #[test]
 fn cuts_come_and_go() {

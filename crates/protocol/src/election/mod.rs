@@ -4,6 +4,11 @@
 //!   unsafe follows.
 //! * [`holder`]: a replicated register says who *does*. It gives each holder an epoch, one after the other, and a lease; a
 //!   [`Fence`] at everything that a holder changes refuses epochs older than the newest it has seen.
+//!
+//! A driver answers [`holder::Effect::Nominate`] with a [`nomination::Nomination`] of the nodes as [`crate::membership`] knows them, and sends each applied
+//! change of the register to the machine. When a policy would have another than the sitting holder, or its node is to leave, it
+//! tells the holder to hand over. It asks [`holder::Holder::holds`] before each thing that it does as the holder, and
+//! sends the epoch along.
 
 pub mod holder;
 pub mod nomination;

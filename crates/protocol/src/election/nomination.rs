@@ -14,7 +14,7 @@
 //! Invariant: whoever is nominated is alive and has, of all that are alive, the latest position in the log; and nobody is nominated unless a
 //! quorum is alive.
 
-use crate::membership::State;
+use crate::membership::{State, View};
 use atoll_model::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +68,14 @@ pub struct Candidate {
     pub apply: Duration,
     /// The part of its capacity in use, in thousandths.
     pub load: u16,
+}
+
+impl Candidate {
+    /// As the failure detector knows the node. Its position is that of the log that is to be led.
+    pub fn of(view: View, position: Position) -> Candidate {
+        let View { node, state, uptime, told, crashes, round_trips, .. } = view;
+        Candidate { node, state, position, uptime, crashes, round_trips, apply: told.apply, load: told.load }
+    }
 }
 
 /// A nomination to be made.

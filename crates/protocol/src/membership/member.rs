@@ -137,7 +137,7 @@ pub struct View {
     pub told: Told,
     /// How many of its runs ended without leaving.
     pub crashes: u32,
-    /// Between this node and that, smoothed.
+    /// Between this node and that, smoothed; nothing for this one.
     pub round_trip: Option<Duration>,
     /// Between that node and others, as it told.
     pub round_trips: BTreeMap<NodeId, Duration>,

@@ -45,23 +45,41 @@ pub struct Claim {
     pub left: bool,
     /// How often this run has contradicted a claim; only itself counts it up.
     pub refutation: u32,
-    /// `Alive`, `Suspect` or `Down`, as seen by somebody.
-    pub seen: State,
+    /// What somebody takes it for.
+    pub seen: Seen,
+}
+
+/// What one node takes another for, as far as it can tell by listening.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seen {
+    // The derived order: the worse is the greater.
+    /// See [`State::Alive`].
+    Alive,
+    /// See [`State::Suspect`].
+    Suspect,
+    /// See [`State::Down`].
+    Down,
 }
 
 impl Claim {
     /// What a node says of itself.
     pub fn alive(run: u32) -> Claim {
-        Claim { run, left: false, refutation: 0, seen: State::Alive }
+        Claim { run, left: false, refutation: 0, seen: Seen::Alive }
     }
 
     /// What it comes to.
     pub fn state(&self) -> State {
-        if self.left { State::Left } else { self.seen }
+        match self.seen {
+            _ if self.left => State::Left,
+            Seen::Alive => State::Alive,
+            Seen::Suspect => State::Suspect,
+            Seen::Down => State::Down,
+        }
     }
 
     /// The same run, seen so.
-    pub(super) fn seen(self, seen: State) -> Claim {
+    pub(super) fn seen(self, seen: Seen) -> Claim {
         Claim { seen, ..self }
     }
 }
@@ -283,14 +301,14 @@ mod tests {
     fn the_greater_claim_holds() {
         let claim = |run, left, refutation, seen| Claim { run, left, refutation, seen };
         let rising = [
-            claim(1, false, 0, State::Alive),
-            claim(1, false, 0, State::Suspect),
-            claim(1, false, 0, State::Down),
-            claim(1, false, 1, State::Alive),
-            claim(1, false, 1, State::Suspect),
-            claim(1, true, 0, State::Alive),
-            claim(1, true, 9, State::Down),
-            claim(2, false, 0, State::Alive),
+            claim(1, false, 0, Seen::Alive),
+            claim(1, false, 0, Seen::Suspect),
+            claim(1, false, 0, Seen::Down),
+            claim(1, false, 1, Seen::Alive),
+            claim(1, false, 1, Seen::Suspect),
+            claim(1, true, 0, Seen::Alive),
+            claim(1, true, 9, Seen::Down),
+            claim(2, false, 0, Seen::Alive),
         ];
         assert!(rising.is_sorted_by(|a, b| a < b));
     }

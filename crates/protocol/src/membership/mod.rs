@@ -27,7 +27,8 @@ mod watch;
 pub use gossip::TURN;
 pub use member::View;
 pub use message::{
-    ADDRESS_BYTES, Address, Body, Claim, Heartbeat, Message, Reason, Record, State, Told, UPDATES, Update, Versions,
+    ADDRESS_BYTES, Address, Body, Claim, Heartbeat, Message, Reason, Record, Seen, State, Told, UPDATES, Update,
+    Versions,
 };
 pub use options::{BadOptions, Options};
 
@@ -98,6 +99,7 @@ pub struct Membership {
     phase: Phase,
     members: BTreeMap<NodeId, Member>,
     seeds: BTreeSet<Address>,
+    last_round: Time,
     next_round: Time,
     /// Counts, so that not always the same nodes are asked for help.
     turn: usize,
@@ -140,6 +142,7 @@ impl Membership {
             phase: Phase::Up,
             members: BTreeMap::new(),
             seeds: BTreeSet::new(),
+            last_round: now,
             next_round: now + options.interval(),
             turn: 0,
             refused: BTreeMap::new(),
@@ -176,9 +179,29 @@ impl Membership {
         out
     }
 
-    /// All nodes but this one, those included that have left.
-    pub fn others(&self, now: Time) -> impl Iterator<Item = View> {
-        self.members.values().map(move |member| member.view(now, &self.options))
+    /// All nodes: this one first, and those included that have left.
+    pub fn nodes(&self, now: Time) -> impl Iterator<Item = View> {
+        let others = self.members.values().map(move |member| member.view(now, &self.options));
+        std::iter::once(self.view_of_me(now)).chain(others)
+    }
+
+    fn view_of_me(&self, now: Time) -> View {
+        let micros = |n: u32| Duration::from_micros(n.into());
+        let round_trip = |(node, member): (&NodeId, &Member)| Some((*node, micros(member.round_trip?)));
+        View {
+            node: self.me.node,
+            run: self.me.claim.run,
+            address: self.me.address.0.clone(),
+            state: self.me.claim.state(),
+            uptime: now.since(self.started),
+            told: self.told,
+            crashes: self.me.crashes,
+            round_trip: None,
+            round_trips: self.members.iter().filter_map(round_trip).collect(),
+            silent: Duration::ZERO,
+            heard: true,
+            phi: 0.0,
+        }
     }
 
     /// This node as others see it.
@@ -452,9 +475,9 @@ impl Membership {
             self.me.claim.left = true;
             out.push(Effect::Changed(Incarnation { node: self.me.node, epoch: run }, State::Left));
             self.end(out);
-        } else if refutation > mine.refutation || refutation == mine.refutation && seen != State::Alive {
-            self.me.claim.refutation = refutation.saturating_add(u32::from(seen != State::Alive));
-            self.next_round = now;
+        } else if refutation > mine.refutation || refutation == mine.refutation && seen != Seen::Alive {
+            self.me.claim.refutation = refutation.saturating_add(u32::from(seen != Seen::Alive));
+            self.hurry(now);
         }
     }
 

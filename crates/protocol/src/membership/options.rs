@@ -4,8 +4,10 @@
 //! last sign      φ reaches the threshold         nobody vouches                  no refutation
 //!  of life ─────────────────────────────► doubted ──────────────► suspect ───────────────────► down
 //!    │◄─── at most timeout·2/3 − interval/5 ──►│◄── interval/5 ──►│◄── at least timeout/3 ──►│
-//!    │◄──────────────────────────── at least timeout; at most that and interval/5 ─────────►│
+//!    │◄────────────────────────────────────── timeout ─────────────────────────────────────►│
 //! ```
+//!
+//! If it is suspected because others say so, the time to refute counts from when that was heard, and so may end later.
 
 use super::arrivals::{Arrivals, deviations};
 use super::message::Versions;

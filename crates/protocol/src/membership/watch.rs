@@ -1,7 +1,7 @@
 //! What follows from time, and from silence.
 
 use super::member::{Member, Watch};
-use super::message::{Address, Body, Claim, State};
+use super::message::{Address, Body, Claim, Seen, State};
 use super::{Effect, Membership, Phase};
 use crate::time::Time;
 use atoll_model::NodeId;
@@ -53,6 +53,7 @@ impl Membership {
                 let nodes: Vec<NodeId> = self.members.keys().copied().collect();
                 nodes.into_iter().for_each(|node| self.look_at(now, node, out));
                 if self.next_round <= now {
+                    self.last_round = now;
                     self.next_round = now + self.options.interval();
                     self.round(now, out);
                 }
@@ -94,21 +95,26 @@ impl Membership {
             let claim = member.record.claim;
             match (member.state(), member.watch) {
                 (State::Alive, Watch::Doubted { absent, .. }) => {
-                    let seen = if absent { State::Down } else { State::Suspect };
+                    let seen = if absent { Seen::Down } else { Seen::Suspect };
                     self.find(now, node, claim.seen(seen), out);
                 }
                 (State::Alive, _) => self.doubt(now, node, false, out),
-                _ => self.find(now, node, claim.seen(State::Down), out),
+                _ => self.find(now, node, claim.seen(Seen::Down), out),
             }
         } else if member.ask_at(&self.options).is_some_and(|due| due <= now) {
             self.ask(now, node, out);
         }
     }
 
-    /// Believes what this node has found out itself. Everybody hears of it at once: one round for all that is found in a step.
+    /// There is something that all should hear soon. Rounds out of turn are bounded, whatever others say and however often.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.next_round = self.next_round.min(now.max(self.last_round + self.options.probe()));
+    }
+
+    /// Believes what this node has found out itself.
     fn find(&mut self, now: Time, node: NodeId, claim: Claim, out: &mut Vec<Effect>) {
         self.believe(now, node, claim, out);
-        self.next_round = now;
+        self.hurry(now);
         if let Some(member) = self.members.get_mut(&node) {
             member.asked = now;
         }

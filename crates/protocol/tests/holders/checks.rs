@@ -28,6 +28,12 @@ impl Holders {
         }
     }
 
+    /// Whoever takes itself for the holder, whenever it looks, has a lease that is not over.
+    pub(super) fn check_acting(&self, at: usize) {
+        let lease = self.leases[at];
+        assert!(lease.is_some_and(|lease| lease.until > self.now), "at {}, {} acts with {lease:?}", self.now, id(at));
+    }
+
     /// Nothing changes in the name of an epoch after something was changed in a newer one's.
     pub(super) fn acted(&mut self, place: usize, epoch: u64) {
         let broken = self.faults.broken == Broken::Fences;

@@ -284,7 +284,8 @@ impl Holders {
     }
 
     fn wake(&mut self, at: usize) {
-        // What came meanwhile is read before or after the clock.
+        // It goes on with what it was doing; what came meanwhile is read before or after the alarm.
+        self.act(at);
         if self.rng.chance(500) {
             self.step(at, Input::Tick);
         }
@@ -434,6 +435,7 @@ impl Holders {
         let asleep = self.nodes[at].asleep > self.now;
         let Some(machine) = self.nodes[at].machine.as_ref().filter(|_| !asleep) else { return };
         if let Some(epoch) = machine.holds(local) {
+            self.check_acting(at);
             let place = self.rng.below(self.fences.len());
             self.later(Event::Act(place, epoch));
         }

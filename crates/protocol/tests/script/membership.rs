@@ -8,7 +8,8 @@ use super::{CLUSTER, incarnation, parse, pause};
 use atoll_model::{ClusterId, NodeId};
 use atoll_protocol::Time;
 use atoll_protocol::membership::{
-    Address, Body, Claim, Effect, Heartbeat, Input, Membership, Message, Options, Record, State, Told, Update, Versions,
+    Address, Body, Claim, Effect, Heartbeat, Input, Membership, Message, Options, Record, Seen, Told, Update, Versions,
+    View,
 };
 use std::time::Duration;
 
@@ -71,17 +72,15 @@ impl Subject {
 }
 
 fn view(machine: &Membership, now: Time) -> Vec<String> {
-    let me = machine.me();
-    let mut lines = vec![format!("{} is {} (this node), {} crashes", me.node, me.claim, me.crashes)];
-    for other in machine.others(now) {
-        let heard = if other.heard { "heard" } else { "not heard" };
-        let trip = other.round_trip.map_or("unknown".into(), |trip| format!("{trip:?}"));
-        lines.push(format!(
+    let line = |node: View| {
+        let heard = if node.heard { "heard" } else { "not heard" };
+        let trip = node.round_trip.map_or("unknown".into(), |trip| format!("{trip:?}"));
+        format!(
             "{} is {} in run {}, {heard}, silent for {:?} (phi {:.1}), {} crashes, up for {:?}, lag {:?}, round trip {trip}",
-            other.node, other.state, other.run, other.silent, other.phi, other.crashes, other.uptime, other.told.lag
-        ));
-    }
-    lines
+            node.node, node.state, node.run, node.silent, node.phi, node.crashes, node.uptime, node.told.lag
+        )
+    };
+    machine.nodes(now).map(line).collect()
 }
 
 fn address(node: NodeId) -> Address {
@@ -141,9 +140,9 @@ fn claim(state: &str, run: &str) -> Result<Claim, String> {
     let (run, refutation) = run.split_once('.').ok_or("run.refutation")?;
     let (run, refutation) = (parse(Some(run))?, parse(Some(refutation))?);
     let seen = match state {
-        "suspect" => State::Suspect,
-        "down" => State::Down,
-        "alive" | "left" => State::Alive,
+        "suspect" => Seen::Suspect,
+        "down" => Seen::Down,
+        "alive" | "left" => Seen::Alive,
         _ => return Err(format!("{state}: no such state")),
     };
     Ok(Claim { run, left: state == "left", refutation, seen })
