@@ -14,7 +14,7 @@ use super::branch::{Inner, Reading};
 use super::layout::Layout;
 use super::link::{Link, Queue, Reader};
 use super::query::Statement;
-use super::scan::{MAX_BUFFERED, PORTION, agree};
+use super::scan::{MAX_BUFFERED, PORTION, agree, undisturbed};
 use super::seen::{key_number, number_of};
 use super::values::{Params, decode, decode_computed, number};
 use crate::site::columns::{self, Batch};
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The answer to a query.
 pub(super) fn answer(inner: Arc<Inner>, statement: Statement) -> BatchStream {
-    stream::once(async move { open(inner, statement).await }).try_flatten().boxed()
+    stream::once(undisturbed(open(inner, statement))).try_flatten().boxed()
 }
 
 async fn open(inner: Arc<Inner>, statement: Statement) -> Result<BatchStream> {

@@ -72,7 +72,14 @@ pub(super) fn agree<T: PartialEq>(seen: T, locked: T) -> Result<()> {
 /// Rows of a range.
 pub(super) fn scan(inner: Arc<Inner>, layout: Arc<Layout>, request: ScanRequest) -> Result<BatchStream> {
     let plan = Plan::new(layout, request)?;
-    Ok(stream::once(async move { open(inner, plan).await }).try_flatten().boxed())
+    Ok(stream::once(undisturbed(open(inner, plan))).try_flatten().boxed())
+}
+
+/// Does something with a connection to its end, also when nobody waits for it any more: half an answer would be left on the connection.
+pub(super) async fn undisturbed<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work).await.map_err(|e| Error::internal(format!("a question to a site: {e}")))?
 }
 
 /// What to ask the site for, and in which form to give it.
@@ -264,7 +271,7 @@ impl Cursor {
     async fn portion(&self, progress: &mut Progress) -> Result<Portion> {
         let fetched = match progress.coming.take() {
             Some(coming) => coming.await.map_err(|e| Error::internal(format!("a scan at a site: {e}")))?,
-            None => self.fetch(progress).await,
+            None => undisturbed(self.fetch(progress)).await,
         };
         self.inner.told(fetched)
     }
