@@ -43,8 +43,8 @@ const CASES: [Case; 9] = [
     },
     Case {
         kind: "parts of aggregates",
-        sql: "SELECT grade, count(*), avg(score) FROM users GROUP BY grade ORDER BY grade",
-        answer: &["1,2,15.0000000000000000", "2,3,26.6666666666666667"],
+        sql: "SELECT grade, count(*), sum(score) FROM users GROUP BY grade ORDER BY grade",
+        answer: &["1,2,30", "2,3,100"],
         sites: [Some(&["grade", "count(", "sum(", "GROUP BY"]), Some(&["grade", "count(", "sum(", "GROUP BY"])],
         never: "name",
     },
@@ -101,8 +101,11 @@ fn run(client: &mut Client, sql: &str) -> Vec<String> {
     reply.rows.iter().map(shown).collect()
 }
 
-/// Runs the cases over two sites; `received` gives the statements about Atoll's tables that each server was sent since it was last asked.
-fn check(sites: [String; 2], mut received: impl FnMut() -> [Vec<String>; 2]) {
+/// Words of the cases that are names of columns: the tables that Atoll makes at MySQL sites call them otherwise.
+const COLUMNS: [&str; 7] = ["uid", "name", "region", "grade", "score", "email", "secs"];
+
+/// Runs the cases over two sites, at which columns are called as in Atoll or not; `received` gives the statements about Atoll's tables that each server was sent since it was last asked.
+fn check(sites: [String; 2], named: bool, mut received: impl FnMut() -> [Vec<String>; 2]) {
     let atoll = Atoll::start();
     let mut client = atoll.connect().unwrap_or_else(|e| panic!("connecting: {e}"));
     for (name, site) in ["bj", "hk"].iter().zip(sites) {
@@ -137,7 +140,7 @@ fn check(sites: [String; 2], mut received: impl FnMut() -> [Vec<String>; 2]) {
             };
             assert_eq!(got.len(), 1, "{shown}");
             let mut rest = got[0].as_str();
-            for word in words {
+            for word in words.iter().filter(|word| named || !COLUMNS.contains(word)) {
                 let found =
                     rest.find(word).unwrap_or_else(|| panic!("{shown}, without {word:?} after what comes before it"));
                 rest = &rest[found + word.len()..];
@@ -166,7 +169,7 @@ fn postgresql_sites() {
     let statement = Regex::new(r#"LOG: .*?(SELECT .*FROM "atoll"\."f\d+".*)"#).unwrap_or_else(|e| panic!("{e}"));
     let mut seen = [0, 0];
     let sites = [0, 1].map(|n: usize| format!("ENGINE postgres OPTIONS (url '{}')", servers[n].url()));
-    check(sites, || [0, 1].map(|n: usize| new_in(&servers[n].log(), &mut seen[n], &statement)));
+    check(sites, true, || [0, 1].map(|n: usize| new_in(&servers[n].log(), &mut seen[n], &statement)));
 }
 
 #[test]
@@ -182,5 +185,5 @@ fn mariadb_sites() {
         let url = servers[n].fresh_database().unwrap_or_else(|e| panic!("a database: {e}"));
         format!("ENGINE mysql OPTIONS (url '{url}')")
     });
-    check(sites, || [0, 1].map(|n: usize| new_in(&servers[n].general_log(), &mut seen[n], &statement)));
+    check(sites, false, || [0, 1].map(|n: usize| new_in(&servers[n].general_log(), &mut seen[n], &statement)));
 }

@@ -187,7 +187,10 @@ impl Engine {
         match (planned, &localized.whole) {
             // Orders over a union have limits in DataFusion: of two sort keys that are equal in every branch, it loses one and then
             // finds its own plan unsorted.
-            (Err(_), Some(whole)) => planner.create_physical_plan(whole, state).await,
+            (Err(error), Some(whole)) => {
+                tracing::debug!(%error, "what sites could do of a plan is done here");
+                planner.create_physical_plan(whole, state).await
+            }
             (planned, _) => planned,
         }
         .map_err(map_error)
