@@ -102,8 +102,8 @@ impl SiteTable {
             .collect();
         let query = block.finish(of)?;
         let statement = cluster.statement(site, &query).map_err(|e| e.message().to_owned())?;
-        let field =
-            |(at, field): (usize, &Arc<Field>)| field.as_ref().clone().with_name(format!("c{at}")).with_nullable(true);
+        // What cannot be NULL in the plan must not be NULL here: DataFusion compares the two.
+        let field = |(at, field): (usize, &Arc<Field>)| field.as_ref().clone().with_name(format!("c{at}"));
         let schema = Arc::new(Schema::new(of.fields().iter().enumerate().map(field).collect::<Vec<_>>()));
         let asked = Arc::new(Asked { site, name, query, statement, note, cluster: cluster.clone() });
         Ok(SiteTable { asked, txn: txn.clone(), schema, rows, order })
