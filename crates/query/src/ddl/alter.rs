@@ -6,7 +6,7 @@
 use super::constraint::{check_name, foreign_key, index_columns, nulls};
 use super::create::constraint_name;
 use super::{Binder, Bound, Step, expression, quoted, relation_name};
-use crate::pg::parse::fold;
+use crate::syntax::fold;
 use atoll_model::{
     CatalogCommand, Error, ErrorKind, NamedObject, NewForeignKey, NewIndex, Result, SqlType, Table, TableChange, Value,
 };

@@ -4,7 +4,7 @@
 
 use super::create::{constraint_name, named};
 use super::{Binder, expression, relation_name};
-use crate::pg::parse::fold;
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, NewForeignKey, NewIndex, NewTable, ReferentialAction, Result, SqlType};
 use datafusion::sql::sqlparser::ast::{
     self, ColumnOption, ColumnOptionDef, ConstraintCharacteristics, ConstraintReferenceMatchKind, ForeignKeyConstraint,

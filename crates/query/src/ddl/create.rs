@@ -4,8 +4,9 @@
 //! adds ids and fragments.
 
 use super::{Binder, Bound, fragment, options, relation_name, sequence, types, undefined_table};
-use crate::pg::parse::{CreateTable, Like, fold};
+use crate::pg::parse::{CreateTable, Like};
 use crate::pg::rewrite::names::shown;
+use crate::syntax::fold;
 use atoll_model::{
     CatalogCommand, Error, ErrorKind, Generated, NewColumn, NewFragmentation, NewIndex, NewTable, ReadBalance,
     Replication, Result, SqlType, Table, Value,

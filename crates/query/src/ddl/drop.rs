@@ -3,7 +3,7 @@
 //! Invariant: IF EXISTS forgives a missing object and nothing else; a name that means another kind of object is refused (42809).
 
 use super::{Binder, Bound, relation_name};
-use crate::pg::parse::fold;
+use crate::syntax::fold;
 use atoll_model::{CatalogCommand, Error, ErrorKind, NamedObject, Result, TableChange};
 use datafusion::sql::sqlparser::ast::{
     CascadeOption, ObjectName, ObjectNamePart, ObjectType, Truncate, TruncateIdentityOption,

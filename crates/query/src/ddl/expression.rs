@@ -5,6 +5,7 @@
 use super::Binder;
 use crate::pg::rewrite;
 use crate::syntax;
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value, round_seconds, text};
 use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{DataType, Schema};
@@ -233,10 +234,7 @@ fn references_column(expr: &ast::Expr) -> bool {
 }
 
 fn refuse_subqueries(expr: &ast::Expr, what: &str) -> Result<()> {
-    let found = syntax::any_expression(expr, |e| {
-        matches!(e, ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. })
-    });
-    if found { Err(Error::unsupported(format!("cannot use subquery in {what}"))) } else { Ok(()) }
+    if syntax::has_query(expr) { Err(Error::unsupported(format!("cannot use subquery in {what}"))) } else { Ok(()) }
 }
 
 fn refuse_aggregates(expr: &Expr, what: &str) -> Result<()> {
@@ -261,8 +259,8 @@ pub fn columns_of(expr: &ast::Expr) -> Vec<String> {
     let mut names: Vec<String> = vec![];
     let _ = syntax::expressions(expr, |e| {
         let name = match e {
-            ast::Expr::Identifier(ident) => Some(crate::pg::parse::fold(ident)),
-            ast::Expr::CompoundIdentifier(path) => path.last().map(crate::pg::parse::fold),
+            ast::Expr::Identifier(ident) => Some(fold(ident)),
+            ast::Expr::CompoundIdentifier(path) => path.last().map(fold),
             _ => None,
         };
         if let Some(name) = name.filter(|n| !names.contains(n)) {

@@ -23,7 +23,8 @@ pub use expression::columns_of;
 pub use roles::create_role;
 pub use types::{reduced_digits, sql_type};
 
-use crate::pg::parse::{Statement, fold};
+use crate::pg::parse::Statement;
+use crate::syntax::fold;
 use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, NamedObject, Result, SiteEngine};
 use atoll_ports::session::Notice;
 use datafusion::execution::SessionState;

@@ -3,9 +3,10 @@
 use super::assign::assign;
 use super::insert::is_default;
 use super::returning::Returning;
-use super::{Changed, check_rows, column_position, defaults, params, quote, refuse_generated_always, target};
+use super::{Changed, check_rows, column_position, defaults, quote, refuse_generated_always, target};
 use crate::session::context::{self, StatementContext};
 use crate::session::locking;
+use crate::syntax::fold;
 use atoll_model::{Catalog, Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::{FragmentRef, TableLock};
 use atoll_ports::session::ResultColumn;
@@ -205,7 +206,7 @@ fn target_of(catalog: &Catalog, from: &TableWithJoins) -> Result<(Arc<Table>, St
         return Err(Error::new(ErrorKind::Syntax, "joins go into FROM (UPDATE) or USING (DELETE)"));
     }
     let table = target(catalog, name)?;
-    let alias = alias.as_ref().map_or_else(|| table.name.clone(), |a| params::fold(&a.name));
+    let alias = alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.name));
     Ok((table, alias))
 }
 

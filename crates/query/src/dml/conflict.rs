@@ -6,6 +6,7 @@
 use super::assign::assign;
 use super::{carried, check_rows, column_position, evaluate, params};
 use crate::session::context::StatementContext;
+use crate::syntax::fold;
 use atoll_model::{ColumnId, Error, ErrorKind, IndexId, Result, Row, SqlType, Table, Value};
 use atoll_ports::site::RowChange;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -219,7 +220,7 @@ fn qualify(
     use datafusion::sql::sqlparser::ast::{Expr, Ident};
     crate::syntax::change_expressions(&mut expr, |e| {
         if let Expr::Identifier(ident) = e
-            && table.position_of(&params::fold(ident)).is_some()
+            && table.position_of(&fold(ident)).is_some()
         {
             *e = Expr::CompoundIdentifier(vec![Ident::with_quote('"', qualifier), ident.clone()]);
         }

@@ -6,6 +6,7 @@ use super::{Changed, check_rows, column_position, conflict, defaults, params, re
 use crate::pg::SessionAccess;
 use crate::pg::parse::Overriding;
 use crate::session::context::StatementContext;
+use crate::syntax::fold;
 use atoll_model::{Catalog, Error, ErrorKind, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::TableLock;
 use atoll_ports::session::ResultColumn;
@@ -61,7 +62,7 @@ pub(crate) async fn insert(cx: &StatementContext, statement: &Insert, with: Opti
 
 /// What the table is called in ON CONFLICT and RETURNING.
 fn name_of(statement: &Insert, table: &Table) -> String {
-    statement.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| params::fold(&a.alias))
+    statement.table_alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.alias))
 }
 
 /// The columns of RETURNING.
@@ -160,7 +161,7 @@ impl Source {
             return Ok(Source { rows: vec![vec![Value::Null; width]], defaults });
         };
         let mut query = query.as_ref().clone();
-        query.with = super::with::joined(with, query.with.as_ref());
+        query.with = super::with::joined(with, query.with.as_ref())?;
         let plain = query.order_by.is_none() && query.limit_clause.is_none();
         let (given, source) = match query.body.as_ref() {
             SetExpr::Values(values) if plain => {

@@ -22,6 +22,7 @@ pub(crate) use with::{changes_rows, changing, run};
 
 use crate::rows;
 use crate::session::context::StatementContext;
+use crate::syntax::fold;
 use atoll_model::{Catalog, Column, Error, ErrorKind, Result, Row, SqlType, Table, Value, text};
 use atoll_ports::session::ResultColumn;
 use datafusion::arrow::array::{Array, AsArray};
@@ -80,7 +81,7 @@ pub(crate) fn target(catalog: &Catalog, name: &ObjectName) -> Result<Arc<Table>>
 /// # Errors
 /// `UndefinedColumn`.
 pub(crate) fn column_position(table: &Table, name: &Ident) -> Result<usize> {
-    let name = params::fold(name);
+    let name = fold(name);
     table.position_of(&name).filter(|p| !table.columns[*p].hidden).ok_or_else(|| {
         Error::new(
             ErrorKind::UndefinedColumn,

@@ -3,9 +3,10 @@
 //!
 //! Invariant: the literal that stands for a parameter has the parameter's type and exactly its value.
 
+use crate::pg::parse::faithful;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value, round_seconds, text};
 use datafusion::sql::sqlparser::ast::{
-    Array as ArrayExpr, CastKind, DataType, Expr, Ident, Value as Literal, VisitMut, VisitorMut,
+    Array as ArrayExpr, CastKind, DataType, Expr, Value as Literal, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -60,7 +61,7 @@ pub(crate) fn placeholder(expr: &Expr) -> Option<usize> {
 /// # Errors
 /// `Internal` when the type's name cannot be read back.
 pub(crate) fn literal(ty: &SqlType, value: &Value) -> Result<Expr> {
-    let quoted = |s: String| Expr::Value(Literal::SingleQuotedString(s).into());
+    let quoted = |s: String| Expr::Value(faithful::text(s).into());
     Ok(match value {
         Value::Null => cast(Expr::Value(Literal::Null.into()), ty)?,
         Value::Bool(b) => Expr::Value(Literal::Boolean(*b).into()),
@@ -92,7 +93,11 @@ pub(crate) fn cast(expr: Expr, ty: &SqlType) -> Result<Expr> {
         SqlType::Uuid | SqlType::Json | SqlType::Jsonb | SqlType::Varchar(_) | SqlType::Char(_) => "text".to_owned(),
         SqlType::Numeric(None) => match &expr {
             Expr::Value(v) => match &v.value {
-                Literal::SingleQuotedString(s) => return Ok(Expr::Value(Literal::Number(s.clone(), false).into())),
+                Literal::SingleQuotedString(s) => {
+                    let number = Expr::Value(Literal::Number(s.clone(), false).into());
+                    // A minus in front of another begins a comment.
+                    return Ok(if s.starts_with('-') { Expr::Nested(Box::new(number)) } else { number });
+                }
                 _ => "numeric".to_owned(),
             },
             _ => "numeric".to_owned(),
@@ -115,11 +120,6 @@ fn parse_type(name: &str) -> Result<DataType> {
         .map_err(|e| Error::internal(format!("type {name}: {e}")))
 }
 
-/// The folded name of an identifier: as written in quotes, in lower case otherwise.
-pub(crate) fn fold(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
-}
-
 /// The value of an expression that is a plain literal, with its type: what an INSERT of many rows is made of.
 pub(crate) fn plain_literal(expr: &Expr) -> Option<(SqlType, Value)> {
     use datafusion::sql::sqlparser::ast::UnaryOperator;
@@ -127,7 +127,9 @@ pub(crate) fn plain_literal(expr: &Expr) -> Option<(SqlType, Value)> {
         Expr::Value(v) => match &v.value {
             Literal::Null => (SqlType::Text, Value::Null),
             Literal::Boolean(b) => (SqlType::Bool, Value::Bool(*b)),
-            Literal::SingleQuotedString(s) => (SqlType::Text, Value::Text(s.clone())),
+            Literal::SingleQuotedString(s) | Literal::EscapedStringLiteral(s) => {
+                (SqlType::Text, Value::Text(s.clone()))
+            }
             Literal::Number(n, _) => number(n)?,
             _ => return None,
         },

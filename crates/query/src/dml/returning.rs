@@ -2,9 +2,10 @@
 //!
 //! What an expression takes from other tables (FROM, USING) is computed by the query that finds the rows, and carried beside them.
 
-use super::{carried, evaluate, params, quote};
+use super::{carried, evaluate, quote};
 use crate::session::context::{self, StatementContext};
 use crate::syntax;
+use crate::syntax::fold;
 use atoll_model::{ROW_ID_COLUMN, Result, Row, SqlType, Table, Value};
 use atoll_ports::session::ResultColumn;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -73,7 +74,7 @@ impl Returning {
                     }
                 }
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(ObjectName(parts)), _) => {
-                    let name = parts.last().and_then(|p| p.as_ident()).map(params::fold).unwrap_or_default();
+                    let name = parts.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
                     if name == alias {
                         made.items.push(Item::Own);
                     } else if others.contains(&name) {
@@ -87,7 +88,7 @@ impl Returning {
                 }
                 SelectItem::UnnamedExpr(expr) => made.expression(output_name(expr), expr, table, others),
                 SelectItem::ExprWithAlias { expr, alias } => {
-                    made.expression(params::fold(alias), expr, table, others);
+                    made.expression(fold(alias), expr, table, others);
                 }
                 other => return Err(atoll_model::Error::unsupported(format!("RETURNING {other}"))),
             }
@@ -109,10 +110,10 @@ impl Returning {
             syntax::change_expressions(&mut expr, |e| {
                 let foreign = match e {
                     Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-                        [.., qualifier, _] => params::fold(qualifier) != self.alias,
+                        [.., qualifier, _] => fold(qualifier) != self.alias,
                         _ => false,
                     },
-                    Expr::Identifier(ident) => table.position_of(&params::fold(ident)).is_none(),
+                    Expr::Identifier(ident) => table.position_of(&fold(ident)).is_none(),
                     _ => false,
                 };
                 if foreign {
@@ -265,9 +266,9 @@ struct Compiled {
 /// The name that PostgreSQL gives an unnamed output column.
 pub(crate) fn output_name(expr: &Expr) -> String {
     match expr {
-        Expr::Identifier(i) => params::fold(i),
-        Expr::CompoundIdentifier(parts) => parts.last().map_or_else(|| "?column?".into(), params::fold),
-        Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map_or_else(|| "?column?".into(), params::fold),
+        Expr::Identifier(i) => fold(i),
+        Expr::CompoundIdentifier(parts) => parts.last().map_or_else(|| "?column?".into(), fold),
+        Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map_or_else(|| "?column?".into(), fold),
         Expr::Nested(inner) => output_name(inner),
         Expr::Cast { expr, .. } => output_name(expr),
         Expr::Case { .. } => "case".into(),

@@ -7,7 +7,7 @@
 use super::{Changed, delete, insert, update};
 use crate::session::context::StatementContext;
 use crate::session::locking::constant_query;
-use crate::syntax;
+use crate::syntax::{self, fold};
 use atoll_model::{Catalog, Error, Fragmentation, NamedObject, ReferentialAction, RelationId, Result};
 use atoll_ports::session::ResultColumn;
 use datafusion::sql::sqlparser::ast::{
@@ -67,7 +67,7 @@ async fn run_query(cx: &StatementContext, query: &Query) -> Result<(&'static str
                 settled.cte_tables.push(cte);
                 continue;
             };
-            let scope = joined(Some(&settled), cte.query.with.as_ref());
+            let scope = joined(Some(&settled), cte.query.with.as_ref())?;
             let (_, changed) = run_one(cx, statement, scope.as_ref()).await?;
             // Without RETURNING, there is nothing that the name could stand for.
             if let Some((columns, rows)) = changed.returned {
@@ -96,19 +96,27 @@ pub(crate) fn returned_query(columns: &[ResultColumn], rows: &[atoll_model::Row]
     constant_query(&names, &types, rows)
 }
 
-/// The names of an outer WITH, and of an inner one, which may hide them.
-pub(crate) fn joined(outer: Option<&With>, inner: Option<&With>) -> Option<With> {
-    match (outer.filter(|w| !w.cte_tables.is_empty()), inner) {
-        (None, inner) => inner.cloned(),
-        (outer, None) => outer.cloned(),
-        (Some(outer), Some(inner)) => {
-            let hidden = |cte: &&Cte| !inner.cte_tables.iter().any(|i| i.alias.name == cte.alias.name);
-            let mut joined = inner.clone();
-            joined.recursive |= outer.recursive;
-            joined.cte_tables = outer.cte_tables.iter().filter(hidden).chain(&inner.cte_tables).cloned().collect();
-            Some(joined)
+/// The names of an outer WITH and of an inner one as one WITH.
+///
+/// # Errors
+/// `NotSupported` where an inner name hides an outer one: other parts may still mean the outer.
+pub(crate) fn joined(outer: Option<&With>, inner: Option<&With>) -> Result<Option<With>> {
+    let (outer, inner) = match (outer.filter(|w| !w.cte_tables.is_empty()), inner) {
+        (Some(outer), Some(inner)) => (outer, inner),
+        (one, other) => return Ok(one.or(other).cloned()),
+    };
+    let names: BTreeSet<String> = outer.cte_tables.iter().map(|cte| fold(&cte.alias.name)).collect();
+    let mut joined = outer.clone();
+    joined.recursive |= inner.recursive;
+    for cte in &inner.cte_tables {
+        let name = fold(&cte.alias.name);
+        if names.contains(&name) {
+            return Err(Error::unsupported(format!("WITH \"{name}\" inside of another WITH of that name"))
+                .hint("Give one of them another name."));
         }
+        joined.cte_tables.push(cte.clone());
     }
+    Ok(Some(joined))
 }
 
 /// Refuses parts that look at what other parts change.

@@ -6,6 +6,7 @@ use crate::dml::{self, params};
 use crate::pg::parse::Statement;
 use crate::rows;
 use crate::session::{context, names};
+use crate::syntax::fold;
 use atoll_model::{Catalog, Fragmentation, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
 use datafusion::common::DFSchema;
@@ -91,7 +92,7 @@ impl Plan {
                 for a in &update.assignments {
                     let AssignmentTarget::ColumnName(name) = &a.target else { return Ok(None) };
                     let [part] = name.0.as_slice() else { return Ok(None) };
-                    let Some(at) = part.as_ident().and_then(|i| table.position_of(&params::fold(i))) else {
+                    let Some(at) = part.as_ident().and_then(|i| table.position_of(&fold(i))) else {
                         return Ok(None);
                     };
                     let fixed = table.key.contains(&table.columns[at].id) || table.columns[at].generated.is_some();
@@ -223,7 +224,7 @@ fn one_table(catalog: &Catalog, from: &TableWithJoins) -> Option<(Arc<Table>, St
         return None;
     }
     let table = catalog.table(&names::relation(name).ok()?)?.clone();
-    let alias = alias.as_ref().map_or_else(|| table.name.clone(), |a| params::fold(&a.name));
+    let alias = alias.as_ref().map_or_else(|| table.name.clone(), |a| fold(&a.name));
     Some((table, alias))
 }
 
@@ -232,12 +233,12 @@ fn column(table: &Table, alias: &str, expr: &Expr) -> Option<usize> {
     let ident = match expr {
         Expr::Identifier(i) => i,
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-            [qualifier, name] if params::fold(qualifier) == alias => name,
+            [qualifier, name] if fold(qualifier) == alias => name,
             _ => return None,
         },
         _ => return None,
     };
-    table.position_of(&params::fold(ident)).filter(|p| !table.columns[*p].hidden)
+    table.position_of(&fold(ident)).filter(|p| !table.columns[*p].hidden)
 }
 
 /// Collects `column = literal or parameter`, joined by AND; false: something else is there, or a column twice.

@@ -3,6 +3,7 @@
 //!
 //! Invariant: as in [`super::rewrite`], of which this is a part: a rewriting keeps the meaning.
 
+use super::parse::faithful::{as_text, text};
 use super::rewrite::call;
 use crate::read::ARRAY_FUNCTION;
 use datafusion::sql::sqlparser::ast::{
@@ -20,14 +21,14 @@ pub(super) fn expression(expr: &mut Expr) {
         Expr::CompoundFieldAccess { root, access_chain } => match (root.as_mut(), access_chain.as_slice()) {
             (Expr::Nested(record), [AccessExpr::Dot(Expr::Identifier(field))]) => {
                 let record = std::mem::replace(record.as_mut(), Expr::Value(Value::Null.into()));
-                let field = Expr::Value(Value::SingleQuotedString(field.value.to_lowercase()).into());
+                let field = Expr::Value(text(field.value.to_lowercase()).into());
                 Some(call("get_field", vec![record, field]))
             }
             _ => None,
         },
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             // The engine knows the backslash alone.
-            if let Some(escape) = escape_char.take_if(|e| e.value != Value::SingleQuotedString("\\".into())) {
+            if let Some(escape) = escape_char.take_if(|e| as_text(&e.value).is_none_or(|text| text != "\\")) {
                 let plain = std::mem::replace(pattern.as_mut(), Expr::Value(Value::Null.into()));
                 **pattern = call("like_escape", vec![plain, Expr::Value(escape)]);
             }

@@ -3,6 +3,7 @@
 use super::Identity;
 use crate::ddl::{Bound, Step};
 use crate::pg::parse::{GrantObjects, GrantPrivileges, RoleName, Statement};
+use crate::syntax::fold;
 use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, Grant, NamedObject, Privileges, Result, Securable};
 use atoll_ports::session::Notice;
 use datafusion::sql::sqlparser::ast::{AlterTableOperation, Owner, Statement as Ast};
@@ -46,7 +47,7 @@ pub(crate) fn bind(statement: &Statement, catalog: &Catalog, who: &Identity) -> 
                         return Ok(None);
                     }
                     let owner = match new_owner {
-                        Owner::Ident(ident) => RoleName::Named(crate::dml::params::fold(ident)),
+                        Owner::Ident(ident) => RoleName::Named(fold(ident)),
                         Owner::CurrentRole | Owner::CurrentUser => RoleName::CurrentUser,
                         Owner::SessionUser => RoleName::SessionUser,
                     };

@@ -4,10 +4,11 @@
 //! a WITH only where it can be nothing else: inside of its own definition, and before it, the name may be a table's. So a name that
 //! is both needs privileges on the table; it is never the other way round.
 
-use crate::dml::{self, params::fold};
+use crate::dml;
 use crate::pg::parse::Statement;
 use crate::session::{locking, names};
 use crate::syntax;
+use crate::syntax::fold;
 use atoll_model::{Catalog, Privileges};
 use datafusion::sql::sqlparser::ast::{
     CopySource, Delete, Expr, FromTable, Ident, Insert, Lock, LockTableMode, ObjectName, OnConflictAction, OnInsert,
@@ -166,7 +167,7 @@ impl Finder<'_> {
                 // A name of WITH may hide the table: then too much is asked for.
                 if let Some(name) = &table.table_name {
                     self.needs.push(Need { relation: name.clone(), wanted: Wanted::All(Privileges::SELECT) });
-                    let folded = name.to_lowercase();
+                    let folded = name.to_ascii_lowercase();
                     if folded != *name {
                         self.needs.push(Need { relation: folded, wanted: Wanted::All(Privileges::SELECT) });
                     }

@@ -11,6 +11,7 @@ use crate::pg::rewrite::names;
 use crate::privileges::{Checked, Identity};
 use crate::read::{self, Engine};
 use crate::syntax;
+use crate::syntax::fold;
 use atoll_model::{Catalog, Error, ErrorKind, Result, SqlType, Table};
 use atoll_ports::session::ResultColumn;
 use datafusion::arrow::datatypes::FieldRef;
@@ -301,7 +302,7 @@ impl Binder<'_> {
                     Expr::BinaryOp { left, right, .. } => return self.column(left).or_else(|| self.column(right)),
                     _ => return None,
                 };
-                self.0.position_of(&params::fold(ident)).map(|p| self.0.columns[p].ty.without_second_digits())
+                self.0.position_of(&fold(ident)).map(|p| self.0.columns[p].ty.without_second_digits())
             }
         }
         impl Visitor for Finder<'_> {
@@ -389,7 +390,7 @@ impl Binder<'_> {
                         if let AssignmentTarget::ColumnName(n) = &a.target
                             && let Some(at) = params::placeholder(&a.value)
                             && let Some(ident) = n.0.last().and_then(|p| p.as_ident())
-                            && let Some(p) = table.position_of(&params::fold(ident))
+                            && let Some(p) = table.position_of(&fold(ident))
                         {
                             inferred.insert(at, table.columns[p].ty.without_second_digits());
                         }
@@ -419,7 +420,7 @@ impl Binder<'_> {
             let mut cte = cte.clone();
             match dml::changing(&cte.query) {
                 Some(statement) => {
-                    let inner = dml::with::joined(scope.as_ref(), cte.query.with.as_ref());
+                    let inner = dml::with::joined(scope.as_ref(), cte.query.with.as_ref())?;
                     let columns = self.bind_change(statement, inner.as_ref(), inferred).await?;
                     if columns.is_empty() {
                         continue;
@@ -447,8 +448,8 @@ impl Binder<'_> {
 
     /// Types of a query's parameters, as far as planning tells. What is wrong with the query shows when it is run.
     async fn infer_query(&self, with: Option<&With>, query: &Query, inferred: &mut BTreeMap<usize, SqlType>) {
-        let mut query = query.clone();
-        query.with = dml::with::joined(with, query.with.as_ref());
+        let Ok(with) = dml::with::joined(with, query.with.as_ref()) else { return };
+        let query = Query { with, ..query.clone() };
         let ast = locking::without_locks(Ast::Query(Box::new(query)));
         if !has_parameters(&ast) {
             return;

@@ -3,8 +3,9 @@
 use super::bound::Bound;
 use super::settings::{self, Settings};
 use super::{SqlSession, text_rows};
-use crate::dml::params::{self, fold};
+use crate::dml::params;
 use crate::pg::parse::Statement;
+use crate::syntax::{self, fold};
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
 use atoll_ports::cluster::TableLock;
 use atoll_ports::session::{Execution, ResultColumn};
@@ -312,6 +313,10 @@ impl SqlSession {
         for (expr, ty) in given.iter().zip(types) {
             let (from, value) = match params::plain_literal(expr) {
                 Some(typed) => typed,
+                // Nobody has asked whether the session may read its tables.
+                None if syntax::has_query(expr) => {
+                    return Err(Error::unsupported("cannot use subquery in EXECUTE parameter"));
+                }
                 None => {
                     let txn = self.transaction()?;
                     let cx = self.context(&txn, bound, values.to_vec())?;
@@ -581,7 +586,9 @@ fn is_default(expr: &Expr) -> bool {
 fn setting_value(expr: &Expr) -> String {
     match expr {
         Expr::Value(v) => match &v.value {
-            Literal::SingleQuotedString(s) | Literal::DoubleQuotedString(s) => s.clone(),
+            Literal::SingleQuotedString(s) | Literal::EscapedStringLiteral(s) | Literal::DoubleQuotedString(s) => {
+                s.clone()
+            }
             other => other.to_string(),
         },
         Expr::Identifier(i) => i.value.clone(),

@@ -2,10 +2,11 @@
 
 use super::bound::{Bound, columns_of};
 use super::{SqlSession, names};
+use crate::dml;
 use crate::dml::copy::CopySink;
-use crate::dml::{self, params};
 use crate::pg::parse::Statement;
 use crate::rows;
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, Result, Value};
 use atoll_ports::cluster::{TableLock, Transaction};
 use atoll_ports::session::{CopyFormat, CopyIn, CopyOptions, Execution, ResultColumn};
@@ -84,7 +85,7 @@ impl SqlSession {
 }
 
 fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions> {
-    let csv = options.iter().any(|o| matches!(o, CopyOption::Format(f) if params::fold(f) == "csv"))
+    let csv = options.iter().any(|o| matches!(o, CopyOption::Format(f) if fold(f) == "csv"))
         || legacy.iter().any(|o| matches!(o, CopyLegacyOption::Csv(_)));
     let mut out = CopyOptions {
         format: if csv { CopyFormat::Csv } else { CopyFormat::Text },
@@ -102,7 +103,7 @@ fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<C
     };
     for option in options {
         match option {
-            CopyOption::Format(f) => match params::fold(f).as_str() {
+            CopyOption::Format(f) => match fold(f).as_str() {
                 "csv" | "text" => {}
                 "binary" => {
                     return Err(Error::unsupported("COPY in binary format").hint("Use the text or csv format."));

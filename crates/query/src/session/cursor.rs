@@ -5,8 +5,8 @@
 
 use super::bound::{self, Bound};
 use super::{SqlSession, transaction};
-use crate::dml::params::fold;
 use crate::pg::parse::Statement;
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
 use atoll_ports::session::{BatchStream, Execution, ResultColumn};
 use datafusion::arrow::array::RecordBatch;

@@ -9,13 +9,14 @@
 use super::context::StatementContext;
 use crate::dml::{self, params};
 use crate::syntax;
+use crate::syntax::fold;
 use atoll_model::{Catalog, Error, ErrorKind, Fragmentation, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::FragmentRef;
 use atoll_ports::site::{LockMode, LockWait};
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, LimitClause, LockClause, LockType, NonBlock, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor, TableWithJoins, Value as Literal, Visitor,
-    VisitorMut, WildcardAdditionalOptions,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement as Ast, TableFactor, TableWithJoins, Value as Literal, Visit,
+    Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -63,6 +64,12 @@ pub(crate) async fn settle_subqueries(cx: &StatementContext, ast: &mut Ast) -> R
         _ => vec![],
     };
     while let Some(query) = next_locking(ast) {
+        if let Some(name) = outer_with(ast, &query) {
+            return Err(Error::unsupported(format!(
+                "FOR UPDATE in a subquery that reads \"{name}\" of a WITH around it"
+            ))
+            .hint("Put the query of that WITH into the subquery."));
+        }
         let names = output_names(cx, &query).await?;
         let (types, rows) = match run(cx, &query).await {
             Err(e) if e.kind() == ErrorKind::UndefinedColumn => {
@@ -95,6 +102,39 @@ fn next_locking(ast: &Ast) -> Option<Query> {
     }
     let mut finder = Finder(None);
     let _ = syntax::visit(ast, &mut finder);
+    finder.0
+}
+
+/// A name of a WITH outside of a query that the query reads from: by itself, it would mean a table by that.
+fn outer_with(ast: &Ast, query: &Query) -> Option<String> {
+    let mut around = names_of_with(ast);
+    for name in names_of_with(query) {
+        // Each is defined once more around it.
+        around.iter().position(|other| *other == name).map(|at| around.swap_remove(at));
+    }
+    let mut found = None;
+    syntax::relations(query, |relation| {
+        if let [one] = relation.0.as_slice()
+            && let Some(name) = one.as_ident().map(fold).filter(|name| around.contains(name))
+        {
+            found = Some(name);
+        }
+    });
+    found
+}
+
+/// What WITH defines anywhere in a tree.
+fn names_of_with(tree: &impl Visit) -> Vec<String> {
+    struct Finder(Vec<String>);
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            self.0.extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| fold(&cte.alias.name)));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(vec![]);
+    let _ = syntax::visit(tree, &mut finder);
     finder.0
 }
 
@@ -186,8 +226,7 @@ fn targets(catalog: &Catalog, query: &Query) -> Result<Vec<Target>> {
     if select.having.is_some() {
         return not_with("HAVING clause");
     }
-    let ctes: Vec<String> =
-        query.with.iter().flat_map(|w| &w.cte_tables).map(|cte| params::fold(&cte.alias.name)).collect();
+    let ctes: Vec<String> = query.with.iter().flat_map(|w| &w.cte_tables).map(|cte| fold(&cte.alias.name)).collect();
     let mut factors = vec![];
     select.from.iter().for_each(|from| collect(from, &mut factors));
     let mut found: Vec<Target> = vec![];
@@ -236,8 +275,8 @@ pub(crate) fn alias_of(factor: &TableFactor) -> Option<String> {
     match factor {
         TableFactor::Table { alias: Some(a), .. }
         | TableFactor::Derived { alias: Some(a), .. }
-        | TableFactor::Function { alias: Some(a), .. } => Some(params::fold(&a.name)),
-        TableFactor::Table { name, .. } => name.0.last().and_then(|p| p.as_ident()).map(params::fold),
+        | TableFactor::Function { alias: Some(a), .. } => Some(fold(&a.name)),
+        TableFactor::Table { name, .. } => name.0.last().and_then(|p| p.as_ident()).map(fold),
         _ => None,
     }
 }
@@ -247,7 +286,7 @@ fn lockable(catalog: &Catalog, factor: &TableFactor, ctes: &[String]) -> Result<
     match factor {
         TableFactor::Table { name, args: None, .. } => {
             if let [one] = name.0.as_slice()
-                && one.as_ident().is_some_and(|i| ctes.contains(&params::fold(i)))
+                && one.as_ident().is_some_and(|i| ctes.contains(&fold(i)))
             {
                 return Ok(None);
             }
@@ -456,7 +495,11 @@ impl Window {
         let mut number = [None, None];
         for (out, expr) in number.iter_mut().zip([limit.take(), offset.take()]) {
             let Some(expr) = expr else { continue };
-            let (types, mut rows) = cx.evaluate_constant(&format!("({expr})"), 1).await?;
+            let with = query.with.as_ref().filter(|_| syntax::has_query(&expr));
+            let (types, mut rows) = match with {
+                Some(with) => cx.query_rows(&format!("{with} SELECT ({expr})")).await?,
+                None => cx.evaluate_constant(&format!("({expr})"), 1).await?,
+            };
             let value = rows.pop().and_then(|mut r| r.pop()).unwrap_or(Value::Null);
             let value = dml::assign::convert(value, &types[0], &SqlType::Int8)?;
             *out = match value.as_i64() {
@@ -529,7 +572,7 @@ fn expand_wildcards(catalog: &Catalog, select: &mut Select) -> Result<()> {
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(ObjectName(parts)), options)
                 if plain(options) =>
             {
-                let name = parts.last().and_then(|p| p.as_ident()).map(params::fold);
+                let name = parts.last().and_then(|p| p.as_ident()).map(fold);
                 let Some((alias, table)) = tables.iter().find(|(alias, _)| Some(alias) == name.as_ref()) else {
                     return refuse();
                 };

@@ -1,6 +1,6 @@
 //! Names of relations: `t`, `public.t`, `atoll.public.t`.
 
-use crate::dml::params::fold;
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::ObjectName;
 

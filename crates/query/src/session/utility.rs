@@ -8,6 +8,7 @@ use crate::dml;
 use crate::pg::parse::Statement;
 use crate::privileges::{self, Identity};
 use crate::read;
+use crate::syntax::fold;
 use atoll_model::{BOOTSTRAP_ROLE, Catalog, CatalogCommand, Error, ErrorKind, Result, Value};
 use atoll_ports::cluster::{TableLock, Transaction};
 use atoll_ports::session::Execution;
@@ -220,7 +221,7 @@ impl SqlSession {
                         }
                         _ => {
                             let mut query = source.as_ref().clone();
-                            query.with = dml::with::joined(with.as_ref(), query.with.as_ref());
+                            query.with = dml::with::joined(with.as_ref(), query.with.as_ref())?;
                             (head, query.to_string())
                         }
                     },
@@ -278,7 +279,7 @@ async fn check_view(cx: &StatementContext, create: &CreateView) -> Result<()> {
         return Err(Error::new(ErrorKind::Syntax, "CREATE VIEW specifies more column names than columns"));
     }
     for (column, name) in columns.iter_mut().zip(&create.columns) {
-        column.name = dml::params::fold(&name.name);
+        column.name = fold(&name.name);
     }
     for (at, column) in columns.iter().enumerate() {
         if columns[..at].iter().any(|c| c.name == column.name) {

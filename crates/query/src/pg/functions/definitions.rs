@@ -46,7 +46,7 @@ pub fn default_expression(sql: &str, ty: &SqlType) -> String {
         ty => ty.without_second_digits().to_string(),
     };
     match crate::pg::parse::parse_expression(sql) {
-        Ok(Expr::Value(v)) if matches!(v.value, Literal::SingleQuotedString(_)) => format!("{v}::{named}"),
+        Ok(Expr::Value(v)) if crate::pg::parse::faithful::as_text(&v.value).is_some() => format!("{v}::{named}"),
         Ok(Expr::Value(v)) if matches!(v.value, Literal::Null) => format!("NULL::{named}"),
         Ok(Expr::UnaryOp { op: UnaryOperator::Minus, expr }) if matches!(expr.as_ref(), Expr::Value(_)) => {
             let integer = expr.to_string().parse::<i32>().is_ok();

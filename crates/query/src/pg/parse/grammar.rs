@@ -4,7 +4,8 @@
 
 use super::statement::*;
 use super::{grants, moves, sites, verify};
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
+use crate::syntax::fold;
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -132,14 +133,6 @@ pub(super) fn eat(p: &mut Parser<'_>, word: &str) -> bool {
 
 pub(super) fn expect(p: &mut Parser<'_>, word: &str) -> Parsed<()> {
     if eat(p, word) { Ok(()) } else { p.expected(word, p.peek_token()) }
-}
-
-/// A name as the catalog has it: folded to lower case unless quoted.
-pub fn fold(ident: &Ident) -> String {
-    match ident.quote_style {
-        Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
-    }
 }
 
 /// The last part of a name whose schema, if any, is `public`.

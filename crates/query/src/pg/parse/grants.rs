@@ -3,8 +3,9 @@
 //! Invariant: what Atoll has no privileges for (columns, databases but CONNECT, functions, default privileges …) is refused here, by
 //! name: a grant that is accepted is enforced.
 
-use super::grammar::{Parsed, eat, expect, fold, plain_name, refused, skip, word_here};
+use super::grammar::{Parsed, eat, expect, plain_name, refused, skip, word_here};
 use super::statement::*;
+use crate::syntax::fold;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;

@@ -5,6 +5,7 @@
 //! logs, repeats no string of a text that may hold passwords.
 
 mod copy;
+pub mod faithful;
 mod grammar;
 mod grants;
 mod limits;
@@ -14,7 +15,6 @@ mod spelling;
 mod statement;
 mod verify;
 
-pub use grammar::fold;
 pub use spelling::Overriding;
 pub use statement::*;
 
@@ -58,10 +58,11 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
     Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location_into_buf(&mut tokens)
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
+    let lines = line_starts(sql);
+    let unsettled = look(sql, &lines, &tokens)?;
     copy::plain_options(&mut tokens);
     mark_symmetric(&mut tokens);
     spelling::select_nothing(&mut tokens);
-    let lines = line_starts(sql);
     limits::check(&tokens).map_err(|at| too_complex().position(characters(sql, offset(sql, &lines, at))))?;
     let overriding = spelling::respell(&mut tokens);
     let mut parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens.clone());
@@ -74,6 +75,9 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         }
         let mut statement = grammar::statement(&mut parser)
             .map_err(|e| syntax_error(sql, &lines, &tokens, &e, &parser.peek_token()))?;
+        if unsettled {
+            faithful::settle(&mut statement);
+        }
         let next = parser.peek_token();
         if !matches!(next.token, Token::EOF | Token::SemiColon) {
             return Err(near(sql, &lines, &next));
@@ -107,15 +111,24 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
     Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location_into_buf(&mut tokens)
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
-    mark_symmetric(&mut tokens);
     let lines = line_starts(sql);
+    let unsettled = look(sql, &lines, &tokens)?;
+    mark_symmetric(&mut tokens);
     limits::check(&tokens).map_err(|_| too_complex())?;
     let mut parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens.clone());
-    let expression = parser.parse_expr().map_err(|e| syntax_error(sql, &lines, &tokens, &e, &parser.peek_token()))?;
+    let mut expression =
+        parser.parse_expr().map_err(|e| syntax_error(sql, &lines, &tokens, &e, &parser.peek_token()))?;
+    if unsettled {
+        faithful::settle_tree(&mut expression);
+    }
     match parser.peek_token() {
         end if end.token == Token::EOF => Ok(expression),
         next => Err(near(sql, &lines, &next)),
     }
+}
+
+fn look(sql: &str, lines: &[usize], tokens: &[TokenWithSpan]) -> Result<bool> {
+    faithful::look(tokens).map_err(|(at, error)| error.position(characters(sql, offset(sql, lines, at))))
 }
 
 /// `BETWEEN SYMMETRIC a AND b`, which sqlparser does not know, as `BETWEEN !! a AND b`: a prefix operator that it knows and that

@@ -1,7 +1,8 @@
 //! The productions about fragments that move.
 
-use super::grammar::{Parsed, eat, expect, fold, options, refused, skip};
+use super::grammar::{Parsed, eat, expect, options, refused, skip};
 use super::statement::Statement;
+use crate::syntax::fold;
 use datafusion::sql::sqlparser::parser::Parser;
 
 /// `MOVE FRAGMENT fragment [OF table] [FROM site] TO site [WITH (wait = true | false)]`

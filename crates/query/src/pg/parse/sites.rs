@@ -2,8 +2,9 @@
 //!
 //! Invariant: options, which may hold passwords, stay in the syntax tree: no error repeats one (see [`super::parse`]).
 
-use super::grammar::{Parsed, eat, expect, fold, refused, skip, string};
+use super::grammar::{Parsed, eat, expect, refused, skip, string};
 use super::statement::*;
+use crate::syntax::fold;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;

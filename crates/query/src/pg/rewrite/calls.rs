@@ -4,6 +4,7 @@
 //! registers one that means PostgreSQL's.
 
 use super::{call, strip, strip_argument, unqualify};
+use crate::pg::parse::faithful::{as_text, text};
 use atoll_model::Result;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
@@ -19,7 +20,7 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
         Expr::Extract { field, expr: inner, .. } => {
             let field = field_name(field);
             let inner = std::mem::replace(inner.as_mut(), super::null());
-            *expr = call(extract(&field), vec![Expr::value(Value::SingleQuotedString(field)), inner]);
+            *expr = call(extract(&field), vec![Expr::value(text(field)), inner]);
         }
         Expr::AtTimeZone { timestamp, time_zone } => {
             let moment = std::mem::replace(timestamp.as_mut(), super::null());
@@ -31,12 +32,10 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
             *expr = call("ceil", vec![inner]);
         }
         Expr::SimilarTo { negated, expr: inner, pattern, escape_char } => {
-            let escape = match escape_char.take().map(|v| v.value) {
-                Some(Value::SingleQuotedString(text)) => text,
-                _ => "\\".to_owned(),
-            };
+            let escape = escape_char.take().and_then(|v| as_text(&v.value).cloned());
+            let escape = escape.unwrap_or_else(|| "\\".to_owned());
             let pattern = std::mem::replace(pattern.as_mut(), super::null());
-            let pattern = call("atoll_similar_pattern", vec![pattern, Expr::value(Value::SingleQuotedString(escape))]);
+            let pattern = call("atoll_similar_pattern", vec![pattern, Expr::value(text(escape))]);
             let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
             let left = std::mem::replace(inner, Box::new(super::null()));
             *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op, right: Box::new(pattern) }));

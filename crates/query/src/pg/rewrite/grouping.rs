@@ -2,8 +2,8 @@
 //!
 //! Invariant: columns that are added to GROUP BY are determined by those that stand there, so the groups stay the same.
 
-use super::shapes::folded;
 use crate::syntax;
+use crate::syntax::fold;
 use atoll_model::{Catalog, Table};
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem,
@@ -33,7 +33,7 @@ impl Visitor for Look {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         for cte in query.with.iter().flat_map(|w| &w.cte_tables) {
-            self.ctes.insert(folded(&cte.alias.name));
+            self.ctes.insert(fold(&cte.alias.name));
         }
         ControlFlow::Continue(())
     }
@@ -101,7 +101,7 @@ impl<'c> Implied<'c> {
                     && (!merged || tables.iter().filter(|t| t.table.position_of(column).is_some()).count() == 1)
             };
             let is = |e: &Expr, column: &str| match e {
-                Expr::Identifier(ident) => folded(ident) == column && belongs(column),
+                Expr::Identifier(ident) => fold(ident) == column && belongs(column),
                 Expr::CompoundIdentifier(parts) => qualified(parts, named).is_some_and(|c| c == column),
                 _ => false,
             };
@@ -174,7 +174,7 @@ impl<'c> Implied<'c> {
                     let Some(table) = self.catalog.table(&relation) else { continue };
                     // Columns renamed by the alias are not known by their own names.
                     if alias.as_ref().is_none_or(|a| a.columns.is_empty()) {
-                        let name = alias.as_ref().map_or(relation, |a| folded(&a.name));
+                        let name = alias.as_ref().map_or(relation, |a| fold(&a.name));
                         found.push(Named { name, table });
                     }
                 }
@@ -218,7 +218,7 @@ impl Visitor for Noted<'_> {
     fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
         self.aggregates += usize::from(is_aggregate(e));
         let column = match e {
-            Expr::Identifier(ident) => Some(folded(ident)).filter(|c| (self.belongs)(c)),
+            Expr::Identifier(ident) => Some(fold(ident)).filter(|c| (self.belongs)(c)),
             Expr::CompoundIdentifier(parts) => qualified(parts, self.named),
             _ => None,
         };
@@ -260,11 +260,11 @@ fn grouped_column(item: &Expr, projection: &[SelectItem]) -> Option<Expr> {
 /// The column that a qualified name means, if it is one of this table's.
 fn qualified(parts: &[Ident], named: &Named<'_>) -> Option<String> {
     match parts {
-        [.., qualifier, column] if folded(qualifier) == named.name => Some(folded(column)),
+        [.., qualifier, column] if fold(qualifier) == named.name => Some(fold(column)),
         _ => None,
     }
 }
 
 fn last(name: &ObjectName) -> Option<String> {
-    name.0.last().and_then(|part| part.as_ident()).map(folded)
+    name.0.last().and_then(|part| part.as_ident()).map(fold)
 }

@@ -4,8 +4,8 @@
 //! join; `SELECT *` gives the merged columns first. The planner takes the left one always, and keeps the tables' order.
 
 use super::call;
-use super::shapes::folded;
 use crate::syntax;
+use crate::syntax::fold;
 use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select,
@@ -62,7 +62,7 @@ pub fn select(select: &mut Select) -> Result<()> {
                 _ => continue,
             };
             let names: Vec<String> =
-                columns.iter().filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(folded)).collect();
+                columns.iter().filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(fold)).collect();
             for name in &names {
                 let qualified = |table: Ident| Expr::CompoundIdentifier(vec![table, Ident::with_quote('"', name)]);
                 if side != Side::Left {
@@ -107,7 +107,7 @@ pub fn select(select: &mut Select) -> Result<()> {
         for join in &from.joins {
             let mut own = vec![];
             if let Some((JoinConstraint::Using(columns), _)) = constraint(join) {
-                for name in columns.iter().filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(folded)) {
+                for name in columns.iter().filter_map(|c| c.0.last().and_then(|p| p.as_ident()).map(fold)) {
                     // Whose column the left one is, is known of the first table, and of a column that was merged before.
                     if !seen.contains(&name) {
                         let [(_, first)] = tables.as_mut_slice() else { return Err(unknown()) };
@@ -176,7 +176,7 @@ fn replace(select: &mut Select, merged: &BTreeMap<String, Expr>) {
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if self.depth == 0
                 && let Expr::Identifier(ident) = expr
-                && let Some(made) = self.merged.get(&folded(ident))
+                && let Some(made) = self.merged.get(&fold(ident))
             {
                 *expr = made.clone();
             }
@@ -186,7 +186,7 @@ fn replace(select: &mut Select, merged: &BTreeMap<String, Expr>) {
     let mut names = Names { merged, depth: 0 };
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(Expr::Identifier(ident)) = item
-            && let Some(made) = merged.get(&folded(ident))
+            && let Some(made) = merged.get(&fold(ident))
         {
             let alias = ident.clone();
             *item = SelectItem::ExprWithAlias { expr: made.clone(), alias };

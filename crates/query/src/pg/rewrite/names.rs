@@ -5,6 +5,7 @@
 //! holds: such a column cannot be referred to by name (in PostgreSQL it is ambiguous), and [`shown`] cuts the suffix off before a
 //! client sees it.
 
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, DataType, Expr, Function, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, TrimWhereField,
@@ -34,11 +35,6 @@ fn marked(name: &str, at: usize) -> Ident {
     Ident::with_quote('"', format!("{name}{MARK}{at}"))
 }
 
-/// An identifier's name: folded unless it is quoted.
-fn folded(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
-}
-
 /// Names inside the expressions of ORDER BY: they mean columns of the tables, where a name alone means a column of the result.
 pub fn inputs_in_order_by(query: &Query) -> Vec<String> {
     let mut found = vec![];
@@ -48,7 +44,7 @@ pub fn inputs_in_order_by(query: &Query) -> Vec<String> {
         for item in items.iter().filter(|i| !matches!(i.expr, Expr::Identifier(_))) {
             let _ = crate::syntax::expressions(&item.expr, |e| {
                 if let Expr::Identifier(ident) = e {
-                    found.push(folded(ident));
+                    found.push(fold(ident));
                 }
                 ControlFlow::Continue(())
             });
@@ -66,10 +62,10 @@ pub fn unambiguous(query: &Query) -> Result<()> {
     let OrderByKind::Expressions(items) = &order.kind else { return Ok(()) };
     for item in items {
         let Expr::Identifier(ident) = &item.expr else { continue };
-        let name = folded(ident);
+        let name = fold(ident);
         let mut meant = select.projection.iter().filter_map(|item| match item {
             SelectItem::UnnamedExpr(e) if figure(e) == name => Some(e),
-            SelectItem::ExprWithAlias { expr, alias } if folded(alias) == name => Some(expr),
+            SelectItem::ExprWithAlias { expr, alias } if fold(alias) == name => Some(expr),
             _ => None,
         });
         let Some(first) = meant.next() else { continue };
@@ -91,7 +87,7 @@ pub fn select(select: &mut Select, top: bool, inputs: &[String]) {
         .iter()
         .map(|item| match item {
             SelectItem::UnnamedExpr(e) => Some(figure(e)),
-            SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+            SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
             _ => None,
         })
         .collect();
@@ -168,7 +164,7 @@ pub fn order_by(query: &mut Query) {
         .collect();
     for item in items {
         if let Expr::Identifier(ident) = &mut item.expr {
-            let name = folded(ident);
+            let name = fold(ident);
             let mut meant = aliases.iter().filter(|a| shown(&a.value) == name);
             if let (Some(one), None) = (meant.next(), meant.next()) {
                 *ident = (*one).clone();
@@ -195,11 +191,11 @@ pub fn figure(expr: &Expr) -> String {
 fn strength(expr: &Expr) -> Option<(String, bool)> {
     let strong = |name: &str| Some((name.to_owned(), true));
     match expr {
-        Expr::Identifier(ident) => Some((folded(ident), true)),
-        Expr::CompoundIdentifier(parts) => parts.last().map(|i| (folded(i), true)),
+        Expr::Identifier(ident) => Some((fold(ident), true)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(|i| (fold(i), true)),
         Expr::CompoundFieldAccess { root, access_chain } => {
             let field = access_chain.iter().rev().find_map(|a| match a {
-                AccessExpr::Dot(Expr::Identifier(ident)) => Some(folded(ident)),
+                AccessExpr::Dot(Expr::Identifier(ident)) => Some(fold(ident)),
                 _ => None,
             });
             field.map_or_else(|| strength(root), |f| Some((f, true)))
@@ -218,7 +214,7 @@ fn strength(expr: &Expr) -> Option<(String, bool)> {
         },
         Expr::Exists { negated: false, .. } => strong("exists"),
         Expr::Subquery(query) => match leftmost(&query.body)?.projection.first()? {
-            SelectItem::ExprWithAlias { alias, .. } => Some((folded(alias), true)),
+            SelectItem::ExprWithAlias { alias, .. } => Some((fold(alias), true)),
             SelectItem::UnnamedExpr(e) => strength(e),
             _ => None,
         },
@@ -243,7 +239,7 @@ fn strength(expr: &Expr) -> Option<(String, bool)> {
 
 fn function_name(function: &Function) -> String {
     match function.name.0.last().and_then(|p| p.as_ident()) {
-        Some(ident) => folded(ident),
+        Some(ident) => fold(ident),
         None => function.name.to_string().to_lowercase(),
     }
 }

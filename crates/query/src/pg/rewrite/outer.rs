@@ -5,9 +5,9 @@
 //!
 //! Invariant: only names whose table does not stand in the FROM of their own query are changed, and they mean what they meant.
 
-use super::shapes::folded;
 use crate::read::PUBLIC;
 use crate::syntax;
+use crate::syntax::fold;
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectName, Query, Select, SetExpr, Statement, TableFactor, TableWithJoins, VisitorMut,
 };
@@ -62,7 +62,7 @@ impl VisitorMut for Outer {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::CompoundIdentifier(parts) = expr
             && let [table, _] = parts.as_slice()
-            && self.is_outer(&folded(table))
+            && self.is_outer(&fold(table))
         {
             parts.insert(0, Ident::with_quote('"', PUBLIC));
         }
@@ -92,7 +92,7 @@ impl Scope {
                 | TableFactor::Function { alias: Some(alias), .. }
                 | TableFactor::UNNEST { alias: Some(alias), .. }
                 | TableFactor::NestedJoin { alias: Some(alias), .. } => {
-                    self.names.insert(folded(&alias.name));
+                    self.names.insert(fold(&alias.name));
                 }
                 TableFactor::Table { name, alias: None, .. } => self.add_table(name),
                 TableFactor::NestedJoin { table_with_joins, alias: None } => self.add(table_with_joins),
@@ -102,7 +102,7 @@ impl Scope {
     }
 
     fn add_table(&mut self, name: &ObjectName) {
-        let Some(last) = name.0.last().and_then(|part| part.as_ident()).map(folded) else { return };
+        let Some(last) = name.0.last().and_then(|part| part.as_ident()).map(fold) else { return };
         if name.0.len() > 1 {
             self.qualified.insert(last.clone());
         }

@@ -4,6 +4,8 @@
 
 use super::{binary, call, nested, unqualify};
 use crate::pg::parse;
+use crate::pg::parse::faithful::{as_text, text};
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, Result};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, LimitClause, ObjectName, ObjectNamePart,
@@ -66,7 +68,7 @@ pub fn rows_in_list(query: &mut Query) -> Result<()> {
         for item in items {
             let known = match &item.expr {
                 Expr::Value(v) => matches!(v.value, Value::Number(..)),
-                Expr::Identifier(ident) => names.contains(&folded(ident)),
+                Expr::Identifier(ident) => names.contains(&fold(ident)),
                 _ => false,
             };
             if !known {
@@ -108,11 +110,6 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
     rotate(expr);
     symmetric(expr);
     match expr {
-        Expr::Value(v) => {
-            if let Value::UnicodeStringLiteral(text) = &v.value {
-                v.value = Value::SingleQuotedString(text.clone());
-            }
-        }
         // `doc->-1` is read as one operator.
         Expr::BinaryOp { op: op @ BinaryOperator::Custom(_), right, .. } => {
             let BinaryOperator::Custom(name) = &*op else { return Ok(()) };
@@ -127,7 +124,7 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
         }
         Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => {
             if let Expr::Value(v) = right.as_ref()
-                && matches!(v.value, Value::SingleQuotedString(_))
+                && as_text(&v.value).is_some()
             {
                 let literal = std::mem::replace(right.as_mut(), super::null());
                 **right = call("atoll_array_like", vec![left.as_ref().clone(), literal]);
@@ -149,16 +146,13 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
         // Intervals are read by PostgreSQL's rules, not the planner's.
         Expr::Interval(interval) if interval.last_field.is_none() && interval.leading_precision.is_none() => {
             if let Expr::Value(v) = interval.value.as_ref()
-                && let Value::SingleQuotedString(text) = &v.value
+                && let Some(span) = as_text(&v.value)
             {
-                let text = match &interval.leading_field {
-                    Some(field) => format!("{text} {field}"),
-                    None => text.clone(),
+                let span = match &interval.leading_field {
+                    Some(field) => format!("{span} {field}"),
+                    None => span.clone(),
                 };
-                *expr = super::cast(
-                    Expr::value(Value::SingleQuotedString(text)),
-                    DataType::Interval { fields: None, precision: None },
-                );
+                *expr = super::cast(Expr::value(text(span)), DataType::Interval { fields: None, precision: None });
             }
         }
         Expr::UnaryOp { op, expr: inner } => {
@@ -214,9 +208,8 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
         }
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             if let Some(escape) = escape_char.take() {
-                let escape = match escape.value {
-                    Value::SingleQuotedString(text) => text,
-                    other => return Err(Error::unsupported(format!("ESCAPE {other}"))),
+                let Some(escape) = as_text(&escape.value).cloned() else {
+                    return Err(Error::unsupported(format!("ESCAPE {escape}")));
                 };
                 if escape.chars().count() > 1 {
                     return Err(Error::new(ErrorKind::InvalidEscape, "invalid escape string")
@@ -224,7 +217,7 @@ pub fn expression(expr: &mut Expr) -> Result<()> {
                 }
                 if escape != "\\" {
                     let inner = std::mem::replace(pattern.as_mut(), super::null());
-                    **pattern = call("atoll_like_pattern", vec![inner, Expr::value(Value::SingleQuotedString(escape))]);
+                    **pattern = call("atoll_like_pattern", vec![inner, Expr::value(text(escape))]);
                 }
             }
         }
@@ -410,18 +403,13 @@ pub fn values(values: &mut Values) {
         let Some(typed) = typed else { continue };
         for row in &mut values.rows {
             if let Some(e @ Expr::Value(_)) = row.content.get_mut(at)
-                && matches!(e, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)))
+                && matches!(e, Expr::Value(v) if as_text(&v.value).is_some())
             {
                 let literal = std::mem::replace(e, super::null());
                 *e = super::cast(literal, typed.clone());
             }
         }
     }
-}
-
-/// An identifier's name.
-pub fn folded(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
 /// Parses a query that was put together here.
@@ -454,7 +442,7 @@ pub fn column_names(body: &SetExpr) -> Option<Vec<String>> {
             .projection
             .iter()
             .map(|item| match item {
-                SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+                SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
                 SelectItem::UnnamedExpr(e) => Some(super::names::figure(e)),
                 _ => None,
             })
