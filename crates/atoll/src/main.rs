@@ -22,6 +22,7 @@ mod wiring;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use atoll_ports::session::STACK_BYTES;
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -113,14 +114,9 @@ struct ConfigArgs {
     serve: serve_args::ServeArgs,
 }
 
-/// Planning recurses as deep as a statement is nested; this is enough for the deepest that the parser lets pass
-/// (`crates/query/src/pg/parse/limits.rs`). Pages that are never touched cost nothing.
-const WORKER_STACK_BYTES: usize = 64 << 20;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK_BYTES).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

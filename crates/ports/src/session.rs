@@ -64,6 +64,10 @@ pub enum TransactionStatus {
     Failed,
 }
 
+/// The stack, in bytes, of threads that call sessions: planning recurses as deep as a statement is nested, and this is enough for the
+/// deepest that the parser lets pass. Pages that are never touched cost nothing.
+pub const STACK_BYTES: usize = 64 << 20;
+
 /// One client's session. Calls come one at a time.
 #[async_trait]
 pub trait Session: Send {
@@ -73,9 +77,14 @@ pub trait Session: Send {
     /// `Syntax`, with the position in `sql`.
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>>;
 
+    /// What [`Session::prepare`] would give, where it is known already and there is nothing else to say.
+    fn recall(&self, _statement: &Parsed, _param_types: &[Option<SqlType>]) -> Option<Arc<Prepared>> {
+        None
+    }
+
     /// Whether [`Session::prepare`] has next to nothing to do: no planning, no waiting. If not, it is better done where it keeps no
     /// other connection waiting.
-    fn prepares_at_once(&self, _statement: &Parsed, _param_types: &[Option<SqlType>]) -> bool {
+    fn prepares_at_once(&self, _statement: &Parsed) -> bool {
         false
     }
 

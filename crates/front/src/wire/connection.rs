@@ -9,6 +9,7 @@ use super::channel::Channel;
 use super::extended::{Portal, Statement};
 use super::frontend::{Formats, Message, violation};
 use super::stop::Stop;
+use super::workers::Workers;
 use crate::config::Limits;
 use crate::encode::Format;
 use crate::metrics::{Kind, StatementMetrics};
@@ -23,6 +24,7 @@ pub(super) struct Connection {
     pub(super) channel: Channel,
     pub(super) session: Box<dyn Session>,
     pub(super) canceller: Arc<Canceller>,
+    pub(super) workers: Workers,
     pub(super) limits: Arc<Limits>,
     pub(super) metrics: Arc<StatementMetrics>,
     /// Prepared statements; the unnamed one under the empty name.

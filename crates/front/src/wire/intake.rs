@@ -1,12 +1,14 @@
 //! COPY FROM STDIN as a pipeline of two: while the engine takes one batch, the next is read and decoded.
 //!
-//! Invariant: at most one batch is with the engine; batches are taken in order; after [`Intake::settle`] none is.
+//! Invariant: at most one batch is with the engine, on the threads of [`Workers`]; batches are taken in order; after
+//! [`Intake::settle`] none is.
 
 use super::stop::Stop;
+use super::workers::Workers;
 use arrow_array::RecordBatch;
 use atoll_model::{Error, Result};
 use atoll_ports::session::RowSink;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 type Taken = (Box<dyn RowSink>, Result<()>);
 
@@ -14,15 +16,16 @@ type Taken = (Box<dyn RowSink>, Result<()>);
 pub(super) struct Intake {
     /// With the engine, or, while it takes a batch, with the task.
     sink: Option<Box<dyn RowSink>>,
-    task: Option<JoinHandle<Taken>>,
+    task: Option<AbortOnDropHandle<Taken>>,
     /// Which lines the batch with the engine comes from.
     context: String,
+    workers: Workers,
 }
 
 impl Intake {
     /// One that has taken nothing.
-    pub(super) fn new(sink: Box<dyn RowSink>) -> Self {
-        Intake { sink: Some(sink), task: None, context: String::new() }
+    pub(super) fn new(sink: Box<dyn RowSink>, workers: Workers) -> Self {
+        Intake { sink: Some(sink), task: None, context: String::new(), workers }
     }
 
     /// Hands over a batch as soon as the one before is taken.
@@ -33,19 +36,19 @@ impl Intake {
         self.settle().await?;
         let Some(mut sink) = self.sink.take() else { return Err(lost().into()) };
         self.context = context;
-        self.task = Some(tokio::spawn(async move {
+        self.task = Some(self.workers.spawn(async move {
             let taken = sink.push(batch).await;
             (sink, taken)
         }));
         Ok(())
     }
 
-    /// The engine's end, with nothing on its way to it.
+    /// Ends the COPY, with nothing on its way to the engine: how many rows it has taken.
     ///
     /// # Errors
-    /// `Internal` when a batch was lost.
-    pub(super) fn into_sink(mut self) -> Result<Box<dyn RowSink>> {
-        self.sink.take().ok_or_else(lost)
+    /// `Internal` when a batch was lost, and those of the engine.
+    pub(super) async fn finish(self) -> Result<u64> {
+        self.workers.run(self.sink.ok_or_else(lost)?.finish()).await
     }
 
     /// Waits until nothing is on its way.
@@ -60,14 +63,6 @@ impl Intake {
         let (sink, taken) = ended.map_err(|_| lost())?;
         self.sink = Some(sink);
         taken.map_err(|error| Stop::Failed { error, context: Some(std::mem::take(&mut self.context)) })
-    }
-}
-
-impl Drop for Intake {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
     }
 }
 

@@ -167,7 +167,7 @@ impl Connection {
         backend::copy_response(&mut self.channel.out, b'G', width);
         self.channel.all_due();
         self.channel.send_due().await?;
-        let mut intake = Intake::new(sink);
+        let mut intake = Intake::new(sink, self.workers.clone());
         let read = self.copy_data(&mut decoder, &mut intake).await;
         // The batch on its way came first, so its error does too; and nobody may write when the transaction ends.
         match self.channel.drive(&self.canceller, intake.settle()).await {
@@ -179,7 +179,7 @@ impl Connection {
             }
         }
         read?;
-        Ok(self.channel.drive(&self.canceller, intake.into_sink()?.finish()).await??)
+        Ok(self.channel.drive(&self.canceller, intake.finish()).await??)
     }
 
     /// Reads until the client says that it was all, while the engine takes the batch before.

@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) mock_secret: [u8; 32],
     pub(super) shutdown: CancellationToken,
+    /// Where statements run that take longer.
+    pub(super) workers: Workers,
     /// One permit for each session.
     pub(super) places: Arc<Semaphore>,
     process_ids: AtomicI32,
@@ -45,6 +47,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// For connections whose longer statements run in the runtime that this is called in.
     pub(super) fn new(
         database: Arc<dyn Database>,
         limits: Limits,
@@ -60,6 +63,7 @@ impl Shared {
             tls,
             mock_secret,
             shutdown,
+            workers: Workers::here(),
             process_ids: AtomicI32::new(1),
             cancellers: Mutex::default(),
         }
@@ -105,7 +109,6 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             return;
         }
     };
-    let workers = Workers::here();
     let tracker = TaskTracker::new();
     let abort = CancellationToken::new();
     let sockets =
@@ -131,13 +134,13 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         };
         // It was accepted by this thread's event loop, and goes to another.
         let (Ok(socket), Some(place)) = (socket.into_std(), threads.place()) else { continue };
-        let (shared, abort, workers) = (shared.clone(), abort.clone(), workers.clone());
-        let thread = place.handle.clone();
+        let (shared, abort) = (shared.clone(), abort.clone());
+        let thread = place.handle().clone();
         let serving = async move {
             let Ok(socket) = TcpStream::from_std(socket) else { return };
             tokio::select! {
                 biased;
-                () = connection(socket, peer, shared, &workers) => {}
+                () = connection(socket, peer, shared) => {}
                 () = abort.cancelled() => {}
             }
             drop((permit, place));
@@ -155,7 +158,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, workers: &Workers) {
+async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     // Answers are written whole: waiting for more to send would only delay them.
     let _ = socket.set_nodelay(true);
     // A client whose machine is gone is noticed within minutes.
@@ -163,9 +166,8 @@ async fn connection(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, wo
         socket2::TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(20));
     let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive);
     let limit = shared.limits.authentication_timeout;
-    let started = tokio::time::timeout(limit, start(socket, peer.ip(), &shared, workers))
-        .await
-        .unwrap_or(Err((Stop::Gone, None)));
+    let started =
+        tokio::time::timeout(limit, start(socket, peer.ip(), &shared)).await.unwrap_or(Err((Stop::Gone, None)));
     match started {
         Ok(Start::Session(session, process_id, permit)) => {
             let open = gauge!("atoll_connections", "entrance" => "sql");

@@ -10,7 +10,6 @@ use super::frontend::{Fields, startup_packet, violation};
 use super::scram::{Exchange, MECHANISM, ScramError, mock_verifier};
 use super::server::Shared;
 use super::stop::Stop;
-use super::workers::Workers;
 use crate::params::utf8;
 use atoll_model::{Error, ErrorKind};
 use atoll_ports::scram::{Verifier, random};
@@ -48,7 +47,6 @@ pub(super) async fn start(
     socket: TcpStream,
     peer: IpAddr,
     shared: &Arc<Shared>,
-    workers: &Workers,
 ) -> Result<Start, (Stop, Option<Box<Channel>>)> {
     let (transport, input, packet) = match first_packet(socket, shared).await {
         Ok(found) => found,
@@ -61,7 +59,8 @@ pub(super) async fn start(
             let connection = Connection {
                 canceller: session.canceller(),
                 channel: *channel,
-                session: workers.session(session),
+                session: shared.workers.session(session),
+                workers: shared.workers.clone(),
                 limits: shared.limits.clone(),
                 metrics: shared.metrics.clone(),
                 statements: HashMap::new(),

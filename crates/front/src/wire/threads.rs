@@ -6,32 +6,26 @@
 //!
 //! Invariant: nothing that runs here blocks its thread, or works for long without awaiting something.
 
+use atoll_ports::session::STACK_BYTES;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-/// Statements are parsed on these threads, by a parser that recurses.
-const STACK_BYTES: usize = 64 << 20;
-
 /// The threads. They end when this is dropped.
 pub(super) struct Threads {
-    threads: Vec<Thread>,
+    threads: Vec<Arc<Thread>>,
     stop: CancellationToken,
 }
 
 struct Thread {
     handle: Handle,
-    connections: Arc<AtomicUsize>,
+    connections: AtomicUsize,
 }
 
 /// A connection's place on a thread.
-pub(super) struct Place {
-    /// Where its task is to be spawned.
-    pub(super) handle: Handle,
-    connections: Arc<AtomicUsize>,
-}
+pub(super) struct Place(Arc<Thread>);
 
 impl Threads {
     /// One for each processor.
@@ -50,7 +44,7 @@ impl Threads {
                 .name("atoll-session".into())
                 .stack_size(STACK_BYTES)
                 .spawn(move || runtime.block_on(stop.cancelled()))?;
-            threads.threads.push(Thread { handle, connections: Arc::default() });
+            threads.threads.push(Arc::new(Thread { handle, connections: AtomicUsize::new(0) }));
         }
         Ok(threads)
     }
@@ -59,7 +53,14 @@ impl Threads {
     pub(super) fn place(&self) -> Option<Place> {
         let thread = self.threads.iter().min_by_key(|t| t.connections.load(Ordering::Relaxed))?;
         thread.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Place { handle: thread.handle.clone(), connections: thread.connections.clone() })
+        Some(Place(thread.clone()))
+    }
+}
+
+impl Place {
+    /// Where the connection's task is to be spawned.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.0.handle
     }
 }
 
@@ -71,6 +72,6 @@ impl Drop for Threads {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }

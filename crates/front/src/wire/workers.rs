@@ -4,11 +4,10 @@
 //! Invariants: the session is in one place at a time, with its connection or with a task; a task whose answer nobody waits for
 //! any more is aborted. Batches come through a channel for one: nothing is read ahead beyond it. A task's panic is the connection's.
 
-use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use atoll_model::{Error, Result, SqlType, Value};
 use atoll_ports::session::{
-    BatchStream, Canceller, Execution, Notice, Parsed, Prepared, ResultColumn, RowSink, Session, TransactionStatus,
+    BatchStream, Canceller, Execution, Notice, Parsed, Prepared, ResultColumn, Session, TransactionStatus,
 };
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -29,9 +28,17 @@ impl Workers {
         Workers(Handle::current())
     }
 
+    /// Begins something there, which ends when nobody waits for it any more.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> AbortOnDropHandle<T> {
+        AbortOnDropHandle::new(self.0.spawn(work))
+    }
+
     /// Has something done there.
-    async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        match AbortOnDropHandle::new(self.0.spawn(work)).await {
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.spawn(work).await {
             Ok(done) => done,
             Err(error) => gone(error).await,
         }
@@ -39,7 +46,7 @@ impl Workers {
 
     /// A session whose longer statements run there.
     pub(super) fn session(&self, session: Box<dyn Session>) -> Box<dyn Session> {
-        Box::new(Shared { workers: self.clone(), canceller: session.canceller(), session: Some(session) })
+        Box::new(RoamingSession { workers: self.clone(), canceller: session.canceller(), session: Some(session) })
     }
 
     fn execution(&self, execution: Execution) -> Execution {
@@ -50,10 +57,6 @@ impl Workers {
             Execution::CopyOut { options, columns, schema, stream } => {
                 Execution::CopyOut { options, columns, schema, stream: self.stream(stream) }
             }
-            Execution::CopyIn(mut copy) => {
-                copy.sink = Box::new(Sink { workers: self.clone(), sink: Some(copy.sink) });
-                Execution::CopyIn(copy)
-            }
             other => other,
         }
     }
@@ -61,7 +64,7 @@ impl Workers {
     /// Batches that are made there.
     fn stream(&self, mut stream: BatchStream) -> BatchStream {
         let (sender, receiver) = mpsc::channel(1);
-        let task = AbortOnDropHandle::new(self.0.spawn(async move {
+        let task = self.spawn(async move {
             while let Some(batch) = stream.next().await {
                 if sender.send(batch).await.is_err() {
                     break;
@@ -69,7 +72,7 @@ impl Workers {
             }
             // Whoever is told of the end may take it that the work behind the stream has ended.
             drop(stream);
-        }));
+        });
         futures::stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
             let task = task?;
             match receiver.recv().await {
@@ -93,13 +96,13 @@ async fn gone<T>(error: JoinError) -> T {
 }
 
 /// A session that is here, or with the workers.
-struct Shared {
+struct RoamingSession {
     workers: Workers,
     canceller: Arc<Canceller>,
     session: Option<Box<dyn Session>>,
 }
 
-impl Shared {
+impl RoamingSession {
     fn here(&mut self) -> Result<&mut Box<dyn Session>> {
         self.session.as_mut().ok_or_else(lost)
     }
@@ -126,13 +129,17 @@ fn lost() -> Error {
 }
 
 #[async_trait]
-impl Session for Shared {
+impl Session for RoamingSession {
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>> {
         self.here()?.parse(sql)
     }
 
-    fn prepares_at_once(&self, statement: &Parsed, param_types: &[Option<SqlType>]) -> bool {
-        self.session.as_ref().is_some_and(|s| s.prepares_at_once(statement, param_types))
+    fn recall(&self, statement: &Parsed, param_types: &[Option<SqlType>]) -> Option<Arc<Prepared>> {
+        self.session.as_ref()?.recall(statement, param_types)
+    }
+
+    fn prepares_at_once(&self, statement: &Parsed) -> bool {
+        self.session.as_ref().is_some_and(|s| s.prepares_at_once(statement))
     }
 
     fn runs_at_once(&self, prepared: &Prepared) -> bool {
@@ -140,7 +147,10 @@ impl Session for Shared {
     }
 
     async fn prepare(&mut self, statement: Parsed, param_types: &[Option<SqlType>]) -> Result<Arc<Prepared>> {
-        if self.prepares_at_once(&statement, param_types) {
+        if let Some(prepared) = self.recall(&statement, param_types) {
+            return Ok(prepared);
+        }
+        if self.prepares_at_once(&statement) {
             return self.here()?.prepare(statement, param_types).await;
         }
         let param_types = param_types.to_vec();
@@ -189,30 +199,5 @@ impl Session for Shared {
 
     fn canceller(&self) -> Arc<Canceller> {
         self.canceller.clone()
-    }
-}
-
-/// Rows of a COPY that are taken there.
-struct Sink {
-    workers: Workers,
-    sink: Option<Box<dyn RowSink>>,
-}
-
-#[async_trait]
-impl RowSink for Sink {
-    async fn push(&mut self, batch: RecordBatch) -> Result<()> {
-        let mut sink = self.sink.take().ok_or_else(lost)?;
-        let pushed = self.workers.run(async move {
-            let outcome = sink.push(batch).await;
-            (sink, outcome)
-        });
-        let (sink, outcome) = pushed.await;
-        self.sink = Some(sink);
-        outcome
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<u64> {
-        let sink = self.sink.take().ok_or_else(lost)?;
-        self.workers.run(sink.finish()).await
     }
 }

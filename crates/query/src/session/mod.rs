@@ -28,6 +28,7 @@ use crate::dml;
 use crate::keyed;
 use crate::pg::parse::{self, Statement};
 use crate::privileges::{Authority, Identity};
+use crate::syntax::fold;
 use async_trait::async_trait;
 use atoll_model::{Catalog, Error, ErrorKind, MAX_SECOND_DIGITS, Result, SqlType, Value};
 use atoll_ports::cluster::Transaction;
@@ -159,7 +160,7 @@ impl SqlSession {
         let Statement::Sql(ast) = statement else { return None };
         match ast.as_ref() {
             Ast::Execute { name: Some(name), .. } => {
-                let name = name.0.last().and_then(|p| p.as_ident()).map(dml::params::fold)?;
+                let name = name.0.last().and_then(|p| p.as_ident()).map(fold)?;
                 self.named.get(&name).map(|p| p.columns.clone())
             }
             Ast::Fetch { name, .. } => Some(self.cursor_columns(name)),
@@ -360,9 +361,8 @@ impl SqlSession {
         declared: &[Option<SqlType>],
     ) -> Result<Arc<Prepared>> {
         let catalog = self.catalog();
-        let shared = self.engine.clone();
-        let key = shared.plans.key(&catalog, &shared.cluster.catalog(), self.identity(), &sql, declared);
-        if let Some(prepared) = key.as_ref().and_then(|k| shared.plans.get(k)) {
+        let key = self.plan_key(&catalog, &sql, declared);
+        if let Some(prepared) = key.as_ref().and_then(|k| self.engine.plans.get(k)) {
             return Ok(prepared);
         }
         let state = self.state(&catalog, false)?;
@@ -379,9 +379,14 @@ impl SqlSession {
             plan: Arc::new(bound),
         });
         if let Some(key) = key {
-            shared.plans.keep(key, &catalog, &prepared);
+            self.engine.plans.keep(key, &catalog, &prepared);
         }
         Ok(prepared)
+    }
+
+    /// Under what a statement's plan is kept, where it may be.
+    fn plan_key(&self, catalog: &Arc<Catalog>, sql: &Arc<str>, declared: &[Option<SqlType>]) -> Option<plans::Key> {
+        self.engine.plans.key(catalog, &self.engine.cluster.catalog(), self.identity(), sql, declared)
     }
 }
 
@@ -437,14 +442,14 @@ impl Session for SqlSession {
             .collect())
     }
 
-    fn prepares_at_once(&self, statement: &Parsed, param_types: &[Option<SqlType>]) -> bool {
-        let Some(tree) = statement.tree.downcast_ref::<Statement>() else { return true };
-        if control::is_brief(tree) {
-            return true;
-        }
-        let (plans, catalog) = (&self.engine.plans, self.catalog());
-        let key = plans.key(&catalog, &self.engine.cluster.catalog(), self.identity(), &statement.sql, param_types);
-        key.is_some_and(|key| plans.get(&key).is_some())
+    fn recall(&self, statement: &Parsed, param_types: &[Option<SqlType>]) -> Option<Arc<Prepared>> {
+        let tree = statement.tree.downcast_ref::<Statement>().filter(|_| !self.current.is_failed())?;
+        let prepared = self.engine.plans.get(&self.plan_key(&self.catalog(), &statement.sql, param_types)?)?;
+        crate::ddl::reduced_digits(tree).is_empty().then_some(prepared)
+    }
+
+    fn prepares_at_once(&self, statement: &Parsed) -> bool {
+        self.current.is_failed() || statement.tree.downcast_ref::<Statement>().is_none_or(control::is_brief)
     }
 
     fn runs_at_once(&self, prepared: &Prepared) -> bool {
