@@ -1,8 +1,8 @@
 //! What sites are asked for: the statements that servers have received, by their own logs, for each kind of work that a site can do.
 
+use atoll_e2e::asking::{rows, run};
 use atoll_e2e::mariadb::MariaDb;
 use atoll_e2e::server::{Atoll, Crash as _, PostgreSql, Server};
-use atoll_e2e::wire::Client;
 use regex::Regex;
 
 /// A query, its answer, and what the statement at each of the two sites has; `None`: that site is asked for nothing.
@@ -16,7 +16,7 @@ struct Case {
     never: &'static str,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case {
         kind: "filters and projections",
         sql: "SELECT name FROM users WHERE region = 'bj' AND score > 15 ORDER BY name",
@@ -73,6 +73,27 @@ const CASES: [Case; 9] = [
         never: "name",
     },
     Case {
+        kind: "windows",
+        sql: "SELECT uid, rank() OVER (PARTITION BY grade ORDER BY score DESC), sum(score) OVER (PARTITION BY grade) FROM users \
+              WHERE region = 'bj' ORDER BY uid",
+        answer: &["u1,1,10", "u3,2,70", "u5,1,70"],
+        sites: [
+            Some(&[
+                "uid",
+                "rank() OVER (PARTITION BY",
+                "grade",
+                "ORDER BY",
+                "score",
+                "DESC",
+                "sum(",
+                "OVER (",
+                "WHERE",
+            ]),
+            None,
+        ],
+        never: "name",
+    },
+    Case {
         kind: "computed columns",
         sql: "SELECT sum(score * 2 + 1) FROM users WHERE region = 'bj'",
         answer: &["163"],
@@ -93,13 +114,6 @@ const DATA: [&str; 2] = [
      ('u4', 'Di', 'hk', 2, 30, 'd@x'), ('u5', 'Ed', 'bj', 2, 50, 'e@x')",
     "INSERT INTO reads VALUES (1, 'u1', 10), (2, 'u1', 20), (3, 'u2', 30), (4, 'u3', 40), (5, 'u4', 50)",
 ];
-
-fn run(client: &mut Client, sql: &str) -> Vec<String> {
-    let reply = client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-    let shown =
-        |row: &Vec<Option<String>>| row.iter().map(|v| v.as_deref().unwrap_or("-")).collect::<Vec<_>>().join(",");
-    reply.rows.iter().map(shown).collect()
-}
 
 /// Words of the cases that are names of columns: the tables that Atoll makes at MySQL sites call them otherwise.
 const COLUMNS: [&str; 7] = ["uid", "name", "region", "grade", "score", "email", "secs"];
@@ -130,7 +144,7 @@ fn check(sites: [String; 2], named: bool, mut received: impl FnMut() -> [Vec<Str
     }
     for case in CASES {
         received();
-        let answer = run(&mut client, case.sql);
+        let answer = rows(&mut client, case.sql);
         assert_eq!(answer, case.answer, "{}", case.kind);
         for (at, (got, expected)) in received().iter().zip(case.sites).enumerate() {
             let shown = format!("{}: site {at} received {got:#?}", case.kind);

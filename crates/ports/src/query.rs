@@ -1,7 +1,7 @@
 //! What a site can be asked in one statement: a block of the relational algebra over copies that lie there together.
 //!
-//! The engine hands down what a site can do, the site puts it into its dialect. A block is one SELECT: sources joined, filtered, grouped,
-//! sorted, cut off.
+//! The engine hands down what a site can do, the site puts it into its dialect. A block is one SELECT: sources joined, filtered, grouped or
+//! looked at through windows, sorted, cut off.
 //!
 //! Invariant: a site that takes a query answers as the engine would, or fails. What it would answer otherwise (an order of text, a
 //! division, a comparison regardless of case) it refuses, or writes so that it means the same.
@@ -130,6 +130,30 @@ pub enum SiteExpr {
         /// The result's type.
         ty: SqlType,
     },
+    /// A function of a row among the rows of its partition; of a query that does not group.
+    Window {
+        /// What is computed.
+        function: WindowFunction,
+        /// Rows that have these in common are a partition; NULLs are alike.
+        partition: Vec<SiteExpr>,
+        /// The order of a partition's rows.
+        order: Vec<SortKey>,
+        /// The result's type.
+        ty: SqlType,
+    },
+}
+
+/// Functions of a row among others.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WindowFunction {
+    /// `row_number`
+    RowNumber,
+    /// `rank`
+    Rank,
+    /// `dense_rank`
+    DenseRank,
+    /// An aggregate of a value, or `count(*)`: over the partition, or, if that has an order, over its rows up to the last peer of this one.
+    Aggregate(Aggregate, Option<Box<SiteExpr>>),
 }
 
 /// Comparisons.
@@ -187,7 +211,8 @@ impl SiteExpr {
             | SiteExpr::Case { ty, .. }
             | SiteExpr::Coalesce(_, ty)
             | SiteExpr::Widen(_, ty)
-            | SiteExpr::Aggregate { ty, .. } => ty.clone(),
+            | SiteExpr::Aggregate { ty, .. }
+            | SiteExpr::Window { ty, .. } => ty.clone(),
             SiteExpr::Compare(..)
             | SiteExpr::And(_)
             | SiteExpr::Or(_)
@@ -195,6 +220,33 @@ impl SiteExpr {
             | SiteExpr::IsNull(_)
             | SiteExpr::In(..)
             | SiteExpr::Like(..) => SqlType::Bool,
+        }
+    }
+
+    /// Whether a row's value depends on other rows of a window.
+    pub fn has_window(&self) -> bool {
+        matches!(self, SiteExpr::Window { .. }) || self.parts().into_iter().any(SiteExpr::has_window)
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> Vec<&SiteExpr> {
+        match self {
+            SiteExpr::Column { .. } | SiteExpr::Value(..) => vec![],
+            SiteExpr::Compare(_, a, b) | SiteExpr::Like(a, b) | SiteExpr::Arithmetic(_, a, b, _) => vec![a, b],
+            SiteExpr::And(list) | SiteExpr::Or(list) | SiteExpr::Coalesce(list, _) => list.iter().collect(),
+            SiteExpr::Not(inner) | SiteExpr::IsNull(inner) | SiteExpr::Widen(inner, _) => vec![inner],
+            SiteExpr::In(left, list) => std::iter::once(left.as_ref()).chain(list).collect(),
+            SiteExpr::Case { branches, otherwise, .. } => {
+                branches.iter().flat_map(|(condition, value)| [condition, value]).chain(otherwise.as_deref()).collect()
+            }
+            SiteExpr::Aggregate { argument, .. } => argument.as_deref().into_iter().collect(),
+            SiteExpr::Window { function, partition, order, .. } => {
+                let argument = match function {
+                    WindowFunction::Aggregate(_, argument) => argument.as_deref(),
+                    WindowFunction::RowNumber | WindowFunction::Rank | WindowFunction::DenseRank => None,
+                };
+                argument.into_iter().chain(partition).chain(order.iter().map(|key| &key.expr)).collect()
+            }
         }
     }
 }

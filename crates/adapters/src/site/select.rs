@@ -3,7 +3,9 @@
 //! Invariant: every part of the query is in the statement, or the whole is refused.
 
 use atoll_model::{Result, SqlType, Value};
-use atoll_ports::query::{Aggregate, Arithmetic, Comparison, Output, SiteExpr, SiteQuery, SortKey, SourceJoin};
+use atoll_ports::query::{
+    Aggregate, Arithmetic, Comparison, Output, SiteExpr, SiteQuery, SortKey, SourceJoin, WindowFunction,
+};
 
 /// How an engine spells the parts of a query.
 pub(super) trait Spelling {
@@ -43,7 +45,7 @@ pub(super) trait Spelling {
     /// What makes one group of all rows; aggregates by themselves do.
     fn one_group(&self, query: &SiteQuery) -> &'static str;
 
-    /// What rows are grouped by.
+    /// What rows are grouped by, or partitions have in common.
     fn group_key(&self, key: &SiteExpr) -> Result<String> {
         self.expr(key)
     }
@@ -78,15 +80,11 @@ pub(super) trait Spelling {
         sql += &match query.group.as_deref() {
             None => String::new(),
             Some([]) => self.one_group(query).to_owned(),
-            Some(keys) => {
-                let keys = keys.iter().map(|key| self.group_key(key)).collect::<Result<Vec<_>>>()?;
-                clause_of(" GROUP BY ", ", ", &keys)
-            }
+            Some(keys) => self.keys(" GROUP BY ", keys)?,
         };
         let having = query.having.iter().map(|condition| self.having(condition)).collect::<Result<Vec<_>>>()?;
         sql += &clause_of(" HAVING ", " AND ", &having);
-        let order = query.order.iter().map(|key| self.sort_key(key)).collect::<Result<Vec<_>>>()?;
-        sql += &clause_of(" ORDER BY ", ", ", &order);
+        sql += &self.order_by(&query.order)?;
         match (query.limit, query.offset) {
             (None, 0) => {}
             (Some(limit), 0) => sql += &format!(" LIMIT {limit}"),
@@ -113,6 +111,29 @@ pub(super) trait Spelling {
             sql += &format!(" {word} {relation} ON {on}");
         }
         Ok(sql)
+    }
+
+    /// ORDER BY, if there is an order.
+    fn order_by(&self, order: &[SortKey]) -> Result<String> {
+        let keys = order.iter().map(|key| self.sort_key(key)).collect::<Result<Vec<_>>>()?;
+        Ok(clause_of(" ORDER BY ", ", ", &keys))
+    }
+
+    /// What rows are put together by.
+    fn keys(&self, word: &str, keys: &[SiteExpr]) -> Result<String> {
+        let keys = keys.iter().map(|key| self.group_key(key)).collect::<Result<Vec<_>>>()?;
+        Ok(clause_of(word, ", ", &keys))
+    }
+
+    /// A function of a row among those of its partition. The frame is the one that SQL has by default.
+    fn window(&self, function: &WindowFunction, partition: &[SiteExpr], order: &[SortKey]) -> Result<String> {
+        let call = match function {
+            WindowFunction::RowNumber => "row_number()".to_owned(),
+            WindowFunction::Rank => "rank()".to_owned(),
+            WindowFunction::DenseRank => "dense_rank()".to_owned(),
+            WindowFunction::Aggregate(function, argument) => self.aggregate(*function, argument.as_deref(), false)?,
+        };
+        Ok(format!("{call} OVER ({}{})", self.keys("PARTITION BY ", partition)?, self.order_by(order)?))
     }
 
     /// Several expressions.
@@ -152,6 +173,7 @@ pub(super) trait Spelling {
             SiteExpr::Aggregate { function, argument, distinct, .. } => {
                 self.aggregate(*function, argument.as_deref(), *distinct)?
             }
+            SiteExpr::Window { function, partition, order, .. } => self.window(function, partition, order)?,
         })
     }
 }

@@ -60,20 +60,20 @@ pub async fn answered(branch: &dyn Branch, query: SiteQuery) -> Result<Vec<Row>>
     Ok(rows)
 }
 
-async fn ask(world: &World, query: SiteQuery) -> Result<Vec<Row>> {
+pub async fn ask(world: &World, query: SiteQuery) -> Result<Vec<Row>> {
     // What is said to be possible is.
     world.here().statement(&query)?;
     answered(&*world.begin(Isolation::ReadCommitted).await?, query).await
 }
 
 /// The answer in some order of rows.
-async fn ask_sorted(world: &World, query: SiteQuery) -> Result<Vec<Row>> {
+pub async fn ask_sorted(world: &World, query: SiteQuery) -> Result<Vec<Row>> {
     let mut rows = ask(world, query).await?;
     rows.sort_by_cached_key(|row| format!("{row:?}"));
     Ok(rows)
 }
 
-fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
+pub fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
     rows.sort_by_cached_key(|row| format!("{row:?}"));
     rows
 }
@@ -135,11 +135,11 @@ pub fn of(at: &Replica, position: usize) -> SiteExpr {
 }
 
 /// Texts that collations, padding, escapes and drivers take for something else.
-const NASTY: [&str; 12] =
+pub const NASTY: [&str; 12] =
     ["", " ", "a", "a ", "A", "ä", "Ä", "it's \"q\"", "back\\slash", "\\", "a:b ? -- /* # `", "100%_"];
 
 /// `(id int primary key, s text, v varchar(40))`: each nasty text twice, and NULLs.
-async fn texts_table(world: &World) -> Result<Replica> {
+pub async fn texts_table(world: &World) -> Result<Replica> {
     let columns = vec![
         column(1, "id", SqlType::Int4, true),
         column(2, "s", SqlType::Text, false),

@@ -2,15 +2,15 @@
 //!
 //! Invariant: the query's answer has one column for each column of the plan, in its order, and the rows of the plan.
 
-use super::expr::{Reason, Scope, comparable, compare};
+use super::expr::{Reason, Scope, compare, is_key};
 use crate::read::localize::table_of;
 use atoll_model::{SiteId, SqlType};
-use atoll_ports::query::{Comparison, Output, SiteExpr, SiteQuery, SortKey, Source, SourceJoin};
+use atoll_ports::query::{Comparison, Output, SiteExpr, SiteQuery, SortKey, Source, SourceJoin, WindowFunction};
 use atoll_ports::site::Replica;
 use datafusion::common::{DFSchema, NullEquality};
 use datafusion::logical_expr::expr::Sort as SortExpr;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, Filter, Join, JoinType, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, Filter, Join, JoinType, LogicalPlan, TableScan, Window};
 
 /// A query in the making.
 #[derive(Clone)]
@@ -44,6 +44,7 @@ impl Block {
                 let groups = below.columns.clone();
                 below.group(groups)
             }
+            LogicalPlan::Window(window) => Self::of(&window.input)?.window(window),
             LogicalPlan::Join(join) => Self::of(&join.left)?.join(Self::of(&join.right)?, join),
             other => {
                 Err(format!("{} is done here", other.display().to_string().split([':', ' ']).next().unwrap_or("it")))
@@ -82,6 +83,11 @@ impl Block {
         self.query.group.is_some()
     }
 
+    /// Whether a column's value depends on other rows: fewer rows would change it.
+    fn windowed(&self) -> bool {
+        self.columns.iter().any(SiteExpr::has_window)
+    }
+
     fn filter(mut self, filter: &Filter) -> Result<Block, Reason> {
         for condition in split_conjunction(&filter.predicate) {
             self.require(filter.input.schema(), condition)?;
@@ -94,6 +100,9 @@ impl Block {
     /// # Errors
     /// Why it cannot be asked at the site; the block is as it was.
     pub(super) fn require(&mut self, schema: &DFSchema, condition: &Expr) -> Result<(), Reason> {
+        if self.windowed() {
+            return Err("a condition on what windows gave".into());
+        }
         let condition = Scope { schema, columns: &self.columns }.expr(condition)?;
         let grouped = self.grouped();
         if grouped { &mut self.query.having } else { &mut self.query.filter }.push(condition);
@@ -110,17 +119,31 @@ impl Block {
     }
 
     fn group(mut self, groups: Vec<SiteExpr>) -> Result<Block, Reason> {
-        if self.grouped() {
-            return Err("groups of groups".into());
+        if self.grouped() || self.windowed() {
+            return Err("groups of groups, or of what windows gave".into());
         }
         for key in &groups {
-            let float = matches!(key.ty(), SqlType::Float4 | SqlType::Float8);
-            if !comparable(&key.ty()) || float || matches!(key, SiteExpr::Value(..)) {
+            if !is_key(key) {
                 return Err(format!("groups by {}", key.ty()));
             }
         }
         self.columns.clone_from(&groups);
         self.query.group = Some(groups);
+        Ok(self)
+    }
+
+    fn window(mut self, window: &Window) -> Result<Block, Reason> {
+        if self.grouped() {
+            return Err("windows over groups".into());
+        }
+        let scope = Scope { schema: window.input.schema(), columns: &self.columns };
+        let values = window.window_expr.iter().map(|e| scope.window(e)).collect::<Result<Vec<_>, _>>()?;
+        for value in &values {
+            if value.parts().into_iter().any(SiteExpr::has_window) {
+                return Err("windows over what windows gave".into());
+            }
+        }
+        self.columns.extend(values);
         Ok(self)
     }
 
@@ -130,6 +153,9 @@ impl Block {
         }
         if self.grouped() || right.grouped() {
             return Err("a join of groups".into());
+        }
+        if self.windowed() || right.windowed() {
+            return Err("a join of what windows gave".into());
         }
         if join.null_equality != NullEquality::NullEqualsNothing {
             return Err("a join that finds NULLs equal".into());
@@ -181,18 +207,7 @@ impl Block {
     /// # Errors
     /// Why it cannot be done at the site; then the block is as it was.
     pub(super) fn sort(&mut self, schema: &DFSchema, keys: &[SortExpr], fetch: Option<usize>) -> Result<(), Reason> {
-        let scope = Scope { schema, columns: &self.columns };
-        let mut order = vec![];
-        for key in keys {
-            let expr = scope.expr(&key.expr)?;
-            if !comparable(&expr.ty()) {
-                return Err(format!("an order by {}", expr.ty()));
-            }
-            if !matches!(expr, SiteExpr::Value(..)) {
-                order.push(SortKey { expr, descending: !key.asc, nulls_first: key.nulls_first });
-            }
-        }
-        self.query.order = order;
+        self.query.order = Scope { schema, columns: &self.columns }.order(keys)?;
         self.query.limit = fetch.map(|n| n as u64);
         Ok(())
     }
@@ -261,6 +276,17 @@ fn moved(expr: &SiteExpr, shift: usize) -> SiteExpr {
             function: *function,
             argument: argument.as_deref().map(one),
             distinct: *distinct,
+            ty: ty.clone(),
+        },
+        SiteExpr::Window { function, partition, order, ty } => SiteExpr::Window {
+            function: match function {
+                WindowFunction::Aggregate(function, argument) => {
+                    WindowFunction::Aggregate(*function, argument.as_deref().map(one))
+                }
+                WindowFunction::RowNumber | WindowFunction::Rank | WindowFunction::DenseRank => function.clone(),
+            },
+            partition: all(partition),
+            order: order.iter().map(|key| SortKey { expr: moved(&key.expr, shift), ..*key }).collect(),
             ty: ty.clone(),
         },
     }

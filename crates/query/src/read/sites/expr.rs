@@ -5,11 +5,13 @@
 
 use crate::rows;
 use atoll_model::{SqlType, Value};
-use atoll_ports::query::{Aggregate, Arithmetic, Comparison, SiteExpr};
+use atoll_ports::query::{Aggregate, Arithmetic, Comparison, SiteExpr, SortKey, WindowFunction};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::expr::{AggregateFunction, InList, Like};
-use datafusion::logical_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, Operator};
+use datafusion::logical_expr::expr::{AggregateFunction, InList, Like, Sort};
+use datafusion::logical_expr::{
+    BinaryExpr, Case, Cast, Expr, ExprSchemable, Operator, WindowFrame, WindowFrameBound, WindowFrameUnits,
+};
 
 /// Why something is not handed down.
 pub(super) type Reason = String;
@@ -41,6 +43,12 @@ pub(super) fn comparable(ty: &SqlType) -> bool {
         // Padding; documents that are equal and written otherwise; lists.
         SqlType::Char(_) | SqlType::Json | SqlType::Jsonb | SqlType::Array(_) | SqlType::Interval => false,
     }
+}
+
+/// Whether all engines find rows alike by it.
+pub(super) fn is_key(expr: &SiteExpr) -> bool {
+    let float = matches!(expr.ty(), SqlType::Float4 | SqlType::Float8);
+    comparable(&expr.ty()) && !float && !matches!(expr, SiteExpr::Value(..))
 }
 
 fn number(ty: &SqlType) -> bool {
@@ -186,28 +194,39 @@ impl Scope<'_> {
         let Expr::AggregateFunction(AggregateFunction { func, params }) = unaliased(expr) else {
             return Err("an aggregate of another form".into());
         };
-        let function = function(func.name()).ok_or_else(|| format!("{} is computed here", func.name()))?;
         if params.filter.is_some() || !params.order_by.is_empty() || params.null_treatment.is_some() {
             return Err(format!("{} with FILTER, ORDER BY or IGNORE NULLS", func.name()));
         }
-        let ty = self.ty(expr)?;
-        let argument = match (function, params.args.as_slice()) {
-            (Aggregate::Count, [Expr::Literal(value, _)]) if !value.is_null() && !params.distinct => None,
+        let distinct = params.distinct;
+        let (function, argument) = self.aggregated(func.name(), &params.args, distinct)?;
+        Ok(SiteExpr::Aggregate { function, argument, distinct, ty: self.ty(expr)? })
+    }
+
+    /// An aggregate and its argument.
+    fn aggregated(
+        &self,
+        name: &str,
+        args: &[Expr],
+        distinct: bool,
+    ) -> Result<(Aggregate, Option<Box<SiteExpr>>), Reason> {
+        let function = function(name).ok_or_else(|| format!("{name} is computed here"))?;
+        let argument = match (function, args) {
+            (Aggregate::Count, [Expr::Literal(value, _)]) if !value.is_null() && !distinct => None,
             (_, [argument]) => Some(self.expr(argument)?),
-            _ => return Err(format!("{} of several values", func.name())),
+            _ => return Err(format!("{name} of several values")),
         };
         let fits = match (function, argument.as_ref().map(SiteExpr::ty)) {
             (_, None) => true,
-            (Aggregate::Count, Some(ty)) => !params.distinct || comparable(&ty),
+            (Aggregate::Count, Some(ty)) => !distinct || comparable(&ty),
             // A sum of floating point numbers depends on the order, in one engine as in several.
-            (Aggregate::Sum, Some(ty)) => number(&ty) && !params.distinct,
+            (Aggregate::Sum, Some(ty)) => number(&ty) && !distinct,
             (Aggregate::Min | Aggregate::Max, Some(ty)) => {
                 comparable(&ty) && !matches!(ty, SqlType::Bool | SqlType::Uuid | SqlType::Bytea)
             }
             (Aggregate::Every | Aggregate::Any, Some(ty)) => ty == SqlType::Bool,
         };
         if !fits {
-            return Err(format!("{} of this type", func.name()));
+            return Err(format!("{name} of this type"));
         }
         let argument = match (function, argument) {
             // What is summed as numeric need not be one before.
@@ -218,8 +237,69 @@ impl Scope<'_> {
             }
             (_, argument) => argument.map(Box::new),
         };
-        Ok(SiteExpr::Aggregate { function, argument, distinct: params.distinct, ty })
+        Ok((function, argument))
     }
+
+    /// A window function.
+    pub(super) fn window(&self, expr: &Expr) -> Result<SiteExpr, Reason> {
+        let Expr::WindowFunction(call) = unaliased(expr) else { return Err("a window of another form".into()) };
+        let (name, params) = (call.fun.name(), &call.params);
+        if params.filter.is_some() || params.null_treatment.is_some() || params.distinct {
+            return Err(format!("{name} with FILTER, DISTINCT or IGNORE NULLS"));
+        }
+        let partition = params.partition_by.iter().map(|e| self.expr(e)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(key) = partition.iter().find(|key| !is_key(key)) {
+            return Err(format!("a partition by {}", key.ty()));
+        }
+        let order = self.order(&params.order_by)?;
+        let function = match name {
+            "row_number" => WindowFunction::RowNumber,
+            "rank" | "dense_rank" if order.is_empty() => return Err(format!("{name} without an order")),
+            "rank" => WindowFunction::Rank,
+            "dense_rank" => WindowFunction::DenseRank,
+            _ if !is_default(&params.window_frame, order.is_empty()) => return Err("a frame of its own".into()),
+            _ => {
+                let (function, argument) = self.aggregated(name, &params.args, false)?;
+                let exact = match (function, argument.as_ref().map(|a| a.ty())) {
+                    (Aggregate::Count, _) => true,
+                    (_, None) | (Aggregate::Every | Aggregate::Any, _) => false,
+                    // As it goes on, the sum of what was there before may be rounded otherwise; the least of texts is by a collation.
+                    (Aggregate::Sum | Aggregate::Min | Aggregate::Max, Some(ty)) => {
+                        integer(&ty) || matches!(ty, SqlType::Numeric(_))
+                    }
+                };
+                if !exact {
+                    return Err(format!("{name} of this type over a window"));
+                }
+                WindowFunction::Aggregate(function, argument)
+            }
+        };
+        Ok(SiteExpr::Window { function, partition, order, ty: self.ty(expr)? })
+    }
+
+    /// An order of rows. Constants order nothing.
+    pub(super) fn order(&self, keys: &[Sort]) -> Result<Vec<SortKey>, Reason> {
+        let mut order = vec![];
+        for key in keys {
+            let expr = self.expr(&key.expr)?;
+            if !comparable(&expr.ty()) {
+                return Err(format!("an order by {}", expr.ty()));
+            }
+            if !matches!(expr, SiteExpr::Value(..)) {
+                order.push(SortKey { expr, descending: !key.asc, nulls_first: key.nulls_first });
+            }
+        }
+        Ok(order)
+    }
+}
+
+/// Whether a frame is the one that a window without an order, or with one, has by default.
+fn is_default(frame: &WindowFrame, unordered: bool) -> bool {
+    let to_the_end = matches!(&frame.end_bound, WindowFrameBound::Following(by) if by.is_null());
+    let to_the_peers =
+        frame.units == WindowFrameUnits::Range && matches!(frame.end_bound, WindowFrameBound::CurrentRow);
+    let from_the_beginning = matches!(&frame.start_bound, WindowFrameBound::Preceding(by) if by.is_null());
+    from_the_beginning && if unordered { to_the_end || to_the_peers } else { to_the_peers }
 }
 
 /// The aggregate of a name.

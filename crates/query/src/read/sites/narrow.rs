@@ -18,7 +18,8 @@ pub(in crate::read) const SEMIJOIN_BYTES: usize = 256 << 10;
 
 /// Whether conditions on the outputs are conditions on the rows that are read.
 pub(super) fn can_narrow(query: &SiteQuery) -> bool {
-    query.group.is_none() && query.having.is_empty() && query.limit.is_none() && query.offset == 0
+    let cut = query.limit.is_some() || query.offset > 0;
+    query.group.is_none() && query.having.is_empty() && !cut && !query.outputs.iter().any(|o| o.expr.has_window())
 }
 
 /// The query with what filters over its outputs say now; `None`: that is nothing.
@@ -87,6 +88,7 @@ fn value_beside(column: &SiteExpr, expr: &Arc<dyn PhysicalExpr>) -> Option<SiteE
 mod tests {
     use super::*;
     use atoll_model::{SqlType, Value};
+    use atoll_ports::query::WindowFunction;
     use datafusion::arrow::datatypes::{DataType, Field, Schema};
     use datafusion::physical_expr::expressions::{binary, col, in_list, lit};
 
@@ -135,9 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn groups_and_limits_are_not_narrowed() {
+    fn groups_limits_and_windows_are_not_narrowed() {
         let query = query();
         assert!(can_narrow(&query));
+        let function = WindowFunction::RowNumber;
+        let expr = SiteExpr::Window { function, partition: vec![], order: vec![], ty: SqlType::Int8 };
+        let number = Output { expr, ..query.outputs[1].clone() };
+        assert!(!can_narrow(&SiteQuery { outputs: vec![number], ..query.clone() }));
         assert!(!can_narrow(&SiteQuery { limit: Some(1), ..query.clone() }));
         assert!(!can_narrow(&SiteQuery { group: Some(vec![]), ..query }));
     }
