@@ -3,6 +3,7 @@
 //!
 //! The anomalies are those of Adya, *Weak Consistency* (1999), in the tests' names as PostgreSQL's manual has them.
 
+use atoll_e2e::asking::run;
 use atoll_e2e::bank::{ACCOUNTS, TOTAL, Teller, is_transient, setup};
 use atoll_e2e::budget;
 use atoll_e2e::rng::Rng;
@@ -29,10 +30,6 @@ impl World<'_> {
         run(&mut client, &format!("INSERT INTO {name} SELECT g, {value} FROM generate_series(1, {rows}) g"));
         client
     }
-}
-
-fn run(client: &mut Client, sql: &str) {
-    client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
 fn number(client: &mut Client, sql: &str) -> i64 {

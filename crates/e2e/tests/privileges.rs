@@ -1,5 +1,6 @@
 //! Privileges at the entrances: another user's connection, both protocols, COPY, HTTP, and a restart.
 
+use atoll_e2e::asking::run;
 use atoll_e2e::server::{Atoll, Server as _};
 use atoll_e2e::wire::{Client, Protocol};
 use std::io::{Read, Write};
@@ -7,10 +8,6 @@ use std::net::TcpStream;
 
 fn connect(server: &Atoll, user: &str) -> Client {
     Client::connect(server.address(), user, "atoll").unwrap_or_else(|e| panic!("{user}: {e}"))
-}
-
-fn run(client: &mut Client, sql: &str) {
-    client.query(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
 /// The SQLSTATE of a refusal, which is the same in both protocols.

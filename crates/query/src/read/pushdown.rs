@@ -7,21 +7,21 @@
 //! And it exchanges a projection with the filter below as if the filter gave the columns that it reads. Where the filter has a projection of its
 //! own, the columns meant are others, and what comes of it is an internal error or, where names repeat, another column's values.
 //!
-//! Invariants: when projections are pushed, no filter has one of its own. A filter is pushed only inside a part of the plan in which no node's output names a column twice. Predicates of the
-//! query have been pushed by the logical optimizer, which knows tables; what is pushed here are the filters that joins and top-k make
-//! while they run.
+//! Invariants: when projections are pushed, no filter has one of its own. A filter is pushed only inside a part of the plan in which no
+//! node's output names a column twice. Predicates of the query have been pushed by the logical optimizer, which knows tables; what is
+//! pushed here are the filters that joins and top-k make while they run.
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::config::ConfigOptions;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::filter_pushdown::FilterPushdown;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_optimizer::projection_pushdown::ProjectionPushdown;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
-use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
-use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, replace_children_if_necessary};
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -64,17 +64,9 @@ impl PhysicalOptimizerRule for UnfoldedPushdown {
 fn unfolded(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     let Some(filter) = plan.downcast_ref::<FilterExec>() else { return Ok(Transformed::no(plan)) };
     let Some(projection) = filter.projection() else { return Ok(Transformed::no(plan)) };
-    let input = filter.input().schema();
-    let columns: Vec<ProjectionExpr> = projection
-        .iter()
-        .map(|at| {
-            let name = input.field(*at).name();
-            let expr: Arc<dyn PhysicalExpr> = Arc::new(Column::new(name, *at));
-            ProjectionExpr { expr, alias: name.clone() }
-        })
-        .collect();
+    let columns = ProjectionExprs::from_indices(projection, &filter.input().schema());
     let whole = FilterExecBuilder::from(filter).apply_projection(None)?.build()?;
-    Ok(Transformed::yes(Arc::new(ProjectionExec::try_new(columns, Arc::new(whole))?)))
+    Ok(Transformed::yes(Arc::new(ProjectionExec::try_new(columns.iter().cloned(), Arc::new(whole))?)))
 }
 
 #[derive(Debug)]

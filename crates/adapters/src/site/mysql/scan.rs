@@ -269,11 +269,8 @@ impl Cursor {
 
     /// The portion that comes next.
     async fn portion(&self, progress: &mut Progress) -> Result<Portion> {
-        let fetched = match progress.coming.take() {
-            Some(coming) => coming.await.map_err(|e| Error::internal(format!("a scan at a site: {e}")))?,
-            None => undisturbed(self.fetch(progress)).await,
-        };
-        self.inner.told(fetched)
+        let coming = progress.coming.take().unwrap_or_else(|| tokio::spawn(self.fetch(progress)));
+        self.inner.told(coming.await.map_err(|e| Error::internal(format!("a scan at a site: {e}")))?)
     }
 
     fn fetch(&self, progress: &Progress) -> impl Future<Output = Result<Portion>> + Send + use<> {

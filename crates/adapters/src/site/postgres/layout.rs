@@ -83,6 +83,11 @@ impl Layout {
         quote(&self.table.columns[at].name)
     }
 
+    /// Columns as statements have them.
+    pub(super) fn list(&self, positions: &[usize]) -> String {
+        positions.iter().map(|at| self.column(*at)).collect::<Vec<_>>().join(", ")
+    }
+
     /// A column as it is compared by its order: text by its bytes.
     pub(super) fn ordered(&self, at: usize) -> String {
         let collation = if types::is_text(self.ty(at)) { " COLLATE \"C\"" } else { "" };

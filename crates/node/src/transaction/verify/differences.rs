@@ -10,6 +10,7 @@ use super::copy::Copy;
 use crate::rows;
 use atoll_model::{Error, ErrorKind, Result, Row, SqlType, Value};
 use atoll_ports::digest::{Digest, whole_rows, write_canonical};
+use atoll_ports::rows::value_at;
 use atoll_ports::session::BatchStream;
 use atoll_ports::site::{KeyRange, ScanRequest};
 use futures::{TryStreamExt as _, future};
@@ -146,12 +147,17 @@ impl<'c> Pair<'c> {
     async fn bounds(&self, at: &Copy, range: &KeyRange, step: u64) -> Result<Vec<Vec<Value>>> {
         let request = ScanRequest { columns: self.key.clone(), ..whole_rows(&at.replica, range) };
         let mut batches = at.branch.scan(&at.replica, request)?;
-        let types: Vec<&SqlType> = self.key.iter().map(|position| &at.replica.table.columns[*position].ty).collect();
+        let types = self.key.iter().map(|at_key| &at.replica.table.columns[*at_key].ty);
         let (mut bounds, mut passed): (Vec<Vec<Value>>, u64) = (vec![], 0);
         while let Some(batch) = batches.try_next().await? {
-            for key in rows::of_batch(&batch, &types)? {
+            for row in 0..batch.num_rows() {
                 passed += 1;
-                if passed % step == 0 && bounds.last().is_none_or(|last| compare(last, &key).is_lt()) {
+                if passed % step != 0 {
+                    continue;
+                }
+                let cells = batch.columns().iter().zip(types.clone());
+                let key: Vec<Value> = cells.map(|(array, ty)| value_at(array, row, ty)).collect::<Result<_>>()?;
+                if bounds.last().is_none_or(|last| compare(last, &key).is_lt()) {
                     bounds.push(key);
                 }
             }
