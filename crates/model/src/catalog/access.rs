@@ -250,6 +250,12 @@ impl Catalog {
         self.is_superuser(role) || (self.roles.contains_key(ADMINISTRATORS) && self.acts_for(role, ADMINISTRATORS))
     }
 
+    /// Whether a role is, or may become with SET ROLE, one that [`Catalog::is_administrator`] speaks of. CREATEROLE does not reach it:
+    /// whoever may set its password, or become its member, would be one as well.
+    pub fn may_become_administrator(&self, role: &str) -> bool {
+        self.reached(role, |_| true).into_iter().any(|other| other == ADMINISTRATORS || self.is_superuser(other))
+    }
+
     /// The owner of a table, view or sequence.
     pub fn owner_of(&self, relation: RelationId) -> &str {
         let relation = match self.sequences.get(&relation).and_then(|s| s.owned_by) {

@@ -146,8 +146,11 @@ fn may_apply(command: &CatalogCommand, catalog: &Catalog, role: &str) -> Result<
         CatalogCommand::AlterRole { name, attributes } => alter_role(name, attributes, catalog, role),
         CatalogCommand::DropRole { name } => {
             manages_roles(catalog, role, "drop role")?;
-            if catalog.is_superuser(name) || name == atoll_model::ADMINISTRATORS {
+            if catalog.is_superuser(name) {
                 return Err(insufficient("must be superuser to drop superusers"));
+            }
+            if catalog.may_become_administrator(name) {
+                return Err(above_create_role("drop", name));
             }
             Ok(())
         }
@@ -231,14 +234,16 @@ fn manages_roles(catalog: &Catalog, role: &str, what: &str) -> Result<()> {
 }
 
 fn alter_role(name: &str, attributes: &RoleChange, catalog: &Catalog, role: &str) -> Result<()> {
-    let superuser = catalog.is_superuser(name) || attributes.superuser.is_some();
     let own_password =
         name == role && *attributes == RoleChange { password: attributes.password.clone(), ..RoleChange::default() };
     if own_password || catalog.is_superuser(role) {
         return Ok(());
     }
-    if superuser {
+    if catalog.is_superuser(name) || attributes.superuser.is_some() {
         return Err(insufficient("must be superuser to alter superuser roles or change superuser attribute"));
+    }
+    if catalog.may_become_administrator(name) {
+        return Err(above_create_role("alter", name));
     }
     if catalog.roles.get(role).is_some_and(|r| r.create_role) {
         return Ok(());
@@ -247,12 +252,18 @@ fn alter_role(name: &str, attributes: &RoleChange, catalog: &Catalog, role: &str
         .hint("The role needs the attribute CREATEROLE; everybody may change their own password."))
 }
 
-/// CREATEROLE reaches every role but superusers and [`atoll_model::ADMINISTRATORS`]: those take the ADMIN OPTION, or a superuser.
+/// What CREATEROLE does not reach. PostgreSQL 15 lets it alter and give members of superusers, by which one becomes a superuser.
+fn above_create_role(what: &str, role: &str) -> Error {
+    insufficient(format!("must be superuser to {what} role \"{role}\""))
+        .detail(format!("It is the role {0}, or a member of it or of a superuser.", atoll_model::ADMINISTRATORS))
+}
+
+/// CREATEROLE reaches every role that is no way to administer the cluster: those take the ADMIN OPTION, or a superuser.
 fn gives_membership(granted: &str, catalog: &Catalog, role: &str) -> Result<()> {
     if catalog.is_superuser(granted) && !catalog.is_superuser(role) {
         return Err(insufficient("must be superuser to alter superusers"));
     }
-    let manages = catalog.roles.get(role).is_some_and(|r| r.create_role) && granted != atoll_model::ADMINISTRATORS;
+    let manages = catalog.roles.get(role).is_some_and(|r| r.create_role) && !catalog.may_become_administrator(granted);
     if manages || !catalog.roles.contains_key(granted) || catalog.administers(role, granted) {
         return Ok(());
     }

@@ -82,6 +82,13 @@ fn membership_gives_what_the_role_has() {
     s.ok(role(ADMINISTRATORS));
     s.ok(member(ADMINISTRATORS, "cem"));
     assert!(s.catalog.is_administrator("cem") && !s.catalog.is_administrator("bob"));
+    // SET ROLE reaches what INHERIT does not.
+    assert!(s.catalog.may_become_administrator(ADMINISTRATORS) && !s.catalog.may_become_administrator("bob"));
+    s.ok(member(ADMINISTRATORS, "staff"));
+    assert!(!s.catalog.is_administrator("bob") && s.catalog.may_become_administrator("bob"));
+    assert!(!s.catalog.may_become_administrator("ann"));
+    s.ok(member(BOOTSTRAP_ROLE, "ann"));
+    assert!(!s.catalog.is_superuser("ann") && s.catalog.may_become_administrator("ann"));
     s.ok(CatalogCommand::RevokeRole { role: "staff".into(), member: "bob".into(), admin_only: false });
     assert!(!s.catalog.is_member("cem", "staff"));
 }
