@@ -85,7 +85,7 @@ impl Catalog {
             CatalogCommand::SetOwner { relation, owner } => self.set_owner(relation, owner),
             CatalogCommand::TakeAccess { relation, from } => self.take_access(relation, from),
             CatalogCommand::ReassignOwned { from, to } => self.reassign_owned(from, to),
-            CatalogCommand::RevokeAll { role, cascade } => self.revoke_all(role, *cascade),
+            CatalogCommand::RevokeAll { role } => self.revoke_all(role),
         }
     }
 

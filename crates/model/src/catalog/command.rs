@@ -221,12 +221,10 @@ pub enum CatalogCommand {
         /// The owner from now on.
         to: String,
     },
-    /// DROP OWNED of a role that owns nothing: takes all its privileges back.
+    /// DROP OWNED of a role that owns nothing: takes all its privileges back, and what it has given on.
     RevokeAll {
         /// The role.
         role: String,
-        /// CASCADE: what it has given on goes as well.
-        cascade: bool,
     },
 }
 

@@ -176,7 +176,7 @@ fn may_apply(command: &CatalogCommand, catalog: &Catalog, role: &str) -> Result<
             }
             Ok(())
         }
-        CatalogCommand::RevokeAll { role: of, .. } => {
+        CatalogCommand::RevokeAll { role: of } => {
             if catalog.acts_for(role, of) {
                 Ok(())
             } else {

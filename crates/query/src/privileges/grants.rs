@@ -63,8 +63,8 @@ pub(crate) fn bind(statement: &Statement, catalog: &Catalog, who: &Identity) -> 
             let steps = from.iter().map(one).collect::<Result<_>>()?;
             Bound { steps, notices: vec![], tag: "REASSIGN OWNED" }
         }
-        Statement::DropOwned { roles, cascade } => {
-            let one = |role| Ok(Step::Apply(CatalogCommand::RevokeAll { role: named(role, who)?, cascade: *cascade }));
+        Statement::DropOwned { roles } => {
+            let one = |role| Ok(Step::Apply(CatalogCommand::RevokeAll { role: named(role, who)? }));
             Bound { steps: roles.iter().map(one).collect::<Result<_>>()?, notices: vec![], tag: "DROP OWNED" }
         }
         _ => return Ok(None),

@@ -67,8 +67,9 @@ impl Catalog {
         Ok(())
     }
 
-    /// Takes back everything that a role has on an object, whoever gave it.
-    pub(super) fn revoke_all_on(&mut self, object: Securable, role: &str, cascade: bool) -> Result<()> {
+    /// Takes back everything that a role has on an object, whoever gave it, and what the role has given on: PostgreSQL's
+    /// `RemoveRoleFromObjectACL`, which always cascades.
+    pub(super) fn revoke_all_on(&mut self, object: Securable, role: &str) -> Result<()> {
         let Some(list) = self.stored_list(object) else { return Ok(()) };
         let owner = self.owner(object).to_owned();
         let mut list = list.clone();
@@ -76,7 +77,7 @@ impl Catalog {
             list.iter().filter(|e| e.grantee.as_deref() == Some(role)).map(|e| e.grantor.clone()).collect();
         let all = self.privileges_on(object);
         for grantor in grantors {
-            take(&mut list, &owner, Some(role), &grantor, all, false, cascade)?;
+            take(&mut list, &owner, Some(role), &grantor, all, false, true)?;
         }
         self.store_list(object, list);
         Ok(())

@@ -225,8 +225,15 @@ impl Catalog {
         Ok(())
     }
 
-    pub(super) fn revoke_all(&mut self, role: &str, cascade: bool) -> Result<()> {
+    pub(super) fn revoke_all(&mut self, role: &str) -> Result<()> {
         self.role_named(role)?;
+        // It owns whatever has no other owner, which is written down nowhere.
+        if role == BOOTSTRAP_ROLE {
+            return Err(Error::new(
+                ErrorKind::DependentObjects,
+                format!("cannot drop objects owned by role {role} because they are required by the database system"),
+            ));
+        }
         let owned = self.access.owners.iter().find(|(_, owner)| *owner == role);
         if let Some((id, _)) = owned {
             return Err(Error::unsupported("DROP OWNED of a role that owns relations")
@@ -236,7 +243,7 @@ impl Catalog {
         let objects: Vec<Securable> =
             self.access.lists.keys().map(|id| Securable::Relation(*id)).chain([Securable::Schema]).collect();
         for object in objects {
-            self.revoke_all_on(object, role, cascade)?;
+            self.revoke_all_on(object, role)?;
         }
         Ok(())
     }

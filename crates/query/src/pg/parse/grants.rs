@@ -190,11 +190,9 @@ pub(super) fn drop_owned(p: &mut Parser<'_>) -> Parsed<Statement> {
     skip(p, 2);
     expect(p, "BY")?;
     let roles = p.parse_comma_separated(role)?;
-    let cascade = eat(p, "CASCADE");
-    if !cascade {
-        eat(p, "RESTRICT");
-    }
-    Ok(Statement::DropOwned { roles, cascade })
+    // They say what becomes of objects that depend on those dropped, and none are: privileges go with what they came from either way.
+    let _ = eat(p, "CASCADE") || eat(p, "RESTRICT");
+    Ok(Statement::DropOwned { roles })
 }
 
 /// `ALTER VIEW | SEQUENCE [IF EXISTS] name OWNER TO role`; `None`: it is another ALTER, and nothing is taken.

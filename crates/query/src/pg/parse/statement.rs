@@ -128,8 +128,6 @@ pub enum Statement {
     DropOwned {
         /// The roles.
         roles: Vec<RoleName>,
-        /// CASCADE
-        cascade: bool,
     },
     /// VACUUM
     Vacuum {

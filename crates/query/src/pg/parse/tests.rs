@@ -302,7 +302,9 @@ fn grants() {
         matches!(one("ALTER VIEW IF EXISTS public.v OWNER TO ann"), Statement::SetOwner { sequence: false, if_exists: true, name, .. } if name == "v")
     );
     assert!(matches!(one("ALTER SEQUENCE s RESTART"), Statement::AlterSequence { .. }));
-    assert!(matches!(one("DROP OWNED BY ann, bob CASCADE"), Statement::DropOwned { cascade: true, .. }));
+    for sql in ["DROP OWNED BY ann, bob CASCADE", "DROP OWNED BY ann, bob RESTRICT;", "DROP OWNED BY ann, bob"] {
+        assert!(matches!(one(sql), Statement::DropOwned { roles } if roles.len() == 2), "{sql}");
+    }
     for refused in [
         "GRANT SELECT (a) ON t TO ann",
         "GRANT ALL (a) ON t TO ann",

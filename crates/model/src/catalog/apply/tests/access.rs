@@ -111,6 +111,11 @@ fn what_is_given_on_goes_with_what_it_came_from() {
     s.ok(take(from_bob(), true));
     assert_eq!((s.may("bob", "t"), s.may("cem", "t")), ("".into(), "".into()));
     assert_eq!(s.catalog.stored_list(id).map(Vec::len), Some(1), "the owner's");
+    // DROP OWNED takes it without being told to.
+    s.ok(CatalogCommand::Grant(grant("t", Privileges::SELECT, "ann", Some("bob"), true)));
+    s.ok(give("t", Privileges::SELECT, "bob", Some("cem")));
+    s.ok(CatalogCommand::RevokeAll { role: "bob".into() });
+    assert_eq!((s.may("bob", "t"), s.may("cem", "t")), ("".into(), "".into()));
 }
 
 #[test]
@@ -120,11 +125,16 @@ fn roles_that_are_named_stay() {
     assert_eq!(s.refused(drop("ann")), "2BP01 role \"ann\" cannot be dropped because some objects depend on it");
     s.ok(give("t", Privileges::SELECT, "ann", Some("bob")));
     assert_eq!(s.refused(drop("bob")), "2BP01 role \"bob\" cannot be dropped because some objects depend on it");
-    s.ok(CatalogCommand::RevokeAll { role: "bob".into(), cascade: false });
+    s.ok(CatalogCommand::RevokeAll { role: "bob".into() });
     s.ok(member("staff", "bob"));
     s.ok(drop("bob"));
     assert!(s.catalog.access.members.is_empty());
-    s.refused(CatalogCommand::RevokeAll { role: "ann".into(), cascade: false });
+    let all_of = |role: &str| CatalogCommand::RevokeAll { role: role.into() };
+    assert_eq!(s.refused(all_of("ann")), "0A000 DROP OWNED of a role that owns relations");
+    assert_eq!(
+        s.refused(all_of(BOOTSTRAP_ROLE)),
+        "2BP01 cannot drop objects owned by role atoll because they are required by the database system"
+    );
     s.ok(CatalogCommand::ReassignOwned { from: "ann".into(), to: "atoll".into() });
     assert_eq!(s.catalog.list_of(Securable::Relation(s.table("t").id))[0].grantee.as_deref(), Some("atoll"));
     s.ok(drop("ann"));
