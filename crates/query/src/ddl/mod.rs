@@ -20,7 +20,7 @@ mod types;
 
 pub use create::columns_from_schema;
 pub use expression::columns_of;
-pub use roles::create_role;
+pub(crate) use roles::{alter_role, create_role};
 pub use types::{reduced_digits, sql_type};
 
 use crate::pg::parse::Statement;
@@ -157,7 +157,6 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         Statement::CreateTable(table) if table.query.is_none() => binder.create_table(table, None)?,
         Statement::CreateFragment(fragment) => binder.create_fragment(fragment)?,
         Statement::CreateRole { .. } => return create_role(statement, catalog),
-        Statement::AlterRole { name, attributes } => roles::alter_role(name, attributes)?,
         Statement::DropRole { names, if_exists } => roles::drop_role(names, *if_exists, catalog),
         Statement::AlterSequence { name, if_exists, restart } => binder.alter_sequence(name, *if_exists, *restart)?,
         Statement::Sql(statement) => return binder.sql(statement),
@@ -168,6 +167,7 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         // What they do depends on who asks: `privileges` binds them.
         Statement::Grant(_)
         | Statement::GrantRoles { .. }
+        | Statement::AlterRole { .. }
         | Statement::SetOwner { .. }
         | Statement::ReassignOwned { .. }
         | Statement::DropOwned { .. } => return Ok(None),

@@ -18,12 +18,16 @@ pub fn create_role(statement: &Statement, catalog: &Catalog) -> Result<Option<Bo
     Ok(Some(Bound::one("CREATE ROLE", CatalogCommand::CreateRole { name: name.clone(), attributes })))
 }
 
-pub(super) fn alter_role(name: &str, attributes: &RoleAttributes) -> Result<Bound> {
+/// Binds `ALTER ROLE`.
+///
+/// # Errors
+/// As [`create_role`].
+pub(crate) fn alter_role(name: String, attributes: &RoleAttributes) -> Result<Bound> {
     if !attributes.in_roles.is_empty() {
         return Err(Error::new(ErrorKind::Syntax, "IN ROLE belongs to CREATE ROLE").hint("GRANT the role."));
     }
     let attributes = change(attributes)?;
-    Ok(Bound::one("ALTER ROLE", CatalogCommand::AlterRole { name: name.into(), attributes }))
+    Ok(Bound::one("ALTER ROLE", CatalogCommand::AlterRole { name, attributes }))
 }
 
 pub(super) fn drop_role(names: &[String], if_exists: bool, catalog: &Catalog) -> Bound {

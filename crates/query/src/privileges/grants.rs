@@ -1,7 +1,7 @@
-//! GRANT, REVOKE and their like: what they change, who gives it, and what PostgreSQL warns of.
+//! GRANT, REVOKE, ALTER ROLE and their like, which say CURRENT_USER: what they change, who gives it, and what PostgreSQL warns of.
 
 use super::Identity;
-use crate::ddl::{Bound, Step};
+use crate::ddl::{self, Bound, Step};
 use crate::pg::parse::{GrantObjects, GrantPrivileges, RoleName, Statement};
 use crate::syntax::fold;
 use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, Grant, NamedObject, Privileges, Result, Securable};
@@ -21,6 +21,7 @@ pub(crate) fn bind(statement: &Statement, catalog: &Catalog, who: &Identity) -> 
         Statement::CreateRole { name, attributes, .. } if !attributes.in_roles.is_empty() => {
             return created_in_roles(statement, name, &attributes.in_roles, catalog, who);
         }
+        Statement::AlterRole { role, attributes } => ddl::alter_role(named(role, who)?, attributes)?,
         Statement::SetOwner { name, sequence, if_exists, owner } => {
             let tag = if *sequence { "ALTER SEQUENCE" } else { "ALTER VIEW" };
             let (fits, what) = match catalog.names.get(name) {
@@ -42,7 +43,7 @@ pub(crate) fn bind(statement: &Statement, catalog: &Catalog, who: &Identity) -> 
         Statement::Sql(ast) => match ast.as_ref() {
             Ast::AlterTable(alter) => match alter.operations.as_slice() {
                 [AlterTableOperation::OwnerTo { new_owner }] => {
-                    let name = crate::ddl::relation_name(&alter.name)?;
+                    let name = ddl::relation_name(&alter.name)?;
                     if alter.if_exists && !catalog.names.contains_key(&name) {
                         return Ok(None);
                     }
@@ -102,7 +103,7 @@ fn created_in_roles(
     catalog: &Catalog,
     who: &Identity,
 ) -> Result<Option<Bound>> {
-    let Some(mut bound) = crate::ddl::create_role(statement, catalog)? else { return Ok(None) };
+    let Some(mut bound) = ddl::create_role(statement, catalog)? else { return Ok(None) };
     if bound.steps.is_empty() {
         return Ok(Some(bound));
     }

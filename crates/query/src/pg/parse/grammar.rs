@@ -46,11 +46,11 @@ pub(super) fn statement(p: &mut Parser<'_>) -> Parsed<Statement> {
         }
         ("ALTER", "ROLE" | "USER") => {
             skip(p, 2);
-            let name = role_name(p)?;
+            let role = grants::role(p)?;
             match word_here(p).as_str() {
                 "SET" | "RESET" | "IN" => refused("settings of a role are not stored: use SET in the session"),
                 "RENAME" => refused("a role cannot be renamed: create another one"),
-                _ => Ok(Statement::AlterRole { name, attributes: role_attributes(p)? }),
+                _ => Ok(Statement::AlterRole { role, attributes: role_attributes(p)? }),
             }
         }
         ("DROP", "ROLE" | "USER") => {

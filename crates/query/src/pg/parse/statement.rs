@@ -81,8 +81,8 @@ pub enum Statement {
     },
     /// ALTER ROLE / USER
     AlterRole {
-        /// Its name.
-        name: String,
+        /// The role.
+        role: RoleName,
         /// What changes.
         attributes: RoleAttributes,
     },

@@ -160,8 +160,17 @@ fn roles_and_maintenance() {
         Statement::CreateRole { name, attributes: RoleAttributes { login: Some(true), superuser: Some(true), password: Some(Some(_)), .. }, .. } if name == "ann"));
     assert!(matches!(
         one("ALTER ROLE ann PASSWORD NULL"),
-        Statement::AlterRole { attributes: RoleAttributes { password: Some(None), .. }, .. }
+        Statement::AlterRole { role: RoleName::Named(name), attributes: RoleAttributes { password: Some(None), .. } }
+            if name == "ann"
     ));
+    for (sql, expected) in [
+        ("ALTER USER CURRENT_USER PASSWORD 'x'", RoleName::CurrentUser),
+        ("ALTER ROLE current_role NOLOGIN", RoleName::CurrentUser),
+        ("ALTER ROLE SESSION_USER NOLOGIN", RoleName::SessionUser),
+        ("ALTER ROLE \"current_user\" NOLOGIN", RoleName::Named("current_user".into())),
+    ] {
+        assert!(matches!(one(sql), Statement::AlterRole { role, .. } if role == expected), "{sql}");
+    }
     assert!(matches!(one("VACUUM (FULL, ANALYZE) t"), Statement::Vacuum { tables } if tables == ["t"]));
     assert!(matches!(one("vacuum analyze pgbench_branches"), Statement::Vacuum { tables } if tables.len() == 1));
     assert!(matches!(one("ANALYZE"), Statement::Analyze { tables } if tables.is_empty()));
