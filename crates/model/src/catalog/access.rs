@@ -276,6 +276,11 @@ impl Catalog {
         })
     }
 
+    /// Whether there is a table, view or sequence of that id.
+    pub fn has_relation(&self, id: RelationId) -> bool {
+        self.tables.contains_key(&id) || self.views.contains_key(&id) || self.sequences.contains_key(&id)
+    }
+
     /// Its owner.
     pub fn owner(&self, object: Securable) -> &str {
         match object {

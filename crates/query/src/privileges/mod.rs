@@ -1,9 +1,10 @@
 //! Who may do what: the one place at which every statement is checked, against the privileges that the catalog holds.
 //!
-//! The rules and the messages are PostgreSQL's. Invariants: a statement is checked when it runs, prepared or not, under the catalog
-//! of its transaction, as the role that the session then has ([`Identity`]); what a view reads is checked as the view's owner; a
-//! definition is checked command by command ([`definitions`]), so no statement can come around it. A superuser costs two comparisons
-//! of addresses ([`Authority`]), anybody else one more for a statement that was checked before ([`Checked`]).
+//! The rules and the messages are PostgreSQL's. Invariants: a statement is checked when it runs, prepared or not, as the role that the
+//! session then has ([`Identity`]); its names mean what they mean to its transaction, the privileges are those in force at that moment,
+//! however old the transaction is ([`Footing`]); what a view reads is checked as the view's owner; a definition is checked command by
+//! command ([`definitions`]), so no statement can come around it. A superuser costs three comparisons of addresses ([`Authority`]), as
+//! long as every view's owner is a superuser as well; any other statement costs as many more once it has been checked ([`Checked`]).
 
 mod definitions;
 mod grants;
@@ -37,43 +38,77 @@ impl Identity {
     }
 }
 
-/// Whether a session's role need not be asked about, remembered for one catalog: a superuser, where the views are superusers', too. What
+/// What a statement is judged by. PostgreSQL looks privileges up as they are at the moment, whatever snapshot a transaction has: so does
+/// this, or who has begun a transaction would keep what is taken from them.
+#[derive(Clone)]
+pub(crate) struct Footing {
+    /// What names mean: the catalog that the transaction sees.
+    seen: Arc<Catalog>,
+    /// Whose roles, owners and privileges count: the newest, or the transaction's own where it has changed it.
+    in_force: Arc<Catalog>,
+}
+
+impl Footing {
+    /// That of a transaction that sees one catalog, while another is the newest that is committed.
+    pub(crate) fn of(seen: Arc<Catalog>, newest: Arc<Catalog>) -> Self {
+        // Who changes the catalog holds its lock: nothing newer than its own can be committed.
+        let in_force = if newest.version < seen.version { seen.clone() } else { newest };
+        Footing { seen, in_force }
+    }
+
+    /// The catalog whose roles count.
+    pub(crate) fn in_force(&self) -> &Arc<Catalog> {
+        &self.in_force
+    }
+
+    /// The catalog whose owner and privileges of a relation count. On one that is there no longer nobody can change them.
+    fn about(&self, relation: RelationId) -> &Catalog {
+        if self.in_force.has_relation(relation) { &self.in_force } else { &self.seen }
+    }
+
+    fn is(&self, other: &Footing) -> bool {
+        Arc::ptr_eq(&self.seen, &other.seen) && Arc::ptr_eq(&self.in_force, &other.in_force)
+    }
+}
+
+/// Whether a session's role need not be asked about, remembered for one footing: a superuser, where the views are superusers', too. What
 /// the owner of a view may not read, nobody reads through it.
 #[derive(Default)]
-pub(crate) struct Authority(Option<(Arc<Catalog>, Arc<str>, bool)>);
+pub(crate) struct Authority(Option<(Footing, Arc<str>, bool)>);
 
 impl Authority {
     /// Whether the role may run any statement.
-    pub(crate) fn suffices(&mut self, catalog: &Arc<Catalog>, role: &Arc<str>) -> bool {
+    pub(crate) fn suffices(&mut self, footing: &Footing, role: &Arc<str>) -> bool {
         if let Some((known, of, suffices)) = &self.0
-            && Arc::ptr_eq(known, catalog)
+            && known.is(footing)
             && Arc::ptr_eq(of, role)
         {
             return *suffices;
         }
-        let owners = || catalog.views.keys().all(|id| catalog.is_superuser(catalog.owner_of(*id)));
-        let suffices = catalog.is_superuser(role) && owners();
-        self.0 = Some((catalog.clone(), role.clone(), suffices));
+        let is_superuser = |role: &str| footing.in_force.is_superuser(role);
+        let owners = || footing.seen.views.keys().all(|id| is_superuser(footing.about(*id).owner_of(*id)));
+        let suffices = is_superuser(role) && owners();
+        self.0 = Some((footing.clone(), role.clone(), suffices));
         suffices
     }
 }
 
-/// The catalog and the role for which a bound statement was last found to be allowed.
+/// The footing and the role for which a bound statement was last found to be allowed.
 #[derive(Default)]
-pub(crate) struct Checked(Mutex<Option<(Arc<Catalog>, Arc<str>)>>);
+pub(crate) struct Checked(Mutex<Option<(Footing, Arc<str>)>>);
 
 impl Checked {
-    /// Checks a statement unless it has been for this catalog and role.
+    /// Checks a statement unless it has been for this footing and role.
     ///
     /// # Errors
     /// `InsufficientPrivilege`.
-    pub(crate) fn check(&self, statement: &Statement, catalog: &Arc<Catalog>, role: &Arc<str>) -> Result<()> {
-        let known = |(c, r): &(Arc<Catalog>, Arc<str>)| Arc::ptr_eq(c, catalog) && r == role;
+    pub(crate) fn check(&self, statement: &Statement, footing: &Footing, role: &Arc<str>) -> Result<()> {
+        let known = |(f, r): &(Footing, Arc<str>)| f.is(footing) && r == role;
         if self.0.lock().as_ref().is_some_and(known) {
             return Ok(());
         }
-        check(statement, catalog, role)?;
-        *self.0.lock() = Some((catalog.clone(), role.clone()));
+        check(statement, footing, role)?;
+        *self.0.lock() = Some((footing.clone(), role.clone()));
         Ok(())
     }
 }
@@ -82,14 +117,15 @@ impl Checked {
 ///
 /// # Errors
 /// `InsufficientPrivilege`.
-fn check(statement: &Statement, catalog: &Catalog, role: &str) -> Result<()> {
-    all(&needs::of(catalog, statement), catalog, role, &mut BTreeSet::new())
+fn check(statement: &Statement, footing: &Footing, role: &str) -> Result<()> {
+    all(&needs::of(&footing.seen, statement), footing, role, &mut BTreeSet::new())
 }
 
-fn all(needs: &[Need], catalog: &Catalog, role: &str, views: &mut BTreeSet<RelationId>) -> Result<()> {
+fn all(needs: &[Need], footing: &Footing, role: &str, views: &mut BTreeSet<RelationId>) -> Result<()> {
+    let catalog = &*footing.seen;
     for need in needs {
         let Some(id) = catalog.secured_relation(&need.relation) else { continue };
-        let has = catalog.privileges_of(role, Securable::Relation(id));
+        let has = footing.about(id).privileges_of(role, Securable::Relation(id));
         let enough = match need.wanted {
             Wanted::All(wanted) => has.contain(wanted),
             Wanted::AnyOf(wanted) => !has.both(wanted).is_empty(),
@@ -102,7 +138,7 @@ fn all(needs: &[Need], catalog: &Catalog, role: &str, views: &mut BTreeSet<Relat
             && views.insert(id)
         {
             let query = Statement::Sql(Box::new(crate::pg::parse_one(&view.query)?));
-            all(&needs::of(catalog, &query), catalog, catalog.owner_of(id), views)?;
+            all(&needs::of(catalog, &query), footing, footing.about(id).owner_of(id), views)?;
         }
     }
     Ok(())
@@ -132,11 +168,12 @@ fn insufficient(message: impl Into<String>) -> Error {
 /// # Errors
 /// `InsufficientPrivilege`.
 pub(crate) fn may_use_sequence(
-    catalog: &Catalog,
+    footing: &Footing,
     role: &str,
     sequence: &atoll_model::Sequence,
     any_of: Privileges,
 ) -> Result<()> {
+    let catalog = footing.about(sequence.id);
     if catalog.privileges_of(role, Securable::Relation(sequence.id)).both(any_of).is_empty() {
         return Err(denied(catalog, &sequence.name));
     }

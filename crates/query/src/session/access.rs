@@ -3,7 +3,7 @@
 use super::context::SequenceValues;
 use super::settings::Settings;
 use crate::pg::SessionAccess;
-use crate::privileges::{self, Identity};
+use crate::privileges::{self, Footing, Identity};
 use atoll_model::{Error, ErrorKind, FragmentId, Privileges, Result, Sequence, Table};
 use atoll_ports::cluster::{Cluster, Transaction};
 use parking_lot::Mutex;
@@ -35,8 +35,12 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
+    fn footing(&self) -> Footing {
+        Footing::of(self.txn.catalog(), self.cluster.catalog())
+    }
+
     fn may_use(&self, sequence: &Sequence, any_of: Privileges) -> Result<()> {
-        privileges::may_use_sequence(&self.txn.catalog(), &self.who.current_user, sequence, any_of)
+        privileges::may_use_sequence(&self.footing(), &self.who.current_user, sequence, any_of)
     }
 }
 
@@ -124,7 +128,7 @@ impl SessionAccess for Access {
     }
 
     fn resolve_transaction(&self, name: &str, commit: bool) -> Result<u64> {
-        privileges::administrator(&self.txn.catalog(), &self.who.current_user, "resolve transactions")?;
+        privileges::administrator(self.footing().in_force(), &self.who.current_user, "resolve transactions")?;
         wait(self.cluster.resolve(name, commit))
     }
 }

@@ -139,10 +139,6 @@ impl SqlSession {
         if !matches!(ast, Ast::Commit { .. } | Ast::Rollback { .. }) {
             self.not_failed()?;
         }
-        if matches!(ast, Ast::Declare { .. } | Ast::Lock(_)) {
-            let catalog = self.catalog();
-            self.authorize(bound, &catalog)?;
-        }
         match ast {
             Ast::StartTransaction { modes, begin, .. } => {
                 self.begin_block(modes)?;
@@ -286,7 +282,7 @@ impl SqlSession {
                 CloseCursor::All => self.close(None),
                 CloseCursor::Specific { name } => self.close(Some(name)),
             },
-            Ast::Lock(lock) => self.lock_tables(lock).await,
+            Ast::Lock(lock) => self.lock_tables(lock, bound).await,
             // Nothing is listened to: pools send it when a connection comes back.
             Ast::UNLISTEN { .. } => done("UNLISTEN"),
             other => {
@@ -354,7 +350,7 @@ impl SqlSession {
     }
 
     /// LOCK TABLE. Modes that exclude no writer have nothing to do here: reading needs no lock, and writing takes its own.
-    async fn lock_tables(&mut self, lock: &Lock) -> Result<Execution> {
+    async fn lock_tables(&mut self, lock: &Lock, bound: &Bound) -> Result<Execution> {
         if !self.current.is_explicit() {
             return Err(Error::new(
                 ErrorKind::NoActiveTransaction,
@@ -372,6 +368,7 @@ impl SqlSession {
         self.keep_cursors().await?;
         let txn = self.transaction()?;
         txn.begin_statement().await?;
+        self.authorize(bound, txn.catalog())?;
         for target in &lock.tables {
             let name = super::names::relation(&target.name)?;
             let catalog = txn.catalog();

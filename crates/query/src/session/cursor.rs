@@ -134,6 +134,7 @@ impl SqlSession {
         self.keep_cursors().await?;
         let txn = self.transaction()?;
         txn.begin_statement().await?;
+        self.authorize(declaration, txn.catalog())?;
         let tree = Arc::new(Statement::Sql(Box::new(Ast::Query(query.clone()))));
         let declared: Vec<Option<SqlType>> = declaration.param_types.iter().cloned().map(Some).collect();
         let prepared = self.bind(query.to_string().into(), tree, &declared).await?;

@@ -219,7 +219,7 @@ impl SqlSession {
         prepared: &Arc<Prepared>,
         params: &[Value],
     ) -> Result<Execution> {
-        self.authorize(bound, &txn.catalog())?;
+        self.authorize(bound, txn.catalog())?;
         let again;
         let mut bound = bound;
         if bound.who != *self.identity() && matches!(bound.kind, Kind::Query | Kind::Keyed(_)) {
@@ -268,7 +268,7 @@ impl SqlSession {
         let again = self.bind(prepared.sql.clone(), bound.statement.clone(), &declared(bound)).await?;
         same_columns(prepared, again.columns.iter().map(|c| &c.ty))?;
         let bound = again.plan.clone().downcast::<Bound>().map_err(|_| Error::internal("a foreign plan"))?;
-        self.authorize(&bound, &txn.catalog())?;
+        self.authorize(&bound, txn.catalog())?;
         Ok(bound)
     }
 

@@ -4,22 +4,31 @@
 
 use super::SqlSession;
 use super::bound::Bound;
+use crate::privileges::Footing;
 use atoll_model::{Catalog, Error, ErrorKind, Result};
 use std::sync::Arc;
 
 impl SqlSession {
-    /// Whether the session's role may run a statement: asked before each, whatever way it then takes.
-    pub(super) fn authorize(&mut self, bound: &Bound, catalog: &Arc<Catalog>) -> Result<()> {
+    /// Whether the session's role may run a statement in a transaction that sees this catalog: asked before each, whatever way it then
+    /// takes, and after the transaction has begun the statement, which may bring it another catalog.
+    pub(super) fn authorize(&mut self, bound: &Bound, catalog: Arc<Catalog>) -> Result<()> {
+        let footing = self.footing(catalog);
         let role = &self.settings.identity().current_user;
-        if self.authority.suffices(catalog, role) {
+        if self.authority.suffices(&footing, role) {
             return Ok(());
         }
-        bound.checked.check(&bound.statement, catalog, role)
+        bound.checked.check(&bound.statement, &footing, role)
+    }
+
+    /// What the statements of a transaction that sees this catalog are judged by.
+    pub(super) fn footing(&self, catalog: Arc<Catalog>) -> Footing {
+        Footing::of(catalog, self.engine.cluster.catalog())
     }
 
     /// SET ROLE: whoever has connected may become a role that they are a member of.
     pub(super) fn set_role(&mut self, role: Option<&str>, local: bool) -> Result<()> {
-        let catalog = self.catalog();
+        let footing = self.footing(self.catalog());
+        let catalog = footing.in_force();
         if let Some(role) = role {
             if !catalog.roles.contains_key(role) {
                 return Err(Error::new(ErrorKind::InvalidParameterValue, format!("role \"{role}\" does not exist")));

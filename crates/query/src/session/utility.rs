@@ -23,7 +23,8 @@ impl SqlSession {
         values: Vec<Value>,
     ) -> Result<Execution> {
         let cx = self.context(txn, bound, values)?;
-        privileges::may_run(&bound.statement, &txn.catalog(), &self.identity().current_user)?;
+        let footing = self.footing(txn.catalog());
+        privileges::may_run(&bound.statement, footing.in_force(), &self.identity().current_user)?;
         if let Statement::Sql(ast) = bound.statement.as_ref()
             && let Ast::CreateView(create) = ast.as_ref()
         {
@@ -63,6 +64,8 @@ impl SqlSession {
         let who = self.identity().clone();
         let checked = txn.catalog();
         privileges::steps(&definition.steps, &checked, &who)?;
+        // Not every definition has a command: what it may do is settled by the newest catalog all the same.
+        self.check_again(&definition.steps, &checked, &who)?;
         let commands: Vec<Step> = definition.steps.iter().filter(|s| matches!(s, Step::Apply(_))).cloned().collect();
         let mut first = true;
         self.notices.extend(definition.notices);

@@ -118,7 +118,7 @@ fn relation(catalog: &Catalog, value: &Value) -> Result<Option<About>> {
     }
     let Ok(id) = u32::try_from(oid) else { return Ok(None) };
     let own = RelationId(id);
-    if catalog.tables.contains_key(&own) || catalog.views.contains_key(&own) || catalog.sequences.contains_key(&own) {
+    if catalog.has_relation(own) {
         return Ok(Some(About::Object(Securable::Relation(own))));
     }
     // A fragment has its table's.
