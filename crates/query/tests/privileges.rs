@@ -81,6 +81,31 @@ async fn what_concerns_the_cluster_is_the_administrators() -> TestResult {
     atoll.run("CREATE ROLE atoll_admin").await?;
     assert_eq!(boss.refused("GRANT atoll_admin TO boss").await, "42501");
     assert_eq!(boss.refused("DROP ROLE atoll_admin").await, "42501");
+    // Nor by way of those who may become administrators: their password and membership in them are as good as the role.
+    atoll
+        .run(
+            "CREATE ROLE ops LOGIN NOINHERIT; GRANT atoll_admin TO ops; CREATE ROLE deputy; GRANT atoll TO deputy;
+             CREATE ROLE guest; GRANT deputy TO guest",
+        )
+        .await?;
+    for statement in [
+        "ALTER ROLE atoll_admin LOGIN PASSWORD 'x'",
+        "ALTER ROLE ops PASSWORD 'x'",
+        "ALTER ROLE guest LOGIN",
+        "GRANT ops TO boss",
+        "GRANT deputy TO boss WITH ADMIN OPTION",
+        "GRANT guest TO boss",
+        "CREATE ROLE mole LOGIN IN ROLE ops",
+        "REVOKE atoll_admin FROM ops",
+        "DROP ROLE ops",
+    ] {
+        assert_eq!(boss.refused(statement).await, "42501", "{statement}");
+    }
+    assert_eq!(boss.refused("SET ROLE ops").await, "42501");
+    boss.run("CREATE ROLE plain; ALTER ROLE plain CREATEDB; GRANT plain TO boss; SET ROLE plain; RESET ROLE").await?;
+    // Who was given one WITH ADMIN OPTION may give it, as anywhere.
+    atoll.run("GRANT ops TO boss WITH ADMIN OPTION").await?;
+    boss.run("GRANT ops TO plain").await?;
     atoll.run("GRANT atoll_admin TO ann").await?;
     assert_eq!(ann.run("CREATE SITE c").await?, ["CREATE SITE"]);
     assert_eq!(ann.run("DROP SITE c").await?, ["DROP SITE"]);
@@ -131,9 +156,31 @@ async fn fragments_and_keys_follow_their_table() -> TestResult {
     ann.run("CREATE TABLE d (id int PRIMARY KEY, x int REFERENCES p) WITH (colocate_with = 'p', colocate_on = 'x')")
         .await?;
     assert_eq!(ann.refused("TRUNCATE p CASCADE").await, "42501");
+    // Strangers are not told what else is wrong.
+    for (statement, owner) in [
+        ("TRUNCATE p", "0A000"),
+        ("ALTER TABLE p ADD COLUMN id int", "42701"),
+        ("ALTER TABLE f_x ADD COLUMN n int", "0A000"),
+        ("CREATE INDEX ON p (id) WHERE id > 1", "0A000"),
+        ("ALTER VIEW p OWNER TO atoll", "42809"),
+    ] {
+        assert_eq!(bob.refused(statement).await, "42501", "{statement}");
+        assert_eq!(atoll.refused(statement).await, owner, "{statement}");
+    }
+    atoll.run("CREATE SEQUENCE s").await?;
+    assert_eq!(bob.refused("TRUNCATE s").await, "42809");
+    assert_eq!(atoll.refused("TRUNCATE s").await, "42809");
     // The table is made anew for its key, and belongs to whom it belonged.
     assert_eq!(bob.refused("ALTER TABLE late ADD PRIMARY KEY (id)").await, "42501");
+    // Its index takes what any index takes.
     atoll.run("REVOKE CREATE ON SCHEMA public FROM ann").await?;
+    for statement in
+        ["ALTER TABLE late ADD PRIMARY KEY (id)", "CREATE INDEX ON late (n)", "ALTER TABLE late ADD UNIQUE (n)"]
+    {
+        assert_eq!(ann.refused(statement).await, "42501", "{statement}");
+    }
+    ann.run("ALTER TABLE late ALTER COLUMN n SET DEFAULT 2").await?;
+    atoll.run("GRANT CREATE ON SCHEMA public TO ann").await?;
     ann.run("ALTER TABLE late ADD PRIMARY KEY (id)").await?;
     assert_eq!(atoll.run("SELECT tableowner FROM pg_tables WHERE tablename = 'late'").await?, ["ann"]);
     assert_eq!(bob.run("SELECT n FROM late WHERE id = 1").await?, ["1"]);
@@ -198,6 +245,75 @@ async fn catalogs_show_roles_and_no_passwords() -> TestResult {
     {
         assert_eq!(bob.refused(statement).await, "42501", "{statement}");
     }
+    Ok(())
+}
+
+/// What a transaction has seen before stays as it was; what its user may do does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoke_reaches_open_transactions() -> TestResult {
+    let world = World::new().await?;
+    let mut atoll = world.session("atoll").await?;
+    atoll
+        .run(
+            "CREATE ROLE eve LOGIN; CREATE ROLE ann; CREATE ROLE staff; CREATE ROLE atoll_admin;
+             CREATE TABLE pub (id int PRIMARY KEY, n int); INSERT INTO pub VALUES (1, 10);
+             CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (7);
+             CREATE VIEW v AS SELECT n FROM pub; ALTER VIEW v OWNER TO ann; GRANT SELECT ON v TO eve; CREATE SEQUENCE s",
+        )
+        .await?;
+    let mut eve = world.session("eve").await?;
+    eve.run("PREPARE p AS SELECT n FROM pub WHERE id = 1").await?;
+    let mut kept = vec![];
+    for isolation in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        for statement in [
+            "SELECT n FROM pub WHERE id = 1",
+            "SELECT count(*) FROM pub",
+            "SELECT * FROM v",
+            "EXECUTE p",
+            "INSERT INTO pub VALUES (2, 20)",
+            "UPDATE pub SET n = 11 WHERE id = 1",
+            "UPDATE pub SET n = n + 1",
+            "DELETE FROM pub",
+            "DECLARE c CURSOR FOR SELECT * FROM pub",
+            "COPY pub TO STDOUT",
+            "LOCK TABLE pub",
+            "CREATE INDEX ON pub (n)",
+            "SELECT nextval('s')",
+            "ALTER SEQUENCE s RESTART",
+            "SET ROLE staff",
+            "SELECT atoll.resolve_transaction('x', 'commit')",
+        ] {
+            atoll
+                .run(
+                    "GRANT ALL ON pub TO ann; GRANT staff, atoll_admin TO eve;
+                     ALTER SEQUENCE s OWNER TO eve; ALTER TABLE pub OWNER TO eve",
+                )
+                .await?;
+            eve.run(&format!("BEGIN ISOLATION LEVEL {isolation}")).await?;
+            assert_eq!(eve.run("SELECT pub.n, v.n FROM pub, v").await?, ["10 10"]);
+            atoll
+                .run(
+                    "ALTER TABLE pub OWNER TO atoll; ALTER SEQUENCE s OWNER TO atoll;
+                     REVOKE ALL ON pub FROM eve, ann; REVOKE ALL ON s FROM eve; REVOKE staff, atoll_admin FROM eve",
+                )
+                .await?;
+            let found = eve.run(statement).await;
+            if !matches!(&found, Err(error) if error.kind().sqlstate() == "42501") {
+                kept.push(format!("{isolation}: {statement}: {found:?}"));
+            }
+            eve.run("ROLLBACK").await?;
+        }
+    }
+    assert!(kept.is_empty(), "{kept:#?}");
+    // It is the same with what is given meanwhile. A superuser is asked as well, once one is not any more.
+    eve.run("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+    assert_eq!(eve.run("SELECT 1").await?, ["1"]);
+    atoll.run("GRANT SELECT ON other TO eve").await?;
+    assert_eq!(eve.run("SELECT id FROM other; COMMIT; SELECT id FROM other").await?, ["7"]);
+    atoll.run("ALTER ROLE eve SUPERUSER").await?;
+    eve.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT n FROM pub").await?;
+    atoll.run("ALTER ROLE eve NOSUPERUSER").await?;
+    assert_eq!(eve.refused("SELECT n FROM pub").await, "42501");
     Ok(())
 }
 

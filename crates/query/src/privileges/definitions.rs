@@ -4,26 +4,37 @@
 //! does not compile before it has been said here who may issue it.
 
 use super::{Identity, administrator, denied, insufficient, kind};
-use crate::ddl::Step;
+use crate::ddl::{Step, relation_name};
 use crate::pg::parse::Statement;
 use atoll_model::{
     Catalog, CatalogCommand, Error, ErrorKind, Grant, NamedObject, NewFragmentation, NewTable, Privileges, Result,
     RoleChange, Securable, TableChange,
 };
+use datafusion::sql::sqlparser::ast::{ObjectName, Statement as Ast};
 
-/// Whether a role may run a statement that is not a definition (moves, VERIFY), or one whose steps do not say what it needs.
+/// What is asked before a definition is bound: what its steps do not say, and the privileges on a relation that is to be changed, so that
+/// strangers are told of those first, as by PostgreSQL, and nothing about the relation.
 ///
 /// # Errors
 /// `InsufficientPrivilege`.
 pub(crate) fn may_run(statement: &Statement, catalog: &Catalog, role: &str) -> Result<()> {
+    // A name that can be none of the schema `public` is answered by binding.
+    let owns_named = |name: &ObjectName| relation_name(name).map_or(Ok(()), |name| owns(catalog, role, &name));
     match statement {
-        Statement::MoveFragment { .. } | Statement::CancelMove { .. } => {
-            administrator(catalog, role, "move a fragment")
-        }
         // What the site's user can reach, everybody could otherwise.
         Statement::ImportSchema { .. } => administrator(catalog, role, "adopt tables of a site"),
-        // It shows keys of rows, and keeps others from changing definitions.
-        Statement::Verify { .. } => administrator(catalog, role, "verify tables"),
+        Statement::AlterSequence { name, .. } | Statement::SetOwner { name, .. } => owns(catalog, role, name),
+        Statement::Sql(ast) => match ast.as_ref() {
+            Ast::AlterTable(alter) => owns_named(&alter.name),
+            Ast::CreateIndex(create) => owns_named(&create.table_name),
+            // Here what is no table is told so first.
+            Ast::Truncate(truncate) => {
+                let names = truncate.table_names.iter().filter_map(|target| relation_name(&target.name).ok());
+                let tables = |name: &String| catalog.table(name).is_some() || catalog.fragment(name).is_some();
+                names.filter(tables).try_for_each(|name| has(catalog, role, &name, Privileges::TRUNCATE))
+            }
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -126,7 +137,10 @@ fn may_apply(command: &CatalogCommand, catalog: &Catalog, role: &str) -> Result<
                 | TableChange::DropConstraint { .. } => Ok(()),
             }
         }
-        CatalogCommand::CreateIndex { table, .. } => owns(catalog, role, table),
+        CatalogCommand::CreateIndex { table, .. } => {
+            owns(catalog, role, table)?;
+            may_create(catalog, role)
+        }
         CatalogCommand::CreateView { name, replace, .. } => {
             may_create(catalog, role)?;
             if *replace && catalog.view(name).is_some() { owns(catalog, role, name) } else { Ok(()) }
@@ -167,7 +181,11 @@ fn may_apply(command: &CatalogCommand, catalog: &Catalog, role: &str) -> Result<
             }
             may_create(catalog, owner)
         }
-        CatalogCommand::TakeAccess { relation: _, from } => owns(catalog, role, from),
+        // For a primary key, which is an index.
+        CatalogCommand::TakeAccess { relation: _, from } => {
+            owns(catalog, role, from)?;
+            may_create(catalog, role)
+        }
         CatalogCommand::ReassignOwned { from, to } => {
             for other in [from, to] {
                 if !catalog.acts_for(role, other) {
@@ -237,6 +255,9 @@ fn alter_role(name: &str, attributes: &RoleChange, catalog: &Catalog, role: &str
     let own_password =
         name == role && *attributes == RoleChange { password: attributes.password.clone(), ..RoleChange::default() };
     if own_password || catalog.is_superuser(role) {
+        return Ok(());
+    }
+    if !catalog.roles.contains_key(name) {
         return Ok(());
     }
     if catalog.is_superuser(name) || attributes.superuser.is_some() {

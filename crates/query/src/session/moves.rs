@@ -12,7 +12,7 @@ impl SqlSession {
     pub(super) async fn move_fragment(&mut self, statement: &Statement) -> Result<Execution> {
         let cluster = self.engine.cluster.clone();
         let catalog = cluster.catalog();
-        privileges::may_run(statement, &catalog, &self.identity().current_user)?;
+        privileges::administrator(&catalog, &self.identity().current_user, "move a fragment")?;
         let (fragment, table, tag) = match statement {
             Statement::MoveFragment { fragment, table, .. } => (fragment, table, "MOVE FRAGMENT"),
             Statement::CancelMove { fragment, table } => (fragment, table, "CANCEL MOVE"),

@@ -93,6 +93,20 @@ const KNOWN: [(&str, &str); 59] = [
     ("xmloption", "content"),
 ];
 
+/// What tells something about the server or the session, and is neither set nor reset.
+const FIXED: [&str; 10] = [
+    "in_hot_standby",
+    "integer_datetimes",
+    "is_superuser",
+    "lc_collate",
+    "lc_ctype",
+    "max_identifier_length",
+    "max_index_keys",
+    "server_encoding",
+    "server_version",
+    "server_version_num",
+];
+
 /// What SET ROLE sets, and RESET ALL leaves.
 const OF_ROLE: [&str; 2] = ["role", "is_superuser"];
 
@@ -210,6 +224,7 @@ impl Settings {
         match Self::canonical(name)? {
             Name::Known(name) => {
                 let value = match value {
+                    None if FIXED.contains(&name) => return Err(fixed(name)),
                     None => self.defaults[name].clone(),
                     Some(v) => Self::checked(name, v)?,
                 };
@@ -344,19 +359,9 @@ impl Settings {
                 "false" | "no" | "0" => Ok("off".into()),
                 _ => Err(invalid()),
             },
-            "server_version"
-            | "server_version_num"
-            | "server_encoding"
-            | "is_superuser"
-            | "integer_datetimes"
-            | "lc_collate"
-            | "lc_ctype"
-            | "max_identifier_length"
-            | "max_index_keys"
-            | "session_authorization"
-            | "in_hot_standby" => {
-                Err(Error::new(ErrorKind::CantChangeParameter, format!("parameter \"{name}\" cannot be changed")))
-            }
+            // It can be set back: nothing but the user who has connected is ever in it.
+            "session_authorization" => Err(fixed(name)),
+            _ if FIXED.contains(&name) => Err(fixed(name)),
             // Who may have it, the catalog knows: [`Settings::set_role`].
             "role" => Err(Error::unsupported("the setting \"role\" in this way").hint("SET ROLE sets it.")),
             // Whatever is on or off by default is so afterwards.
@@ -452,6 +457,10 @@ pub(crate) fn isolation(name: &str) -> Option<Isolation> {
     })
 }
 
+fn fixed(name: &str) -> Error {
+    Error::new(ErrorKind::CantChangeParameter, format!("parameter \"{name}\" cannot be changed"))
+}
+
 fn unrecognized(name: &str) -> Error {
     Error::new(ErrorKind::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
 }
@@ -533,6 +542,7 @@ mod tests {
         );
         settings.set_role(Some("bob"), false, true);
         settings.reset();
+        assert!(settings.set("is_superuser", None).is_err() && settings.set("session_authorization", None).is_ok());
         assert_eq!((&*settings.identity().current_user, settings.get("is_superuser")?), ("bob", "off"));
         settings.end_local();
         assert_eq!((&*settings.identity().current_user, settings.get("is_superuser")?), ("ann", "on"));
