@@ -5,6 +5,7 @@
 //! row images through the same and writes them in a transaction. Everything else is a change of the catalog.
 
 mod carried;
+mod clock;
 mod ddl;
 mod dml;
 mod keyed;

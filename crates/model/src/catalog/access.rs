@@ -341,13 +341,13 @@ impl Catalog {
     }
 
     /// Whether a role may give membership in another: a superuser, or whoever has it WITH ADMIN OPTION.
-    pub fn administers(&self, role: &str, other: &str) -> bool {
+    pub fn may_give_membership(&self, role: &str, other: &str) -> bool {
         let admin = |member: &str| self.access.members.get(other).and_then(|m| m.get(member)).is_some_and(|m| m.admin);
         self.is_superuser(role) || self.reached(role, |_| true).into_iter().any(admin)
     }
 
-    /// The roles reached from one through memberships of those that `through` lets pass.
-    fn reached(&self, role: &str, through: impl Fn(&str) -> bool) -> BTreeSet<&str> {
+    /// The roles reached from one, itself among them, through memberships of those that `through` lets pass.
+    pub(super) fn reached(&self, role: &str, through: impl Fn(&str) -> bool) -> BTreeSet<&str> {
         let mut found = BTreeSet::new();
         let Some((role, _)) = self.roles.get_key_value(role) else { return found };
         found.insert(role.as_str());

@@ -65,25 +65,35 @@ pub struct Bound {
 }
 
 impl Bound {
-    fn of(tag: &'static str) -> Self {
+    /// Nothing to do yet.
+    pub(crate) fn of(tag: &'static str) -> Self {
         Bound { steps: vec![], notices: vec![], tag }
     }
 
-    fn one(tag: &'static str, command: CatalogCommand) -> Self {
+    /// One command.
+    pub(crate) fn one(tag: &'static str, command: CatalogCommand) -> Self {
         Bound { steps: vec![Step::Apply(command)], notices: vec![], tag }
     }
 
-    fn skipped(tag: &'static str, sqlstate: &'static str, message: String) -> Self {
+    /// Nothing to do, and why.
+    pub(crate) fn skipped(tag: &'static str, sqlstate: &'static str, message: String) -> Self {
         let mut bound = Bound::of(tag);
         bound.notice(sqlstate, message);
         bound
     }
 
-    fn notice(&mut self, sqlstate: &'static str, message: String) {
+    /// A NOTICE.
+    pub(crate) fn notice(&mut self, sqlstate: &'static str, message: String) {
         self.notices.push(Notice { severity: "NOTICE", sqlstate, message });
     }
 
-    fn apply(&mut self, command: CatalogCommand) {
+    /// A WARNING.
+    pub(crate) fn warning(&mut self, sqlstate: &'static str, message: String) {
+        self.notices.push(Notice { severity: "WARNING", sqlstate, message });
+    }
+
+    /// One command more.
+    pub(crate) fn apply(&mut self, command: CatalogCommand) {
         self.steps.push(Step::Apply(command));
     }
 }
@@ -156,7 +166,9 @@ pub fn bind(statement: &Statement, catalog: &Catalog, state: &SessionState) -> R
         }
         Statement::CreateTable(table) if table.query.is_none() => binder.create_table(table, None)?,
         Statement::CreateFragment(fragment) => binder.create_fragment(fragment)?,
-        Statement::CreateRole { .. } => return create_role(statement, catalog),
+        Statement::CreateRole { name, attributes, if_not_exists } => {
+            create_role(name, attributes, *if_not_exists, catalog)?
+        }
         Statement::DropRole { names, if_exists } => roles::drop_role(names, *if_exists, catalog),
         Statement::AlterSequence { name, if_exists, restart } => binder.alter_sequence(name, *if_exists, *restart)?,
         Statement::Sql(statement) => return binder.sql(statement),
@@ -300,7 +312,7 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn undefined_table(name: &str) -> Error {
+pub(crate) fn undefined_table(name: &str) -> Error {
     Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist"))
 }
 

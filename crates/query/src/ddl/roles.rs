@@ -1,21 +1,25 @@
 //! CREATE, ALTER and DROP ROLE.
 
 use super::Bound;
-use crate::pg::parse::{RoleAttributes, Statement};
+use crate::pg::parse::RoleAttributes;
 use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, Result, RoleChange, SqlType, Value, text};
 
-/// Binds `CREATE ROLE`; `None`: it is another statement. What it is made a member of is not part of it.
+/// Binds `CREATE ROLE`. What it is made a member of is not part of it.
 ///
 /// # Errors
 /// A verifier that cannot be made, a time that is none.
-pub fn create_role(statement: &Statement, catalog: &Catalog) -> Result<Option<Bound>> {
-    let Statement::CreateRole { name, attributes, if_not_exists } = statement else { return Ok(None) };
-    if *if_not_exists && catalog.roles.contains_key(name) {
+pub(crate) fn create_role(
+    name: &str,
+    attributes: &RoleAttributes,
+    if_not_exists: bool,
+    catalog: &Catalog,
+) -> Result<Bound> {
+    if if_not_exists && catalog.roles.contains_key(name) {
         let message = format!("role \"{name}\" already exists, skipping");
-        return Ok(Some(Bound::skipped("CREATE ROLE", "42710", message)));
+        return Ok(Bound::skipped("CREATE ROLE", "42710", message));
     }
     let attributes = change(attributes)?;
-    Ok(Some(Bound::one("CREATE ROLE", CatalogCommand::CreateRole { name: name.clone(), attributes })))
+    Ok(Bound::one("CREATE ROLE", CatalogCommand::CreateRole { name: name.into(), attributes }))
 }
 
 /// Binds `ALTER ROLE`.

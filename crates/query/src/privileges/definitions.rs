@@ -285,7 +285,7 @@ fn gives_membership(granted: &str, catalog: &Catalog, role: &str) -> Result<()> 
         return Err(insufficient("must be superuser to alter superusers"));
     }
     let manages = catalog.roles.get(role).is_some_and(|r| r.create_role) && !catalog.may_become_administrator(granted);
-    if manages || !catalog.roles.contains_key(granted) || catalog.administers(role, granted) {
+    if manages || !catalog.roles.contains_key(granted) || catalog.may_give_membership(role, granted) {
         return Ok(());
     }
     Err(insufficient(format!("must have admin option on role \"{granted}\"")))

@@ -1,11 +1,10 @@
 //! GRANT, REVOKE, ALTER ROLE and their like, which say CURRENT_USER: what they change, who gives it, and what PostgreSQL warns of.
 
 use super::Identity;
-use crate::ddl::{self, Bound, Step};
+use crate::ddl::{self, Bound};
 use crate::pg::parse::{GrantObjects, GrantPrivileges, RoleName, Statement};
 use crate::syntax::fold;
 use atoll_model::{Catalog, CatalogCommand, Error, ErrorKind, Grant, NamedObject, Privileges, Result, Securable};
-use atoll_ports::session::Notice;
 use datafusion::sql::sqlparser::ast::{AlterTableOperation, Owner, Statement as Ast};
 
 /// Binds a statement about privileges, membership and owners; `None`: it is none.
@@ -18,20 +17,26 @@ pub(crate) fn bind(statement: &Statement, catalog: &Catalog, who: &Identity) -> 
         Statement::GrantRoles { roles, members, option, revoke } => {
             membership(roles, members, *option, *revoke, catalog, who)?
         }
-        Statement::CreateRole { name, attributes, .. } if !attributes.in_roles.is_empty() => {
-            return created_in_roles(statement, name, &attributes.in_roles, catalog, who);
+        Statement::CreateRole { name, attributes, if_not_exists } if !attributes.in_roles.is_empty() => {
+            let mut bound = ddl::create_role(name, attributes, *if_not_exists, catalog)?;
+            // One that is there is left as it is.
+            if !bound.steps.is_empty() {
+                for role in &attributes.in_roles {
+                    let (role, member, grantor) = (role.clone(), name.clone(), who.current_user.to_string());
+                    bound.apply(CatalogCommand::GrantRole { role, member, admin: false, grantor });
+                }
+            }
+            bound
         }
         Statement::AlterRole { role, attributes } => ddl::alter_role(named(role, who)?, attributes)?,
         Statement::SetOwner { name, sequence, if_exists, owner } => {
             let tag = if *sequence { "ALTER SEQUENCE" } else { "ALTER VIEW" };
             let (fits, what) = match catalog.names.get(name) {
                 None if *if_exists => {
-                    let mut skipped = Bound { steps: vec![], notices: vec![], tag };
                     let message = format!("relation \"{name}\" does not exist, skipping");
-                    skipped.notices.push(Notice { severity: "NOTICE", sqlstate: "00000", message });
-                    return Ok(Some(skipped));
+                    return Ok(Some(Bound::skipped(tag, "00000", message)));
                 }
-                None => return Err(no_relation(name)),
+                None => return Err(ddl::undefined_table(name)),
                 Some(object) if *sequence => (matches!(object, NamedObject::Sequence(_)), "sequence"),
                 Some(object) => (matches!(object, NamedObject::View(_)), "view"),
             };
@@ -59,26 +64,25 @@ pub(crate) fn bind(statement: &Statement, catalog: &Catalog, who: &Identity) -> 
             _ => return Ok(None),
         },
         Statement::ReassignOwned { from, to } => {
-            let to = named(to, who)?;
-            let one = |from| Ok(Step::Apply(CatalogCommand::ReassignOwned { from: named(from, who)?, to: to.clone() }));
-            let steps = from.iter().map(one).collect::<Result<_>>()?;
-            Bound { steps, notices: vec![], tag: "REASSIGN OWNED" }
+            let mut bound = Bound::of("REASSIGN OWNED");
+            for from in from {
+                bound.apply(CatalogCommand::ReassignOwned { from: named(from, who)?, to: named(to, who)? });
+            }
+            bound
         }
         Statement::DropOwned { roles } => {
-            let one = |role| Ok(Step::Apply(CatalogCommand::RevokeAll { role: named(role, who)? }));
-            Bound { steps: roles.iter().map(one).collect::<Result<_>>()?, notices: vec![], tag: "DROP OWNED" }
+            let mut bound = Bound::of("DROP OWNED");
+            for role in roles {
+                bound.apply(CatalogCommand::RevokeAll { role: named(role, who)? });
+            }
+            bound
         }
         _ => return Ok(None),
     }))
 }
 
 fn set_owner(tag: &'static str, relation: &str, owner: String) -> Bound {
-    let command = CatalogCommand::SetOwner { relation: relation.into(), owner };
-    Bound { steps: vec![Step::Apply(command)], notices: vec![], tag }
-}
-
-fn no_relation(name: &str) -> Error {
-    Error::new(ErrorKind::UndefinedTable, format!("relation \"{name}\" does not exist"))
+    Bound::one(tag, CatalogCommand::SetOwner { relation: relation.into(), owner })
 }
 
 /// The name of a role that is not PUBLIC.
@@ -95,26 +99,6 @@ fn grantee(role: &RoleName, who: &Identity) -> Result<Option<String>> {
     })
 }
 
-/// `CREATE ROLE … IN ROLE`: the role, and its memberships.
-fn created_in_roles(
-    statement: &Statement,
-    name: &str,
-    roles: &[String],
-    catalog: &Catalog,
-    who: &Identity,
-) -> Result<Option<Bound>> {
-    let Some(mut bound) = ddl::create_role(statement, catalog)? else { return Ok(None) };
-    if bound.steps.is_empty() {
-        return Ok(Some(bound));
-    }
-    for role in roles {
-        let (role, member) = (role.clone(), name.to_owned());
-        let grantor = who.current_user.to_string();
-        bound.steps.push(Step::Apply(CatalogCommand::GrantRole { role, member, admin: false, grantor }));
-    }
-    Ok(Some(bound))
-}
-
 fn membership(
     roles: &[String],
     members: &[RoleName],
@@ -123,7 +107,7 @@ fn membership(
     catalog: &Catalog,
     who: &Identity,
 ) -> Result<Bound> {
-    let mut bound = Bound { steps: vec![], notices: vec![], tag: if revoke { "REVOKE ROLE" } else { "GRANT ROLE" } };
+    let mut bound = Bound::of(if revoke { "REVOKE ROLE" } else { "GRANT ROLE" });
     for role in roles {
         for member in members {
             let member = named(member, who)?;
@@ -131,18 +115,16 @@ fn membership(
             let there = catalog.roles.contains_key(role) && catalog.roles.contains_key(&member);
             let role = role.clone();
             if there && !revoke && is.is_some_and(|m| m.admin || !option) {
-                let message = format!("role \"{member}\" is already a member of role \"{role}\"");
-                bound.notices.push(Notice { severity: "NOTICE", sqlstate: "00000", message });
+                bound.notice("00000", format!("role \"{member}\" is already a member of role \"{role}\""));
             }
             if there && revoke && is.is_none() {
-                let message = format!("role \"{member}\" is not a member of role \"{role}\"");
-                bound.notices.push(Notice { severity: "WARNING", sqlstate: "01000", message });
+                bound.warning("01000", format!("role \"{member}\" is not a member of role \"{role}\""));
             }
-            bound.steps.push(Step::Apply(if revoke {
+            bound.apply(if revoke {
                 CatalogCommand::RevokeRole { role, member, admin_only: option }
             } else {
                 CatalogCommand::GrantRole { role, member, admin: option, grantor: who.current_user.to_string() }
-            }));
+            });
         }
     }
     Ok(bound)
@@ -157,12 +139,10 @@ struct Object {
 
 fn privileges(grant: &GrantPrivileges, catalog: &Catalog, who: &Identity) -> Result<Bound> {
     let revoke = grant.revoke.is_some();
-    let mut bound = Bound { steps: vec![], notices: vec![], tag: if revoke { "REVOKE" } else { "GRANT" } };
+    let mut bound = Bound::of(if revoke { "REVOKE" } else { "GRANT" });
     let grantees: Vec<Option<String>> = grant.roles.iter().map(|r| grantee(r, who)).collect::<Result<_>>()?;
     for name in grantees.iter().flatten() {
-        if !catalog.roles.contains_key(name) {
-            return Err(Error::new(ErrorKind::UndefinedObject, format!("role \"{name}\" does not exist")));
-        }
+        catalog.role_named(name)?;
     }
     if grant.on == GrantObjects::Database {
         return connect_only(grant, bound);
@@ -184,8 +164,7 @@ fn privileges(grant: &GrantPrivileges, catalog: &Catalog, who: &Identity) -> Res
         if given.is_empty() || (given != wanted && !is_all(grant)) {
             let few = if given.is_empty() { "no" } else { "not all" };
             let (verb, sqlstate) = if revoke { ("could be revoked", "01006") } else { ("were granted", "01007") };
-            let message = format!("{few} privileges {verb} for \"{name}\"");
-            bound.notices.push(Notice { severity: "WARNING", sqlstate, message });
+            bound.warning(sqlstate, format!("{few} privileges {verb} for \"{name}\""));
         }
         if given.is_empty() {
             continue;
@@ -197,10 +176,10 @@ fn privileges(grant: &GrantPrivileges, catalog: &Catalog, who: &Identity) -> Res
             grantor,
             grantable: grant.option,
         };
-        bound.steps.push(Step::Apply(match grant.revoke {
+        bound.apply(match grant.revoke {
             None => CatalogCommand::Grant(change),
             Some(cascade) => CatalogCommand::Revoke { from: change, cascade },
-        }));
+        });
     }
     Ok(bound)
 }
@@ -268,7 +247,7 @@ fn objects(on: &GrantObjects, catalog: &Catalog) -> Result<Vec<Object>> {
                     Some(NamedObject::Index(_)) => {
                         return Err(Error::new(ErrorKind::WrongObjectType, format!("\"{name}\" is an index")));
                     }
-                    None => return Err(no_relation(name)),
+                    None => return Err(ddl::undefined_table(name)),
                 });
             }
             found

@@ -14,7 +14,7 @@ use datafusion::execution::SessionState;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Planner states kept: one for each catalog in use and kind of session.
 const MAX_STATES: u64 = 64;
@@ -77,12 +77,6 @@ impl SqlEngine {
     }
 }
 
-/// Microseconds since 1970.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
 #[async_trait]
 impl Database for SqlEngine {
     async fn connect(&self, startup: Startup) -> Result<Box<dyn Session>> {
@@ -131,7 +125,7 @@ impl Database for SqlEngine {
         let catalog = self.0.cluster.catalog();
         let role = catalog.roles.get(user).filter(|r| r.login)?;
         // As an unknown user: nobody learns that the password was right.
-        if role.password.is_some() && role.valid_until.is_some_and(|until| until <= now()) {
+        if role.password.is_some() && role.valid_until.is_some_and(|until| until <= crate::clock::now()) {
             return None;
         }
         Some(role.password.clone().map_or(Credentials::NoPassword, Credentials::Scram))

@@ -1,11 +1,11 @@
 //! A session's transaction: implicit or explicit, failed or not, with its savepoints.
 
 use super::settings::Settings;
+use crate::clock;
 use atoll_model::{Error, ErrorKind, Result};
 use atoll_ports::cluster::Transaction;
 use atoll_ports::session::TransactionStatus;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The transaction that is open, if any.
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl Current {
     ) -> Result<&Arc<dyn Transaction>> {
         let open = self.0.get_or_insert_with(|| Open {
             txn: begin(),
-            began: micros(),
+            began: clock::now(),
             explicit: false,
             failed: false,
             used: false,
@@ -60,7 +60,7 @@ impl Current {
 
     /// When the open transaction began, in microseconds since 1970; now, when none is open.
     pub(crate) fn began(&self) -> i64 {
-        self.0.as_ref().map_or_else(micros, |o| o.began)
+        self.0.as_ref().map_or_else(clock::now, |o| o.began)
     }
 
     /// Whether a transaction block is open.
@@ -90,7 +90,7 @@ impl Current {
             None => {
                 self.0 = Some(Open {
                     txn: begin(),
-                    began: micros(),
+                    began: clock::now(),
                     explicit: true,
                     failed: false,
                     used: false,
@@ -190,11 +190,6 @@ impl Current {
             _ => TransactionStatus::Idle,
         }
     }
-}
-
-fn micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn find(savepoints: &[Savepoint], name: &str) -> Result<usize> {

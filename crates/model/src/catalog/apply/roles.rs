@@ -6,7 +6,6 @@
 use super::{limits, names};
 use crate::catalog::{BOOTSTRAP_ROLE, Catalog, Membership, Role, RoleChange, Securable};
 use crate::{Error, ErrorKind, Result};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Catalog {
@@ -82,7 +81,11 @@ impl Catalog {
         }
     }
 
-    pub(super) fn role_named(&self, name: &str) -> Result<&Arc<Role>> {
+    /// The role of that name.
+    ///
+    /// # Errors
+    /// `UndefinedObject`.
+    pub fn role_named(&self, name: &str) -> Result<&Arc<Role>> {
         self.roles.get(name).ok_or_else(|| names::no_role(name))
     }
 
@@ -100,7 +103,7 @@ impl Catalog {
         self.role_named(member)?;
         self.role_named(grantor)?;
         // Not as a superuser, who is a member of everything: by memberships alone.
-        if role == member || self.reaches(role, member) {
+        if self.reached(role, |_| true).contains(member) {
             return Err(Error::new(
                 ErrorKind::InvalidGrant,
                 format!("role \"{role}\" is a member of role \"{member}\""),
@@ -113,23 +116,6 @@ impl Catalog {
         let admin = admin || members.get(member).is_some_and(|m| m.admin);
         members.insert(member.into(), Membership { grantor: grantor.into(), admin });
         Ok(())
-    }
-
-    /// Whether memberships lead from one role to the other.
-    fn reaches(&self, from: &str, to: &str) -> bool {
-        let mut seen = BTreeMap::from([(from, ())]);
-        let mut open = vec![from];
-        while let Some(member) = open.pop() {
-            if member == to {
-                return true;
-            }
-            for (of, members) in &self.access.members {
-                if members.contains_key(member) && seen.insert(of.as_str(), ()).is_none() {
-                    open.push(of);
-                }
-            }
-        }
-        false
     }
 
     pub(super) fn revoke_role(&mut self, role: &str, member: &str, admin_only: bool) -> Result<()> {

@@ -2,7 +2,6 @@
 
 use super::table::{Definition, b, maybe, t, table, texts, time};
 use atoll_model::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn tables() -> Vec<Definition> {
     vec![
@@ -65,7 +64,6 @@ pub(super) fn tables() -> Vec<Definition> {
 
 /// Milliseconds since a time. Clocks of sites may differ: never less than none.
 fn age(since: Option<i64>) -> Value {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let now = crate::clock::now();
     since.map_or(Value::Null, |since| Value::Int8(now.saturating_sub(since).max(0) / 1000))
 }

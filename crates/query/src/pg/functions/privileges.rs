@@ -67,7 +67,7 @@ pub(super) fn functions(catalog: &Arc<Catalog>, who: &Identity) -> Vec<Scalar> {
                 "MEMBER WITH GRANT OPTION"
                 | "MEMBER WITH ADMIN OPTION"
                 | "USAGE WITH GRANT OPTION"
-                | "USAGE WITH ADMIN OPTION" => catalog.administers(&user, &other),
+                | "USAGE WITH ADMIN OPTION" => catalog.may_give_membership(&user, &other),
                 _ => {
                     return Err(Error::new(
                         ErrorKind::InvalidParameterValue,
@@ -94,17 +94,12 @@ fn user<'a>(catalog: &Catalog, current: &str, args: &'a [Value], rest: usize) ->
 }
 
 fn role(catalog: &Catalog, value: &Value) -> Result<String> {
-    let found = match value {
-        Value::Text(name) => catalog.roles.keys().find(|n| *n == name),
-        oid => catalog.roles.keys().find(|n| def::role_oid(catalog, n) == integer(oid)),
+    let oid = match value {
+        Value::Text(name) => return catalog.role_named(name).map(|role| role.name.clone()),
+        oid => integer(oid),
     };
-    found.cloned().ok_or_else(|| {
-        let shown = match value {
-            Value::Text(name) => format!("role \"{name}\" does not exist"),
-            oid => format!("role with OID {} does not exist", integer(oid)),
-        };
-        Error::new(ErrorKind::UndefinedObject, shown)
-    })
+    let found = catalog.roles.keys().find(|name| def::role_oid(catalog, name) == oid);
+    found.cloned().ok_or_else(|| Error::new(ErrorKind::UndefinedObject, format!("role with OID {oid} does not exist")))
 }
 
 /// The relation of a name or an object id; `None`: there is none with that id.

@@ -1,13 +1,13 @@
 //! Functions that look at the session: who, where, which settings, sequences.
 
 use super::scalar::{Call, Scalar, integer, text};
+use crate::clock;
 use crate::privileges::Identity;
 use atoll_model::{Catalog, Error, ErrorKind, FragmentId, Result, Sequence, SqlType, Table, Value};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What functions may ask of the session that runs them.
 pub trait SessionAccess: Send + Sync + fmt::Debug {
@@ -67,11 +67,6 @@ pub(super) fn hooks<'c>(call: &'c Call<'_>) -> Result<&'c Arc<dyn SessionAccess>
         .get::<SessionHooks>()
         .and_then(|h| h.0.as_ref())
         .ok_or_else(|| Error::unsupported("functions that look at the session cannot be used here"))
-}
-
-fn micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// The functions here that ask the session's hooks.
@@ -168,7 +163,7 @@ pub(super) fn functions(catalog: &Arc<Catalog>, who: &Identity) -> Vec<Scalar> {
         })
         .stable(),
         Scalar::new("pg_is_in_recovery", 0..=0, SqlType::Bool, |_, _| Ok(Value::Bool(false))).stable(),
-        Scalar::new("clock_timestamp", 0..=0, SqlType::TimestampTz(None), |_, _| Ok(Value::TimestampTz(micros())))
+        Scalar::new("clock_timestamp", 0..=0, SqlType::TimestampTz(None), |_, _| Ok(Value::TimestampTz(clock::now())))
             .volatile(),
         began("now"),
         began("current_timestamp"),
