@@ -252,6 +252,10 @@ impl Membership {
     fn received(&mut self, now: Time, message: Message, out: &mut Vec<Effect>) {
         let Message { from, body, .. } = &message;
         let (node, address) = (from.node, from.address.clone());
+        if message.cluster == self.cluster && self.is_me(from) {
+            // One of the addresses to join by leads here by another name, as it does where all nodes are given the same ones.
+            return;
+        }
         if let Body::Refused(reason) = body {
             let is_ours = message.cluster == self.cluster;
             return self.refused_by(node, address, reason.clone(), is_ours, out);
@@ -297,6 +301,10 @@ impl Membership {
             }
             Body::Refused(_) => {}
         }
+    }
+
+    fn is_me(&self, from: &Record) -> bool {
+        (from.node, from.claim.run, &from.address) == (self.me.node, self.me.claim.run, &self.me.address)
     }
 
     /// Why the sender is not talked to.
