@@ -83,7 +83,7 @@ pub enum Effect {
     RefusedBy(NodeId, Address, Reason),
     /// This node was not awake for so long beyond what it had asked for.
     Paused(Duration),
-    /// This run is no member any more, and is silent from now on: it has left, was removed, or a later run took its place.
+    /// This run is no member any more, and this is the last that comes from it: it has left, was removed, or a later run took its place.
     Over,
 }
 
@@ -280,12 +280,18 @@ impl Membership {
                     member.arrivals.heartbeat(now);
                 }
                 self.heard(now, node, heartbeat, out);
+                if self.phase == Phase::Over {
+                    return;
+                }
                 let answer = self.heartbeat(now, Some(node), asked_by);
                 self.send(address, Body::Ack(answer), out);
             }
             Body::Ack(heartbeat) => {
                 let asked_by = heartbeat.asked_by;
                 self.heard(now, node, heartbeat, out);
+                if self.phase == Phase::Over {
+                    return;
+                }
                 self.vouch(node, asked_by, out);
                 if let Phase::Leaving { waiting, .. } = &mut self.phase {
                     waiting.remove(&node);
@@ -378,6 +384,9 @@ impl Membership {
                 sender.round_trips.insert(record.node, round_trip);
             }
             self.learn(now, record, out);
+            if self.phase == Phase::Over {
+                return;
+            }
         }
         if let Some(sender) = self.members.get_mut(&from) {
             sender.uptime = heartbeat.uptime;
