@@ -288,12 +288,16 @@ impl Membership {
             }
             Body::Ack(heartbeat) => {
                 let asked_by = heartbeat.asked_by;
+                // Who has heard the goodbye says so, as all are told what is said of them; other answers are to earlier pings.
+                let knows = heartbeat.gossip.iter().take(UPDATES).any(|update| self.is_goodbye(&update.record));
                 self.heard(now, node, heartbeat, out);
                 if self.phase == Phase::Over {
                     return;
                 }
                 self.vouch(node, asked_by, out);
-                if let Phase::Leaving { waiting, .. } = &mut self.phase {
+                if let Phase::Leaving { waiting, .. } = &mut self.phase
+                    && knows
+                {
                     waiting.remove(&node);
                 }
             }
@@ -311,6 +315,11 @@ impl Membership {
 
     fn is_me(&self, from: &Record) -> bool {
         (from.node, from.claim.run, &from.address) == (self.me.node, self.me.claim.run, &self.me.address)
+    }
+
+    /// Whether it says that this run has left.
+    fn is_goodbye(&self, record: &Record) -> bool {
+        (record.node, record.claim.run, record.claim.left) == (self.me.node, self.me.claim.run, true)
     }
 
     /// Why the sender is not talked to.

@@ -1,9 +1,9 @@
 //! What must be true of every step, and at the end.
 
-use super::{Cluster, id, is_bad};
+use super::{Cluster, id, is_bad, is_gone};
 use atoll_model::NodeId;
-use atoll_protocol::Incarnation;
 use atoll_protocol::membership::State;
+use atoll_protocol::{Incarnation, Time};
 use std::collections::BTreeSet;
 
 impl Cluster {
@@ -29,8 +29,7 @@ impl Cluster {
             State::Down => self.counts.rightly_down += 1,
             State::Left => {
                 self.counts.left += 1;
-                let has_left =
-                    node.run > run.epoch || node.left || node.machine.as_ref().is_some_and(|m| m.me().claim.left);
+                let has_left = self.leavers.contains(&run);
                 assert!(has_left, "{} believes that {}-{} left, which it never did", id(at), run.node, run.epoch);
             }
         }
@@ -49,6 +48,21 @@ impl Cluster {
         }
     }
 
+    /// A node that ends before it has said goodbye as often as it does has been heard: all that it told know that it left.
+    pub(super) fn check_goodbye(&self, at: usize, local: Time) {
+        let node = &self.nodes[at];
+        // Three times, with a fifth of the interval for the answers to each.
+        let all = self.size.options.interval() / 5 * 3;
+        let Some(goodbye) = node.goodbye.as_ref().filter(|goodbye| local < goodbye.at + all) else { return };
+        for (whom, run) in &goodbye.told {
+            let Some(machine) = self.nodes[*whom].machine.as_ref().filter(|m| m.me().claim.run == *run) else {
+                continue;
+            };
+            let claim = machine.claim(id(at)).map(|claim| (claim.run, claim.state()));
+            assert_eq!(claim, Some((node.run, State::Left)), "{} was told by {}, which is over", id(*whom), id(at));
+        }
+    }
+
     /// All that live believe what is true of each.
     pub(super) fn check_agreement(&self) {
         for (whom, node) in self.nodes.iter().enumerate() {
@@ -61,7 +75,7 @@ impl Cluster {
                 None => {
                     assert_eq!(beliefs.len(), 1, "of {}, which is not up: {beliefs:?}", id(whom));
                     let gone = |belief: &Option<(u32, State)>| match belief {
-                        Some((_, state)) => matches!(state, State::Down | State::Left),
+                        Some((_, state)) => is_gone(*state),
                         // It came and went unheard.
                         None => true,
                     };

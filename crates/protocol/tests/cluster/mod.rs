@@ -75,10 +75,17 @@ struct Node {
     rate: u64,
     asleep: u64,
     has_slept: bool,
-    /// This run has left.
-    left: bool,
+    goodbye: Option<Goodbye>,
     inbox: Vec<Flight>,
     believed: BTreeMap<NodeId, Claim>,
+}
+
+/// That a run leaves.
+struct Goodbye {
+    /// By its clock.
+    at: Time,
+    /// The nodes that it takes for living, and which run of each it knows.
+    told: Vec<(usize, u32)>,
 }
 
 /// The cluster.
@@ -91,6 +98,8 @@ pub(crate) struct Cluster {
     flights: BTreeMap<(u64, u64), Flight>,
     sequence: u64,
     cuts: BTreeSet<(usize, usize)>,
+    /// Runs that were told to leave.
+    leavers: BTreeSet<Incarnation>,
     pub(crate) counts: Counts,
     trace: Option<String>,
     drawn: String,
@@ -132,7 +141,7 @@ impl Cluster {
             rate: MILLION - faults.skew as u64 + rng.below(2 * faults.skew + 1) as u64,
             asleep: 0,
             has_slept: false,
-            left: false,
+            goodbye: None,
             inbox: vec![],
             believed: BTreeMap::new(),
         };
@@ -146,6 +155,7 @@ impl Cluster {
             flights: BTreeMap::new(),
             sequence: 0,
             cuts: faults.cut.into_iter().collect(),
+            leavers: BTreeSet::new(),
             counts: Counts::default(),
             trace: traced.then(String::new),
             drawn: format!("{size:?} {faults:?}"),
@@ -176,8 +186,7 @@ impl Cluster {
             } else if self.rng.chance(self.faults.crashes) {
                 self.crash(at);
             } else if self.rng.chance(self.faults.leaves) {
-                self.say(format_args!("LEAVE {}", id(at)));
-                self.step(at, Input::Leave);
+                self.leave(at);
             }
         }
         if self.rng.chance(self.faults.cuts) {
@@ -207,6 +216,19 @@ impl Cluster {
         self.say(format_args!("CUT, {cuts} now"));
     }
 
+    fn leave(&mut self, at: usize) {
+        let (local, node) = (self.local(at), &self.nodes[at]);
+        let Some(machine) = node.machine.as_ref().filter(|_| node.asleep <= self.now) else { return };
+        if node.goodbye.is_none() {
+            let claim = |n: usize| machine.claim(id(n)).filter(|claim| n != at && !is_gone(claim.state()));
+            let told = (0..self.nodes.len()).filter_map(|n| Some((n, claim(n)?.run))).collect();
+            self.leavers.insert(Incarnation { node: id(at), epoch: node.run });
+            self.nodes[at].goodbye = Some(Goodbye { at: local, told });
+        }
+        self.say(format_args!("LEAVE {}", id(at)));
+        self.step(at, Input::Leave);
+    }
+
     fn sleep(&mut self, at: usize, most: usize) {
         let node = &mut self.nodes[at];
         node.asleep = node.asleep.max(self.now + self.rng.below(most) as u64);
@@ -230,7 +252,7 @@ impl Cluster {
         let (options, local) = (self.size.options, self.local(at));
         let node = &mut self.nodes[at];
         node.run += 1;
-        node.left = false;
+        node.goodbye = None;
         node.believed.clear();
         let me = Incarnation { node: id(at), epoch: node.run };
         node.machine = Some(Membership::begin(local, options, CLUSTER, me, address(at), 0));
@@ -346,7 +368,7 @@ impl Cluster {
                 Effect::Paused(_) => self.counts.pauses += 1,
                 Effect::Over => {
                     self.say(format_args!("OVER {}", id(at)));
-                    self.nodes[at].left = true;
+                    self.check_goodbye(at, local);
                     self.nodes[at].machine = None;
                 }
                 // Messages to or from earlier runs; nobody is of another cluster.
@@ -384,6 +406,10 @@ fn id(at: usize) -> NodeId {
 
 fn address(at: usize) -> Address {
     Address(format!("n{}", at + 1))
+}
+
+fn is_gone(state: State) -> bool {
+    matches!(state, State::Down | State::Left)
 }
 
 fn is_bad(state: State) -> bool {
