@@ -213,7 +213,7 @@ impl Score {
         match self {
             Score::Timeout(timeout) => Some(timeout.as_micros() as i128),
             Score::Id(node) => Some(-i128::from(node.0)),
-            Score::Delay { commit, crashes } => Some((*commit + *crashes).as_micros() as i128),
+            Score::Delay { commit, crashes } => Some(commit.saturating_add(*crashes).as_micros() as i128),
             Score::NotAlive(_) | Score::OutOfDate { .. } | Score::PassedOver => None,
         }
     }
@@ -265,7 +265,7 @@ impl Question<'_> {
     fn commit_delay(&self, candidate: &Candidate) -> Duration {
         let others = self.living().filter(|other| other.node != candidate.node);
         let mut answers: Vec<Duration> =
-            others.map(|other| self.round_trip(candidate, other) + busy_apply(other)).collect();
+            others.map(|other| self.round_trip(candidate, other).saturating_add(busy_apply(other))).collect();
         answers.sort_unstable();
         // The candidate itself is one of the quorum.
         let needed = self.quorum.saturating_sub(1);
@@ -281,8 +281,9 @@ impl Question<'_> {
     }
 }
 
+/// What a node tells of itself has no bound, and must not end an election at those that hear it.
 fn busy_apply(candidate: &Candidate) -> Duration {
-    candidate.apply * 1000 / u32::from(1000 - candidate.load.min(BUSIEST))
+    candidate.apply.saturating_mul(1000) / u32::from(1000 - candidate.load.min(BUSIEST))
 }
 
 fn crash_delay(candidate: &Candidate) -> Duration {
