@@ -36,7 +36,8 @@
 //! 9. The clock behind [`Time`] goes on while the process or its machine sleeps (`CLOCK_BOOTTIME`), at a rate within
 //!    [`election::holder::Options::skew`] of true.
 //! 10. What replicates the holder's register applies proposals by [`election::holder::Register::change`], in one order, at every node; and whatever
-//!     a holder changes asks a [`election::Fence`] that is stored with it.
+//!     a holder changes asks a [`election::Fence`] that is stored with it. A holder that begins first has its epoch admitted by the fences of
+//!     all places that it will read or change.
 //!
 //! | | PostgreSQL | MySQL, MariaDB |
 //! |---|---|---|

@@ -19,7 +19,10 @@
 //!   waited for by the run that took its place.
 //!
 //! A lease is a promise about time, and a process may stop between looking at the clock and acting. So everything that is done in a holder's
-//! name also carries its epoch, and a [`super::Fence`] refuses older ones: a paused old holder that wakes up can change nothing.
+//! name also carries its epoch, and a [`super::Fence`] refuses epochs older than the newest that it has seen: a paused old holder that wakes
+//! up can change nothing at any place that the new epoch has reached. At a place that has not seen the new epoch it still can. So
+//! after [`Effect::Begin`] a holder first has its epoch admitted, and that stored, at every place that it will read or change; what it
+//! reads there afterwards is what no earlier holder can change any more.
 //!
 //! Invariant: in true time no two leases overlap, as long as clock rates are within the bound; and epochs have one holder each, always.
 
@@ -135,7 +138,8 @@ impl Input {
 pub enum Effect {
     /// Have the register changed, if it is as expected. There is no answer but [`Input::Applied`]; losing it does no harm.
     Propose(Proposal),
-    /// This node is the holder, as long as [`Holder::holds`] says so.
+    /// This node is the holder, as long as [`Holder::holds`] says so. Before all else [`super::Fence::admit`] takes the epoch at every place that
+    /// will be read or changed.
     Begin {
         /// What everything done in its name carries.
         epoch: u64,
