@@ -143,9 +143,9 @@ impl Session {
         self.waiters.iter().all(Option::is_none)
     }
 
-    /// Servers from which there is no answer.
+    /// Servers from which there is no answer. One that has answered and was asked to catch up is none of them.
     pub(super) fn silent(&self) -> impl Iterator<Item = ServerId> {
-        self.replies().filter(|(_, asked)| asked.attempt.is_some()).map(|(server, _)| server)
+        self.replies().filter(|(_, asked)| asked.smallest.is_none()).map(|(server, _)| server)
     }
 
     fn replies(&self) -> impl Iterator<Item = (ServerId, &Asked)> {
