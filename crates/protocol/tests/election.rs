@@ -9,7 +9,7 @@
 mod holders;
 mod seeds;
 
-use atoll_protocol::election::holder::Options;
+use atoll_protocol::election::holder::{Options, Skew};
 use atoll_protocol::election::nomination::Policy;
 use holders::{Broken, Counts, Faults, Holders};
 use seeds::{Rng, Run, explore};
@@ -37,9 +37,10 @@ fn everything_goes_wrong() -> Result<(), String> {
     let make = |seed, traced| {
         let mut rng = Rng(seed ^ 0x5eed);
         // Where clocks may be very wrong, so that the wait is long, a wait that is too short shows.
-        let skew = if rng.chance(500) { 200_000 } else { Options::default().skew };
+        let skew =
+            if rng.chance(500) { Skew::new(200_000).expect("a fifth is taken") } else { Options::default().skew };
         let options = Options { skew, ..Options::default() };
-        Holders::new(seed, faults(&mut rng, skew.into()), options, traced)
+        Holders::new(seed, faults(&mut rng, skew.millionths().into()), options, traced)
     };
     let runs = explore("election", "everything_goes_wrong", make, |world| total.add(world.counts))?;
     println!("{total:?}");
@@ -53,7 +54,7 @@ fn everything_goes_wrong() -> Result<(), String> {
 /// Whether some run of these finds something wrong: the checks are worth nothing if they cannot fail.
 fn is_found_out(options: Options, change: impl Fn(Faults) -> Faults) -> bool {
     (0..400).any(|seed| {
-        let faults = change(faults(&mut Rng(seed ^ 0x5eed), u64::from(Options::default().skew)));
+        let faults = change(faults(&mut Rng(seed ^ 0x5eed), u64::from(Options::default().skew.millionths())));
         let mut world = Holders::new(seed, faults, options, false);
         catch_unwind(AssertUnwindSafe(|| world.run())).is_err()
     })

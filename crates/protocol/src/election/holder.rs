@@ -77,8 +77,8 @@ impl Register {
 pub struct Options {
     /// How long a lease lasts. It is renewed when a third of it is over.
     pub lease: Duration,
-    /// How far the rates of clocks may be from true, in millionths.
-    pub skew: u32,
+    /// How far the rates of clocks may be from true.
+    pub skew: Skew,
     /// After how long a proposal is repeated that was not applied.
     pub retry: Duration,
     /// How long a successor may take to catch up.
@@ -90,17 +90,44 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             lease: Duration::from_secs(3),
-            skew: 10_000,
+            skew: Skew(10_000),
             retry: Duration::from_millis(500),
             handover: Duration::from_secs(30),
         }
     }
 }
 
+/// How far the rates of clocks may be from true, in millionths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Skew(u32);
+
+/// Clocks by which no lease can be told to be over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("clocks that are wrong by {0} millionths are not good enough for leases: at most {max}", max = Skew::MOST)]
+pub struct BadSkew(pub u32);
+
+impl Skew {
+    /// The most that is taken: others wait for three times the lease then.
+    pub const MOST: u32 = 500_000;
+
+    /// So many millionths.
+    ///
+    /// # Errors
+    /// They are more than [`Skew::MOST`].
+    pub fn new(millionths: u32) -> Result<Skew, BadSkew> {
+        if millionths <= Self::MOST { Ok(Skew(millionths)) } else { Err(BadSkew(millionths)) }
+    }
+
+    /// That number.
+    pub fn millionths(self) -> u32 {
+        self.0
+    }
+}
+
 impl Options {
     /// How long others wait: (1 + skew) / (1 − skew) times the lease, and 2 ms because times are cut off to milliseconds.
     pub fn wait(&self) -> Duration {
-        let skew = u64::from(self.skew.min(500_000));
+        let skew = u64::from(self.skew.0);
         let lease = self.lease.as_millis() as u64;
         Duration::from_millis((lease * (1_000_000 + skew)).div_ceil(1_000_000 - skew) + 2)
     }
@@ -396,5 +423,27 @@ impl Holder {
             self.vacancy.nominate = Some(now + self.options.lease);
             out.push(Effect::Nominate { without: self.vacancy.passed.clone() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The earliest end of a wait in true time, by a clock that is too fast, is after the last end of a lease, by one that is too slow.
+    #[test]
+    fn others_wait_for_longer_than_a_lease_by_whichever_clocks_that_are_taken() {
+        for millionths in [0, 100, 10_000, 200_000, Skew::MOST] {
+            let options = Options { skew: Skew(millionths), ..Options::default() };
+            let (wait, lease) = (options.wait().as_secs_f64(), options.lease.as_secs_f64());
+            let skew = f64::from(millionths) / 1e6;
+            assert!(wait / (1.0 + skew) > lease / (1.0 - skew), "{millionths}");
+        }
+    }
+
+    #[test]
+    fn clocks_that_are_too_wrong_are_refused() {
+        assert_eq!(Skew::new(Skew::MOST).map(Skew::millionths), Ok(500_000));
+        assert_eq!(Skew::new(500_001), Err(BadSkew(500_001)));
     }
 }

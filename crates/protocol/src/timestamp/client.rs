@@ -26,11 +26,11 @@ pub struct Options {
     pub answer: Duration,
     /// Before a request is repeated.
     pub retry: Backoff,
-    /// Sessions at a time.
+    /// Sessions at a time. At least one is taken, as without nobody would be served.
     pub sessions: usize,
     /// Waiters that share a session, at most.
     pub shared: NonZeroU16,
-    /// Waiters, at most. Those beyond are refused.
+    /// Waiters, at most. Those beyond are refused. At least one is taken.
     pub waiters: usize,
 }
 
@@ -96,6 +96,7 @@ pub struct Client {
 impl Client {
     /// Begins, for one run of a node.
     pub fn new(me: Incarnation, servers: Servers, options: Options) -> Client {
+        let options = Options { sessions: options.sessions.max(1), waiters: options.waiters.max(1), ..options };
         let (cache, queue) = (vec![0; servers.number()], VecDeque::new());
         Client { me, servers, options, cache, begun: 0, sessions: vec![], queue, waiting: 0 }
     }

@@ -16,11 +16,13 @@ use std::fmt;
 /// How a server treats its disk and its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How far ahead of the clock the limit is written; a crash skips as many values at most.
+    /// How far ahead of the clock the limit is written; a crash skips as many values at most. At least one is taken: without, nothing could be
+    /// handed out.
     pub lease: u64,
     /// Pause after a write that failed.
     pub retry: Backoff,
-    /// Replies that wait for the disk, at most. What is asked beyond that is dropped: the client asks again.
+    /// Replies that wait for the disk, at most. What is asked beyond that is dropped: the client asks again. At least one is taken: without,
+    /// nobody's request to catch up could move the limit.
     pub waiting: usize,
 }
 
@@ -81,6 +83,7 @@ enum Write {
 impl Server {
     /// Starts with the limit that is durable: 0, or what [`Servers::clock_at`] says, if there is none yet.
     pub fn open(now: Time, servers: Servers, id: ServerId, limit: u64, options: Options) -> (Server, Vec<Effect>) {
+        let options = Options { lease: options.lease.max(1), waiting: options.waiting.max(1), ..options };
         let (write, waiting) = (Write::Idle, VecDeque::new());
         let mut server = Server { servers, id, options, clock: limit, durable: limit, write, failures: 0, waiting };
         let mut out = vec![];
@@ -149,7 +152,7 @@ impl Server {
             Write::Retry { at } => at <= now,
             Write::Idle => self.durable.saturating_sub(self.clock) < self.options.lease.div_ceil(2),
         };
-        let limit = self.clock.saturating_add(self.options.lease.max(1)).min(self.servers.last_clock());
+        let limit = self.clock.saturating_add(self.options.lease).min(self.servers.last_clock());
         if due && limit > self.durable {
             self.write = Write::UnderWay(limit);
             out.push(Effect::Persist(limit));

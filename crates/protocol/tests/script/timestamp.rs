@@ -2,6 +2,7 @@
 //!
 //! `begin server 1 of 3 limit 0`, `begin client 7-1 of 3`. A server hears `tick by 2 above 0 for 7-1.1`, `persisted 50`, `not persisted 50`; its lease is 100.
 //! A client hears `ask 1`, `leave 1`, `clock 7 of 0 for 7-1.1` and `lost 0 for 7-1.1`; it has two sessions at a time, of three waiters at most, and five waiters.
+//! With `bare` at the end, all bounds that may be given are zero.
 
 use super::{incarnation, parse, pause};
 use atoll_protocol::timestamp::{
@@ -53,22 +54,28 @@ impl super::Subject for Subject {
 impl Subject {
     fn begin(&mut self, words: &[&str]) -> Result<Vec<String>, String> {
         let servers = |word: &&str| Servers::new(parse(Some(word))?).map_err(|e| e.to_string());
+        let (words, bare) = match words {
+            [words @ .., "bare"] => (words, true),
+            words => (words, false),
+        };
         match words {
             ["server", id, "of", number, "limit", limit] => {
-                let options = server::Options { lease: 100, waiting: 2, retry: Backoff::default() };
+                let (lease, waiting) = if bare { (0, 0) } else { (100, 2) };
+                let options = server::Options { lease, waiting, retry: Backoff::default() };
                 let (id, limit) = (ServerId(parse(Some(id))?), parse(Some(limit))?);
                 let (server, effects) = Server::open(self.now, servers(number)?, id, limit, options);
                 self.machine = Some(Machine::Server(server));
                 Ok(effects.iter().map(server::Effect::to_string).collect())
             }
             ["client", run, "of", number] => {
+                let (sessions, waiters) = if bare { (0, 0) } else { (2, 5) };
                 let options = client::Options {
                     timeout: Duration::from_secs(5),
                     answer: Duration::from_millis(100),
                     retry: Backoff { first: Duration::from_millis(50), most: Duration::from_secs(3) },
-                    sessions: 2,
+                    sessions,
                     shared: NonZeroU16::new(3).ok_or("not zero")?,
-                    waiters: 5,
+                    waiters,
                 };
                 self.machine = Some(Machine::Client(Client::new(incarnation(run)?, servers(number)?, options)));
                 Ok(vec![])
