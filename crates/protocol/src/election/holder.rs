@@ -142,6 +142,8 @@ pub enum Input {
     Applied(Register),
     /// The answer to [`Effect::Nominate`].
     Nominated {
+        /// The question that is answered. Answers to earlier ones come too late.
+        question: u64,
         /// Who.
         nominee: Option<NodeId>,
         /// If this node is to stand: after which time.
@@ -154,9 +156,9 @@ pub enum Input {
 }
 
 impl Input {
-    /// What a nomination says to this node.
-    pub fn nominated(nomination: &Nomination, me: NodeId) -> Input {
-        Input::Nominated { nominee: nomination.nominee(), stands_after: nomination.stands_after(me) }
+    /// What a nomination, asked for by this question, says to this node.
+    pub fn nominated(question: u64, nomination: &Nomination, me: NodeId) -> Input {
+        Input::Nominated { question, nominee: nomination.nominee(), stands_after: nomination.stands_after(me) }
     }
 }
 
@@ -178,6 +180,8 @@ pub enum Effect {
     },
     /// There is no holder: say who should be.
     Nominate {
+        /// Counts the questions of this machine.
+        question: u64,
         /// Who was nominated for this vacancy before and did not take it.
         without: BTreeSet<NodeId>,
     },
@@ -201,6 +205,8 @@ pub struct Holder {
     pending: Option<Pending>,
     succession: Succession,
     vacancy: Vacancy,
+    /// How often a nomination was asked for.
+    questions: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -246,6 +252,7 @@ impl Holder {
             pending: None,
             succession: Succession::None,
             vacancy: Vacancy::default(),
+            questions: 0,
         }
     }
 
@@ -256,7 +263,9 @@ impl Holder {
         match input {
             Input::Tick => {}
             Input::Applied(register) => self.applied(now, register, &mut out),
-            Input::Nominated { nominee, stands_after } => self.nominated(now, nominee, stands_after),
+            Input::Nominated { question, nominee, stands_after } => {
+                self.nominated(now, question, nominee, stands_after);
+            }
             Input::HandOver(successor) => {
                 if self.holds(now).is_some() && successor != self.me && self.succession == Succession::None {
                     self.succession = Succession::CatchingUp { successor, by: now + self.options.handover };
@@ -344,9 +353,9 @@ impl Holder {
         }
     }
 
-    fn nominated(&mut self, now: Time, nominee: Option<NodeId>, stands_after: Option<Duration>) {
+    fn nominated(&mut self, now: Time, question: u64, nominee: Option<NodeId>, stands_after: Option<Duration>) {
         // If it came late, the question is settled, or was asked anew.
-        if self.vacancy.nominate.is_none() {
+        if self.vacancy.nominate.is_none() || question != self.questions {
             return;
         }
         if nominee.is_none() {
@@ -421,7 +430,8 @@ impl Holder {
             let nominee = self.vacancy.nominee.take();
             self.vacancy.passed.extend(nominee.filter(|nominee| *nominee != self.me.node));
             self.vacancy.nominate = Some(now + self.options.lease);
-            out.push(Effect::Nominate { without: self.vacancy.passed.clone() });
+            self.questions += 1;
+            out.push(Effect::Nominate { question: self.questions, without: self.vacancy.passed.clone() });
         }
     }
 }

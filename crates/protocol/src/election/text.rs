@@ -79,10 +79,10 @@ impl fmt::Display for Effect {
             Effect::Propose(proposal) => write!(f, "propose {proposal}"),
             Effect::Begin { epoch } => write!(f, "begin epoch {epoch}"),
             Effect::Stop { epoch } => write!(f, "stop epoch {epoch}"),
-            Effect::Nominate { without } if without.is_empty() => f.write_str("nominate"),
-            Effect::Nominate { without } => {
+            Effect::Nominate { question, without } if without.is_empty() => write!(f, "question {question}: nominate"),
+            Effect::Nominate { question, without } => {
                 let without: Vec<String> = without.iter().map(ToString::to_string).collect();
-                write!(f, "nominate without {}", without.join(", "))
+                write!(f, "question {question}: nominate without {}", without.join(", "))
             }
             Effect::CatchUp(run) => write!(f, "have {}-{} catch up", run.node, run.epoch),
             Effect::HandOverFailed(run) => write!(f, "{}-{} did not catch up", run.node, run.epoch),

@@ -84,7 +84,7 @@ enum Event {
 
 #[derive(Clone, Copy, Debug)]
 enum Heard {
-    Nominated { nominee: Option<NodeId>, stands_after: Option<Duration> },
+    Nominated { question: u64, nominee: Option<NodeId>, stands_after: Option<Duration> },
     CaughtUp(Incarnation),
 }
 
@@ -314,7 +314,9 @@ impl Holders {
                     return self.nodes[at].inbox.push(event);
                 }
                 let input = match heard {
-                    Heard::Nominated { nominee, stands_after } => Input::Nominated { nominee, stands_after },
+                    Heard::Nominated { question, nominee, stands_after } => {
+                        Input::Nominated { question, nominee, stands_after }
+                    }
                     Heard::CaughtUp(successor) => Input::CaughtUp(successor),
                 };
                 self.step(at, input);
@@ -386,9 +388,9 @@ impl Holders {
                     }
                 }
                 Effect::Begin { .. } => self.counts.begun += 1,
-                Effect::Nominate { without } => {
+                Effect::Nominate { question, without } => {
                     let (nominee, stands_after) = self.nominate(at, &without);
-                    self.later(Event::Input(at, run, Heard::Nominated { nominee, stands_after }));
+                    self.later(Event::Input(at, run, Heard::Nominated { question, nominee, stands_after }));
                 }
                 Effect::CatchUp(successor) => {
                     if !self.rng.chance(self.faults.loss) {

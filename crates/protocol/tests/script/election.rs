@@ -3,6 +3,8 @@
 //! `candidate 2 alive at 1.7 up 1h crashes 0 apply 100us load 0 trips 1=300us,3=2ms`: facts; what is left out is usual.
 //! `nominate seer quorum 2 sitting 1 without 3 random 7`: a nomination of those candidates.
 //!
+//! `stand 200ms`, `nominated 3` and `nobody` answer the last question, or, with `to 1` behind them, that one.
+//!
 //! `begin 1-1`: the holder machine of node 1, run 1. `applied 2.5 of 1-3 by 2-1`: the register, as the machine writes it. `taken`: the last proposal was applied.
 //! `act` asks the machine whether it holds an epoch, and has the fence admit something in its name. `act in 3` goes to the fence alone: it is what
 //! was begun earlier and arrives now. `+5s` plays all alarms up to then; in `pause 5s` the process sleeps.
@@ -24,6 +26,7 @@ pub(super) struct Subject {
     machine: Option<Holder>,
     fence: Fence,
     proposed: Option<Proposal>,
+    asked: u64,
 }
 
 impl super::Subject for Subject {
@@ -56,9 +59,7 @@ impl super::Subject for Subject {
             }
             "applied" => Input::Applied(register(rest)?),
             "taken" => Input::Applied(self.proposed.ok_or("nothing was proposed")?.value),
-            "stand" => Input::Nominated { nominee: Some(NodeId(1)), stands_after: Some(time(rest)?) },
-            "nominated" => Input::Nominated { nominee: Some(NodeId(parse(Some(rest))?)), stands_after: None },
-            "nobody" => Input::Nominated { nominee: None, stands_after: None },
+            "stand" | "nominated" | "nobody" => self.answer(verb, rest)?,
             "handover" => Input::HandOver(incarnation(rest)?),
             "caught" => Input::CaughtUp(incarnation(rest)?),
             _ => return Err("no such input".into()),
@@ -78,8 +79,28 @@ impl Subject {
             if let Effect::Propose(proposal) = effect {
                 self.proposed = Some(*proposal);
             }
+            if let Effect::Nominate { question, .. } = effect {
+                self.asked = *question;
+            }
         }
         Ok(effects.iter().map(Effect::to_string).collect())
+    }
+
+    fn answer(&self, verb: &str, rest: &str) -> Result<Input, String> {
+        let mut words = rest.split(' ').filter(|word| !word.is_empty()).peekable();
+        let what = words.next_if(|word| *word != "to");
+        let question = match words.next() {
+            Some(_) => parse(words.next())?,
+            None => self.asked,
+        };
+        Ok(match verb {
+            "stand" => {
+                let stands_after = Some(time(what.ok_or("after which time?")?)?);
+                Input::Nominated { question, nominee: Some(NodeId(1)), stands_after }
+            }
+            "nominated" => Input::Nominated { question, nominee: Some(NodeId(parse(what)?)), stands_after: None },
+            _ => Input::Nominated { question, nominee: None, stands_after: None },
+        })
     }
 
     fn play(&mut self, until: Time) -> Result<Vec<String>, String> {
