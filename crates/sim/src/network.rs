@@ -3,11 +3,12 @@
 //! Messages overtake each other as their delays have it. A link can be cut in one direction alone. A node's messages to itself always
 //! arrive, at once.
 
+use crate::Moment;
 use crate::moment::micros;
 use atoll_model::NodeId;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What links do to messages. Chances are per mille.
@@ -45,12 +46,13 @@ impl Weather {
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) weather: Weather,
-    cuts: BTreeSet<(NodeId, NodeId)>,
+    /// By link: until when it is cut.
+    cuts: BTreeMap<(NodeId, NodeId), Moment>,
 }
 
 impl Network {
     pub(crate) fn new(weather: Weather) -> Network {
-        Network { weather, cuts: BTreeSet::new() }
+        Network { weather, cuts: BTreeMap::new() }
     }
 
     /// After how long the copies of a message arrive. None: it is lost.
@@ -70,16 +72,21 @@ impl Network {
         if chance(self.weather.strays, rng) { usual + between(Duration::ZERO, self.weather.astray, rng) } else { usual }
     }
 
-    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
-        self.cuts.insert((from, to));
+    /// Of cuts that overlap the last end counts.
+    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId, until: Moment) {
+        let cut = self.cuts.entry((from, to)).or_default();
+        *cut = until.max(*cut);
     }
 
-    pub(crate) fn mend(&mut self, from: NodeId, to: NodeId) {
-        self.cuts.remove(&(from, to));
+    /// One of its cuts has ended.
+    pub(crate) fn mend(&mut self, from: NodeId, to: NodeId, now: Moment) {
+        if self.cuts.get(&(from, to)).is_some_and(|until| *until <= now) {
+            self.cuts.remove(&(from, to));
+        }
     }
 
     pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
-        self.cuts.contains(&(from, to))
+        from != to && self.cuts.contains_key(&(from, to))
     }
 
     /// All is well from now on.
@@ -98,4 +105,24 @@ pub(crate) fn chance(per_mille: u32, rng: &mut SmallRng) -> bool {
 pub(crate) fn between(least: Duration, most: Duration, rng: &mut SmallRng) -> Duration {
     let (least, most) = (micros(least), micros(most));
     Duration::from_micros(rng.random_range(least..=most.max(least)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: (NodeId, NodeId) = (NodeId(1), NodeId(2));
+
+    #[test]
+    fn of_cuts_that_overlap_the_last_end_counts() {
+        for ends in [[100, 300], [300, 100]] {
+            let mut network = Network::new(Weather::fair());
+            ends.into_iter().for_each(|end| network.cut(LINK.0, LINK.1, Moment(end)));
+            assert!(network.is_cut(LINK.0, LINK.1) && !network.is_cut(LINK.1, LINK.0));
+            network.mend(LINK.0, LINK.1, Moment(100));
+            assert!(network.is_cut(LINK.0, LINK.1));
+            network.mend(LINK.0, LINK.1, Moment(300));
+            assert!(!network.is_cut(LINK.0, LINK.1));
+        }
+    }
 }

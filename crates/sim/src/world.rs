@@ -37,9 +37,9 @@ pub struct Counts {
     pub lost: u64,
     /// Crashes.
     pub crashes: u64,
-    /// Pauses.
+    /// Pauses of processes.
     pub pauses: u64,
-    /// Cuts.
+    /// Cuts of one link or more.
     pub cuts: u64,
     /// Syncs that failed.
     pub failed_syncs: u64,
@@ -102,7 +102,8 @@ enum What<P: Process> {
         number: u64,
         through: u64,
     },
-    Start(NodeId),
+    /// After a crash of this run: if it was started meanwhile, there is nothing to do.
+    Start(NodeId, u32),
     Mend(Vec<(NodeId, NodeId)>),
     Trouble(Trouble),
 }
@@ -188,8 +189,12 @@ impl<P: Process> World<P> {
         match next.what {
             What::Event(node, epoch, event) => self.event(node, epoch, event),
             What::Sync { node, epoch, number, through } => self.sync_ends(node, epoch, number, through),
-            What::Start(node) => self.start(node),
-            What::Mend(links) => links.into_iter().for_each(|(from, to)| self.network.mend(from, to)),
+            What::Start(node, epoch) => {
+                if self.nodes[usize::from(node.0)].epoch == epoch {
+                    self.start(node);
+                }
+            }
+            What::Mend(links) => links.into_iter().for_each(|(from, to)| self.network.mend(from, to, self.now)),
             What::Trouble(trouble) => self.trouble(trouble),
         }
         true
@@ -376,28 +381,35 @@ impl<P: Process> World<P> {
             Trouble::Crash => {
                 if let Some(often) = self.faults.crashes {
                     let node = self.victim().unwrap_or(node);
-                    self.crash(node);
                     let length = often.length(&mut self.rng);
-                    self.schedule(length, What::Start(node));
+                    if self.is_up(node) {
+                        self.crash(node);
+                        self.schedule(length, What::Start(node, self.nodes[usize::from(node.0)].epoch));
+                    }
                 }
             }
             Trouble::Pause => {
                 if let Some(often) = self.faults.pauses {
                     let length = often.length(&mut self.rng);
-                    self.say(format_args!("{node} pauses for {length:?}"));
-                    self.counts.pauses += 1;
-                    let paused = &mut self.nodes[usize::from(node.0)].paused_until;
-                    *paused = (*paused).max(self.now + length);
+                    if self.is_up(node) {
+                        self.say(format_args!("{node} pauses for {length:?}"));
+                        self.counts.pauses += 1;
+                        let paused = &mut self.nodes[usize::from(node.0)].paused_until;
+                        *paused = (*paused).max(self.now + length);
+                    }
                 }
             }
             Trouble::Cut => {
                 if let Some(often) = self.faults.cuts {
                     let length = often.length(&mut self.rng);
                     let links = self.any_links(node);
-                    self.say(format_args!("cut for {length:?}: {links:?}"));
-                    self.counts.cuts += 1;
-                    links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
-                    self.schedule(length, What::Mend(links));
+                    if !links.is_empty() {
+                        self.say(format_args!("cut for {length:?}: {links:?}"));
+                        self.counts.cuts += 1;
+                        let until = self.now + length;
+                        links.iter().for_each(|(from, to)| self.network.cut(*from, *to, until));
+                        self.schedule(length, What::Mend(links));
+                    }
                 }
             }
         }
@@ -418,16 +430,15 @@ impl<P: Process> World<P> {
         NodeId(u16::try_from(node).unwrap_or(u16::MAX))
     }
 
-    /// All links of a node, those to it, those from it, or one of them.
+    /// All links of a node, those to it, those from it, or one of them. A node alone has none.
     fn any_links(&mut self, node: NodeId) -> Vec<(NodeId, NodeId)> {
-        let other = self.any_node();
         let others: Vec<NodeId> = self.ids().filter(|other| *other != node).collect();
         let (to, from) = (others.iter().map(|other| (*other, node)), others.iter().map(|other| (node, *other)));
         match self.rng.random_range(0..4) {
             0 => to.chain(from).collect(),
             1 => to.collect(),
             2 => from.collect(),
-            _ => vec![(node, other)],
+            _ => others.choose(&mut self.rng).map(|other| (node, *other)).into_iter().collect(),
         }
     }
 }

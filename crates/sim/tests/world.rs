@@ -220,3 +220,72 @@ fn cuts_come_and_go() {
     world.command(NodeId(2), 3);
     assert_eq!(live(&mut world, SECOND).len(), 4, "both arrive and are synced");
 }
+
+/// How long nodes were down, one by one.
+fn outages(world: &mut World<Parrot>, time: Duration) -> Vec<Duration> {
+    let (end, mut down, mut outages) = (world.now() + time, [None; 3], vec![]);
+    while world.step(end) {
+        while let Some(news) = world.news() {
+            match news {
+                News::Crashed(node) => down[usize::from(node.0)] = Some(world.now()),
+                News::Started(node) => {
+                    outages.extend(down[usize::from(node.0)].take().map(|since| world.now() - since));
+                }
+                News::Report(..) => {}
+            }
+        }
+    }
+    outages
+}
+
+fn all_the_time(length: Duration) -> Option<Often> {
+    Some(Often { every: Duration::from_millis(10), least: length, most: length })
+}
+
+#[test]
+fn a_crash_lasts_as_long_as_it_lasts_whatever_else_strikes_the_node() {
+    let length = Duration::from_millis(500);
+    let mut world = world(8, Faults { crashes: all_the_time(length), ..Faults::none() });
+    let outages = outages(&mut world, 20 * SECOND);
+    assert!(outages.len() > 50, "{} outages", outages.len());
+    assert_eq!(outages.into_iter().find(|outage| *outage != length), None);
+}
+
+#[test]
+fn a_start_that_was_to_end_a_crash_does_not_end_a_later_one() {
+    let mut world = world(9, Faults { crashes: all_the_time(SECOND), ..Faults::none() });
+    live(&mut world, Duration::from_millis(500));
+    let down = world.ids().find(|node| !world.is_up(*node)).expect("fifty crashes were due");
+    world.heal();
+    assert!(world.is_up(down));
+    world.crash(down);
+    live(&mut world, 5 * SECOND);
+    assert!(!world.is_up(down), "nobody has started it");
+}
+
+#[test]
+fn a_pause_is_one_only_where_a_process_runs() {
+    let mut world = world(10, Faults { pauses: all_the_time(SECOND), ..Faults::none() });
+    world.ids().for_each(|node| world.crash(node));
+    live(&mut world, SECOND);
+    assert_eq!(world.counts().pauses, 0);
+    world.heal();
+    world.command(NodeId(0), 7);
+    assert!(texts(&live(&mut world, SECOND)).contains(&"7 from 0"), "a process starts with no pause of an earlier one");
+}
+
+#[test]
+fn a_node_is_never_cut_from_itself() {
+    let faults = Faults { cuts: all_the_time(SECOND), ..Faults::none() };
+    let mut world = World::<Parrot>::new(11, faults, vec![(); 2], false);
+    live(&mut world, SECOND);
+    for number in 0..100 {
+        world.command(NodeId(1), number * 10 + 1);
+    }
+    let arrived = texts(&live(&mut world, SECOND)).iter().filter(|text| text.ends_with(" from 1")).count();
+    assert_eq!(arrived, 100);
+    assert!(world.counts().cuts > 100, "{:?}", world.counts());
+    let mut alone = World::<Parrot>::new(11, faults, vec![()], false);
+    live(&mut alone, SECOND);
+    assert_eq!(alone.counts().cuts, 0, "there is nothing to cut");
+}
