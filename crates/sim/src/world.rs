@@ -93,8 +93,14 @@ struct Scheduled<P: Process> {
 }
 
 enum What<P: Process> {
-    /// At a node. With a number, it is for that run alone.
-    Event(NodeId, Option<u32>, EventOf<P>),
+    /// Reaches whichever run of a node is there.
+    Message {
+        from: Incarnation,
+        to: NodeId,
+        message: P::Message,
+    },
+    /// For this run of a node alone.
+    Event(NodeId, u32, EventOf<P>),
     /// A sync ends.
     Sync {
         node: NodeId,
@@ -170,7 +176,7 @@ impl<P: Process> World<P> {
     /// Somebody at a node wants something, now. If nobody is there, nothing comes of it.
     pub fn command(&mut self, node: NodeId, command: P::Command) {
         let epoch = self.nodes[usize::from(node.0)].epoch;
-        self.schedule(Duration::ZERO, What::Event(node, Some(epoch), Event::Command(command)));
+        self.schedule(Duration::ZERO, What::Event(node, epoch, Event::Command(command)));
     }
 
     /// The next thing that whoever watches has not been told yet.
@@ -187,6 +193,7 @@ impl<P: Process> World<P> {
         let Some(next) = self.queue.pop() else { return false };
         self.now = self.now.max(next.at);
         match next.what {
+            What::Message { from, to, message } => self.arrives(from, to, message),
             What::Event(node, epoch, event) => self.event(node, epoch, event),
             What::Sync { node, epoch, number, through } => self.sync_ends(node, epoch, number, through),
             What::Start(node, epoch) => {
@@ -253,48 +260,62 @@ impl<P: Process> World<P> {
 
     // Processes.
 
-    /// The node's process takes an event, if it is the run that the event is for.
-    fn event(&mut self, id: NodeId, epoch: Option<u32>, event: EventOf<P>) {
-        let node = &self.nodes[usize::from(id.0)];
-        if node.running.is_none() || epoch.is_some_and(|epoch| epoch != node.epoch) {
-            return self.miss(id, event);
+    /// A message reaches a node.
+    fn arrives(&mut self, from: Incarnation, to: NodeId, message: P::Message) {
+        let node = &self.nodes[usize::from(to.0)];
+        if node.running.is_none() {
+            return self.refuse(from, to, message);
         }
+        if self.now < node.paused_until {
+            let rest = node.paused_until - self.now;
+            return self.schedule(rest, What::Message { from, to, message });
+        }
+        if self.network.is_cut(from.node, to) {
+            self.counts.lost += 1;
+            return;
+        }
+        self.counts.arrived += 1;
+        self.take(to, Event::Message(from.node, message));
+    }
+
+    /// Nobody is there to take it. In half of the cases the run that sent it notices.
+    fn refuse(&mut self, from: Incarnation, to: NodeId, message: P::Message) {
+        self.counts.lost += 1;
+        if chance(500, &mut self.rng)
+            && let Some(delay) = self.network.delays(to, from.node, &mut self.rng).first()
+        {
+            self.schedule(*delay, What::Event(from.node, from.epoch, Event::Refused(to, message)));
+        }
+    }
+
+    /// Something happens to a run of a node, if that is still there.
+    fn event(&mut self, id: NodeId, epoch: u32, event: EventOf<P>) {
+        let node = &mut self.nodes[usize::from(id.0)];
+        let Some(running) = node.running.as_mut().filter(|_| node.epoch == epoch) else { return };
         if self.now < node.paused_until {
             let rest = node.paused_until - self.now;
             return self.schedule(rest, What::Event(id, epoch, event));
         }
-        match &event {
-            Event::Message(from, _) if self.network.is_cut(*from, id) => {
-                self.counts.lost += 1;
+        if matches!(event, Event::Alarm) {
+            // One that an earlier alarm has taken the place of; if it were taken for the next, that would be set a second time.
+            if running.alarm.is_some_and(|alarm| alarm > self.now) {
                 return;
             }
-            Event::Message(..) => self.counts.arrived += 1,
-            _ => {}
-        }
-        let Some(running) = &mut self.nodes[usize::from(id.0)].running else { return };
-        let now = running.clock.read(self.now);
-        if matches!(event, Event::Alarm) {
             running.alarm = None;
+            let now = running.clock.read(self.now);
             if running.process.wake_at().is_none_or(|due| due > now) {
                 return self.set_alarm(id);
             }
         }
-        self.say(format_args!("{id} <- {}", Told(&event)));
-        let Some(running) = &mut self.nodes[usize::from(id.0)].running else { return };
-        let effects = running.process.step(now, event);
-        self.carry_out(id, effects);
+        self.take(id, event);
     }
 
-    /// Nobody is there to take it. In half of the cases the sender of a message notices.
-    fn miss(&mut self, id: NodeId, event: EventOf<P>) {
-        let Event::Message(from, message) = event else { return };
-        self.counts.lost += 1;
-        if chance(500, &mut self.rng)
-            && let Some(delay) = self.network.delays(id, from, &mut self.rng).first()
-        {
-            let sender = self.nodes[usize::from(from.0)].epoch;
-            self.schedule(*delay, What::Event(from, Some(sender), Event::Refused(id, message)));
-        }
+    /// The node's process takes an event.
+    fn take(&mut self, id: NodeId, event: EventOf<P>) {
+        self.say(format_args!("{id} <- {}", Told(&event)));
+        let Some(running) = &mut self.nodes[usize::from(id.0)].running else { return };
+        let effects = running.process.step(running.clock.read(self.now), event);
+        self.carry_out(id, effects);
     }
 
     fn carry_out(&mut self, id: NodeId, effects: Vec<EffectOf<P>>) {
@@ -323,8 +344,9 @@ impl<P: Process> World<P> {
             self.counts.lost += 1;
             self.say(format_args!("{from} -> {to} lost: {message}"));
         }
+        let from = Incarnation { node: from, epoch: self.nodes[usize::from(from.0)].epoch };
         for delay in delays {
-            self.schedule(delay, What::Event(to, None, Event::Message(from, message.clone())));
+            self.schedule(delay, What::Message { from, to, message: message.clone() });
         }
     }
 
@@ -337,7 +359,7 @@ impl<P: Process> World<P> {
         if running.alarm.is_none_or(|alarm| at < alarm) {
             running.alarm = Some(at);
             let epoch = node.epoch;
-            self.schedule(at - self.now, What::Event(id, Some(epoch), Event::Alarm));
+            self.schedule(at - self.now, What::Event(id, epoch, Event::Alarm));
         }
     }
 
@@ -357,7 +379,7 @@ impl<P: Process> World<P> {
             node.disk.synced(through);
             Event::Synced(number)
         };
-        self.event(id, Some(epoch), event);
+        self.event(id, epoch, event);
     }
 
     // Trouble.

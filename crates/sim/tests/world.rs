@@ -289,3 +289,28 @@ fn a_node_is_never_cut_from_itself() {
     live(&mut alone, SECOND);
     assert_eq!(alone.counts().cuts, 0, "there is nothing to cut");
 }
+
+/// An alarm that an earlier one has taken the place of goes off for nothing, and has nothing else to follow it.
+#[test]
+fn alarms_do_not_multiply() {
+    let mut world = world(12, Faults { drift: 0, ..Faults::none() });
+    // Each is due before the one before.
+    [500, 400, 300, 200, 100].iter().for_each(|number| world.command(NodeId(0), *number));
+    assert_eq!(texts(&live(&mut world, Duration::from_millis(150))), ["alarm"]);
+    world.command(NodeId(0), 1000);
+    let end = world.now() + 2 * SECOND;
+    let events = std::iter::from_fn(|| world.step(end).then_some(())).count();
+    assert_eq!(events, 1 + 4 + 1, "the command, four that went off for nothing, and the alarm");
+}
+
+#[test]
+fn a_run_does_not_hear_what_became_of_messages_of_the_one_before() {
+    let mut world = world(13, Faults::none());
+    world.crash(NodeId(1));
+    (0..20).for_each(|number| world.command(NodeId(0), number * 10 + 1));
+    live(&mut world, Duration::from_micros(100));
+    world.crash(NodeId(0));
+    world.start(NodeId(0));
+    assert_eq!(texts(&live(&mut world, SECOND)), ["heard None before"]);
+    assert_eq!(world.counts().lost, 20);
+}
