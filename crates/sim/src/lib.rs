@@ -29,5 +29,5 @@ pub use faults::{Faults, Often};
 pub use moment::Moment;
 pub use network::Weather;
 pub use process::{Boot, Effect, EffectOf, Event, EventOf, Process};
-pub use seeds::{Campaign, Run, explore};
+pub use seeds::{Campaign, Run, Trace, explore};
 pub use world::{Counts, News, World};

@@ -6,7 +6,7 @@
 use crate::clock::LocalClock;
 use crate::network::{Network, between, chance};
 use crate::process::{Boot, Effect, EffectOf, Event, EventOf, Process};
-use crate::{Disk, Faults, Moment};
+use crate::{Disk, Faults, Moment, Trace};
 use atoll_model::NodeId;
 use atoll_protocol::Incarnation;
 use rand::rngs::SmallRng;
@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 /// What whoever watches is told.
@@ -67,7 +68,9 @@ pub struct World<P: Process> {
     scheduled: u64,
     news: VecDeque<News<P::Report>>,
     counts: Counts,
-    traced: bool,
+    trace: Trace,
+    /// Of what was told, if it was hashed.
+    told: DefaultHasher,
 }
 
 struct Node<P: Process> {
@@ -122,8 +125,8 @@ enum Trouble {
 }
 
 impl<P: Process> World<P> {
-    /// A world with a node for each of the settings, all of them running. Traced, it prints what happens.
-    pub fn new(seed: u64, faults: Faults, settings: Vec<P::Settings>, traced: bool) -> World<P> {
+    /// A world with a node for each of the settings, all of them running.
+    pub fn new(seed: u64, faults: Faults, settings: Vec<P::Settings>, trace: Trace) -> World<P> {
         let node = |settings| Node {
             settings,
             disk: Disk::default(),
@@ -141,7 +144,8 @@ impl<P: Process> World<P> {
             scheduled: 0,
             news: VecDeque::new(),
             counts: Counts::default(),
-            traced,
+            trace,
+            told: DefaultHasher::new(),
         };
         world.ids().for_each(|node| world.start(node));
         [Trouble::Crash, Trouble::Pause, Trouble::Cut].into_iter().for_each(|trouble| world.expect(trouble));
@@ -156,6 +160,11 @@ impl<P: Process> World<P> {
     /// What has happened so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// With [`Trace::Hashed`], a number that differs between worlds in which different things have happened.
+    pub fn fingerprint(&self) -> u64 {
+        self.told.finish()
     }
 
     /// All nodes.
@@ -252,9 +261,15 @@ impl<P: Process> World<P> {
         self.queue.push(Scheduled { at: self.now + after, number: self.scheduled, what });
     }
 
-    fn say(&self, what: fmt::Arguments<'_>) {
-        if self.traced {
-            println!("{} {what}", self.now);
+    fn say(&mut self, what: fmt::Arguments<'_>) {
+        match self.trace {
+            Trace::Off => {}
+            Trace::Printed => println!("{} {what}", self.now),
+            Trace::Hashed => {
+                self.told.write_u64(self.now.0);
+                // A hasher takes whatever it is given.
+                let _ = fmt::write(&mut Hashed(&mut self.told), what);
+            }
         }
     }
 
@@ -462,6 +477,16 @@ impl<P: Process> World<P> {
             2 => from.collect(),
             _ => others.choose(&mut self.rng).map(|other| (node, *other)).into_iter().collect(),
         }
+    }
+}
+
+/// Text that is hashed as it is written.
+struct Hashed<'a>(&'a mut DefaultHasher);
+
+impl fmt::Write for Hashed<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
     }
 }
 

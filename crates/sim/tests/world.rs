@@ -2,7 +2,7 @@
 
 use atoll_model::NodeId;
 use atoll_protocol::Time;
-use atoll_sim::{Boot, Effect, EffectOf, Event, EventOf, Faults, Moment, News, Often, Process, Weather, World};
+use atoll_sim::{Boot, Effect, EffectOf, Event, EventOf, Faults, Moment, News, Often, Process, Trace, Weather, World};
 use std::time::Duration;
 
 /// Sends numbers to a neighbour, writes down what comes in, and says what it hears. Its name for the record is `heard`.
@@ -50,7 +50,7 @@ impl Process for Parrot {
 }
 
 fn world(seed: u64, faults: Faults) -> World<Parrot> {
-    let mut world = World::new(seed, faults, vec![(); 3], false);
+    let mut world = World::new(seed, faults, vec![(); 3], Trace::Off);
     while world.news().is_some() {}
     world
 }
@@ -277,7 +277,7 @@ fn a_pause_is_one_only_where_a_process_runs() {
 #[test]
 fn a_node_is_never_cut_from_itself() {
     let faults = Faults { cuts: all_the_time(SECOND), ..Faults::none() };
-    let mut world = World::<Parrot>::new(11, faults, vec![(); 2], false);
+    let mut world = World::<Parrot>::new(11, faults, vec![(); 2], Trace::Off);
     live(&mut world, SECOND);
     for number in 0..100 {
         world.command(NodeId(1), number * 10 + 1);
@@ -285,7 +285,7 @@ fn a_node_is_never_cut_from_itself() {
     let arrived = texts(&live(&mut world, SECOND)).iter().filter(|text| text.ends_with(" from 1")).count();
     assert_eq!(arrived, 100);
     assert!(world.counts().cuts > 100, "{:?}", world.counts());
-    let mut alone = World::<Parrot>::new(11, faults, vec![()], false);
+    let mut alone = World::<Parrot>::new(11, faults, vec![()], Trace::Off);
     live(&mut alone, SECOND);
     assert_eq!(alone.counts().cuts, 0, "there is nothing to cut");
 }

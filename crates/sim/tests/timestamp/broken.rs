@@ -5,7 +5,7 @@ use atoll_model::{NodeId, Result, Timestamp};
 use atoll_protocol::timestamp::{Reply, Request, ServerId, SessionId, WaiterId};
 use atoll_protocol::{Incarnation, Time};
 use atoll_sim::timestamp::{Ask, Message, Node, Report, Settings};
-use atoll_sim::{Boot, Disk, Effect, EffectOf, Event, EventOf, Faults, Often, Process, Run};
+use atoll_sim::{Boot, Disk, Effect, EffectOf, Event, EventOf, Faults, Often, Process, Run, Trace};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
@@ -20,7 +20,8 @@ fn found<P>() -> Option<String>
 where
     P: Process<Settings = Settings, Command = Ask, Report = Report>,
 {
-    (0..SEEDS).find_map(|seed| run::drawn::<P>(Run { seed, traced: false }).err().map(|e| format!("seed {seed}: {e}")))
+    (0..SEEDS)
+        .find_map(|seed| run::drawn::<P>(Run { seed, trace: Trace::Off }).err().map(|e| format!("seed {seed}: {e}")))
 }
 
 /// Whether what was found is that an answer broke a promise.
@@ -262,9 +263,9 @@ impl<const LATE: bool> Sharing<LATE> {
 
 #[test]
 fn a_service_that_is_not_broken_is_not_found_out() {
-    let wrong = (0..5).find_map(|seed| run::drawn::<Sound>(Run { seed, traced: false }).err());
+    let wrong = (0..5).find_map(|seed| run::drawn::<Sound>(Run { seed, trace: Trace::Off }).err());
     assert_eq!(wrong, None);
-    let wrong = (0..5).find_map(|seed| run::drawn::<Sharing<false>>(Run { seed, traced: false }).err());
+    let wrong = (0..5).find_map(|seed| run::drawn::<Sharing<false>>(Run { seed, trace: Trace::Off }).err());
     assert_eq!(wrong, None, "spare values do no harm");
 }
 
@@ -287,7 +288,7 @@ fn a_server_that_does_not_wait_for_its_limit_is_found_out() {
     let wrong = (0..SEEDS).find_map(|seed| {
         let mut settings = run::settings(&mut SmallRng::seed_from_u64(seed));
         settings.iter_mut().for_each(|settings| settings.serving.lease = 2);
-        run::trouble::<Impatient>(Run { seed, traced: false }, faults, settings).err()
+        run::trouble::<Impatient>(Run { seed, trace: Trace::Off }, faults, settings).err()
     });
     assert!(breaks_a_promise(wrong));
 }

@@ -6,7 +6,7 @@ use atoll_protocol::Backoff;
 use atoll_protocol::timestamp::{ServerId, Servers, WaiterId, client, server};
 use atoll_sim::history::timestamps::Timestamps;
 use atoll_sim::timestamp::{Ask, Report, Settings};
-use atoll_sim::{Faults, Moment, News, Process, Run, World};
+use atoll_sim::{Faults, Moment, News, Process, Run, Trace, World};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -35,13 +35,13 @@ pub(crate) struct Service<P: Process> {
 
 impl<P: Process<Settings = Settings, Command = Ask, Report = Report>> Service<P> {
     /// The servers are the first of the nodes.
-    pub(crate) fn new(seed: u64, faults: Faults, settings: Vec<Settings>, traced: bool) -> Service<P> {
+    pub(crate) fn new(seed: u64, faults: Faults, settings: Vec<Settings>, trace: Trace) -> Service<P> {
         let settings = settings.into_iter().zip(0..).map(|(settings, node)| Settings {
             server: settings.servers.ids().find(|id| *id == ServerId(node)),
             ..settings
         });
         Service {
-            world: World::new(seed, faults, settings.collect(), traced),
+            world: World::new(seed, faults, settings.collect(), trace),
             history: Timestamps::default(),
             open: BTreeMap::new(),
             asked: 0,
@@ -139,6 +139,7 @@ impl<P: Process<Settings = Settings, Command = Ask, Report = Report>> Service<P>
             timestamps: self.history.given(),
             failed: self.failed,
             counts: self.world.counts(),
+            fingerprint: self.world.fingerprint(),
         }
     }
 }
@@ -154,11 +155,11 @@ where
 }
 
 /// A run in trouble, and then in health.
-pub(crate) fn trouble<P>(Run { seed, traced }: Run, faults: Faults, settings: Vec<Settings>) -> Result<Total, String>
+pub(crate) fn trouble<P>(Run { seed, trace }: Run, faults: Faults, settings: Vec<Settings>) -> Result<Total, String>
 where
     P: Process<Settings = Settings, Command = Ask, Report = Report>,
 {
-    let mut service = Service::<P>::new(seed, faults, settings, traced);
+    let mut service = Service::<P>::new(seed, faults, settings, trace);
     service.ask_until(TROUBLED)?;
 
     service.world.heal();
