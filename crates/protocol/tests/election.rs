@@ -4,15 +4,14 @@
 //! In every run, at every step: in true time no two leases overlap, each epoch has one holder, and nothing is changed in an
 //! epoch's name after something was in a newer one's. At the end, when all is well again, there is one holder.
 //!
-//! [`seeds`] says how to repeat a run.
+//! [`explore`] says how to repeat a run.
 
 mod holders;
-mod seeds;
 
 use atoll_protocol::election::holder::{Options, Skew};
 use atoll_protocol::election::nomination::Policy;
+use atoll_sim::{Campaign, Explored, Rng, Run, Trace, explore};
 use holders::{Broken, Counts, Faults, Holders};
-use seeds::{Rng, Run, explore};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 fn faults(rng: &mut Rng, skew: u64) -> Faults {
@@ -33,19 +32,22 @@ fn faults(rng: &mut Rng, skew: u64) -> Faults {
 
 #[test]
 fn everything_goes_wrong() -> Result<(), String> {
-    let mut total = Counts::default();
-    let make = |seed, traced| {
-        let mut rng = Rng(seed ^ 0x5eed);
+    let test = "everything_goes_wrong";
+    let campaign = Campaign { package: "atoll-protocol", file: "election", test, regressions: "", seconds: 3 };
+    let run = |Run { seed, trace }: Run| {
+        let mut rng = Rng::new(seed ^ 0x5eed);
         // Where clocks may be very wrong, so that the wait is long, a wait that is too short shows.
         let skew =
             if rng.chance(500) { Skew::new(200_000).expect("a fifth is taken") } else { Options::default().skew };
         let options = Options { skew, ..Options::default() };
-        Holders::new(seed, faults(&mut rng, skew.millionths().into()), options, traced)
+        let mut world =
+            Holders::new(seed, faults(&mut rng, skew.millionths().into()), options, trace == Trace::Printed);
+        world.run();
+        Ok(world.counts)
     };
-    let runs = explore("election", "everything_goes_wrong", make, |world| total.add(world.counts))?;
-    println!("{total:?}");
+    let Explored { total, runs, .. } = explore(campaign, |_: &Counts| true, run)?;
     let happened = [total.epochs, total.renewals, total.begun, total.handed_over, total.done, total.fenced];
-    let enough = runs as u64 / 2;
+    let enough = runs / 2;
     // A few runs may all have drawn good weather.
     assert!(runs < 10 || happened.iter().all(|count| *count >= enough), "hardly anything in {runs} runs: {total:?}");
     Ok(())
@@ -54,7 +56,7 @@ fn everything_goes_wrong() -> Result<(), String> {
 /// Whether some run of these finds something wrong: the checks are worth nothing if they cannot fail.
 fn is_found_out(options: Options, change: impl Fn(Faults) -> Faults) -> bool {
     (0..400).any(|seed| {
-        let faults = change(faults(&mut Rng(seed ^ 0x5eed), u64::from(Options::default().skew.millionths())));
+        let faults = change(faults(&mut Rng::new(seed ^ 0x5eed), u64::from(Options::default().skew.millionths())));
         let mut world = Holders::new(seed, faults, options, false);
         catch_unwind(AssertUnwindSafe(|| world.run())).is_err()
     })
@@ -75,8 +77,8 @@ fn missing_fences_are_found_out() {
     assert!(is_found_out(Options::default(), |faults| Faults { broken: Broken::Fences, ..faults }));
 }
 
-impl Counts {
-    fn add(&mut self, other: Counts) {
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
         self.epochs += other.epochs;
         self.renewals += other.renewals;
         self.begun += other.begun;

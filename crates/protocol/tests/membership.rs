@@ -4,15 +4,14 @@
 //! messages are bounded. At the end, when all is well again, every living node believes of each what is true, within the time
 //! that [`Options::agreement`] gives.
 //!
-//! [`seeds`] says how to repeat a run.
+//! [`explore`] says how to repeat a run.
 
 mod cluster;
-mod seeds;
 
 use atoll_model::NodeId;
 use atoll_protocol::membership::{Options, State};
+use atoll_sim::{Campaign, Explored, Rng, Run, Trace, explore};
 use cluster::{Cluster, Counts, Faults, Size};
-use seeds::{Rng, Run, explore};
 use std::time::Duration;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -21,21 +20,24 @@ fn quick() -> Result<Options, Box<dyn std::error::Error>> {
     Ok(Options::new(Duration::from_secs(1), Duration::from_secs(3))?)
 }
 
-fn run(test: &str, make: impl Fn(u64, &mut Rng) -> (Size, Faults)) -> Result<(Counts, usize), String> {
-    let mut total = Counts::default();
-    let make = |seed, traced| {
-        let (size, faults) = make(seed, &mut Rng(seed ^ 0x5eed));
-        Cluster::new(seed, size, faults, traced)
-    };
-    let runs = explore("membership", test, make, |cluster| total.add(cluster.counts))?;
-    println!("{test}: {total:?}");
-    Ok((total, runs))
+fn run(test: &str, make: impl Fn(&mut Rng) -> (Size, Faults)) -> Result<Explored<Counts>, String> {
+    let campaign = Campaign { package: "atoll-protocol", file: "membership", test, regressions: "", seconds: 3 };
+    explore(
+        campaign,
+        |_| true,
+        |Run { seed, trace }| {
+            let (size, faults) = make(&mut Rng::new(seed ^ 0x5eed));
+            let mut cluster = Cluster::new(seed, size, faults, trace == Trace::Printed);
+            cluster.run();
+            Ok(cluster.counts)
+        },
+    )
 }
 
 #[test]
 fn everything_goes_wrong() -> TestResult {
     let options = quick()?;
-    let (total, runs) = run("everything_goes_wrong", |_, rng| {
+    let Explored { total, runs, .. } = run("everything_goes_wrong", |rng| {
         let size = Size { nodes: 3 + rng.below(5), options, seconds: 60 + rng.below(120) as u64 };
         let faults = Faults {
             loss: rng.below(300),
@@ -52,7 +54,7 @@ fn everything_goes_wrong() -> TestResult {
         (size, faults)
     })?;
     let happened = [total.refuted, total.rightly_down, total.left, total.restarts, total.pauses, total.wrongly_down];
-    let enough = runs as u64 / 2;
+    let enough = runs / 2;
     // A few runs may all have drawn good weather.
     assert!(runs < 10 || happened.iter().all(|count| *count >= enough), "hardly anything in {runs} runs: {total:?}");
     Ok(())
@@ -64,7 +66,7 @@ fn everything_goes_wrong() -> TestResult {
 fn a_tenth_of_the_messages_is_lost() -> TestResult {
     let size = Size { nodes: 5, options: Options::default(), seconds: 3600 };
     let faults = Faults { loss: 100, copies: 20, skew: 100, ..Faults::default() };
-    let (total, runs) = run("a_tenth_of_the_messages_is_lost", |_, _| (size, faults))?;
+    let Explored { total, runs, .. } = run("a_tenth_of_the_messages_is_lost", |_| (size, faults))?;
     let hours = runs as f64 * size.nodes as f64;
     println!(
         "wrongly suspected: {:.2} per node and hour, down: {}",
@@ -80,7 +82,7 @@ fn a_tenth_of_the_messages_is_lost() -> TestResult {
 #[test]
 fn one_node_sleeps_again_and_again() -> TestResult {
     let options = quick()?;
-    let (total, _) = run("one_node_sleeps_again_and_again", |_, rng| {
+    let Explored { total, .. } = run("one_node_sleeps_again_and_again", |rng| {
         let size = Size { nodes: 2 + rng.below(4), options, seconds: 600 };
         (size, Faults { sleeps: 50, sleeper: Some(rng.below(size.nodes)), ..Faults::default() })
     })?;
@@ -93,7 +95,7 @@ fn one_node_sleeps_again_and_again() -> TestResult {
 #[test]
 fn one_path_is_cut_in_one_direction() -> TestResult {
     let options = quick()?;
-    let (total, _) = run("one_path_is_cut_in_one_direction", |_, rng| {
+    let Explored { total, .. } = run("one_path_is_cut_in_one_direction", |rng| {
         let size = Size { nodes: 3 + rng.below(4), options, seconds: 300 };
         let from = rng.below(size.nodes);
         let to = (from + 1 + rng.below(size.nodes - 1)) % size.nodes;
@@ -130,8 +132,8 @@ fn twenty_nodes_agree_in_time() -> TestResult {
     Ok(())
 }
 
-impl Counts {
-    fn add(&mut self, other: Counts) {
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
         self.messages += other.messages;
         self.wrongly_suspected += other.wrongly_suspected;
         self.wrongly_down += other.wrongly_down;

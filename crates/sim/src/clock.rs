@@ -1,9 +1,7 @@
 //! A node's clock: it starts anywhere, runs too fast or too slow, and never goes back while the process lives.
 
-use crate::Moment;
+use crate::{Moment, Rng};
 use atoll_protocol::Time;
-use rand::Rng;
-use rand::rngs::SmallRng;
 
 const MILLION: u128 = 1_000_000;
 
@@ -14,17 +12,17 @@ pub(crate) struct LocalClock {
     base: u64,
     started: Moment,
     /// Its microseconds in a million of the world's.
-    rate: u32,
+    rate: u64,
 }
 
 impl LocalClock {
     /// A clock that starts now, and runs apart by so many parts in a million at most.
-    pub(crate) fn start(now: Moment, drift: u32, rng: &mut SmallRng) -> LocalClock {
+    pub(crate) fn start(now: Moment, drift: u64, rng: &mut Rng) -> LocalClock {
         let drift = drift.min(900_000);
         LocalClock {
-            base: rng.random_range(0..1_000_000_000),
+            base: rng.between(0, 1_000_000_000),
             started: now,
-            rate: rng.random_range(1_000_000 - drift..=1_000_000 + drift),
+            rate: rng.between(1_000_000 - drift, 1_000_000 + drift),
         }
     }
 
@@ -45,14 +43,13 @@ impl LocalClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
 
     #[test]
     fn an_alarm_goes_off_at_the_first_moment_at_which_it_is_due() {
-        let mut rng = SmallRng::seed_from_u64(1);
+        let mut rng = Rng::new(1);
         for _ in 0..1000 {
-            let clock = LocalClock::start(Moment(rng.random_range(0..1_000_000)), 300_000, &mut rng);
-            let due = Time(clock.base + rng.random_range(1..100_000));
+            let clock = LocalClock::start(Moment(rng.between(0, 1_000_000)), 300_000, &mut rng);
+            let due = Time(clock.base + rng.between(1, 100_000));
             let at = clock.when(due);
             assert_eq!(clock.read(at), due, "{clock:?}");
             assert!(clock.read(Moment(at.0 - 1)) < due, "{clock:?}");

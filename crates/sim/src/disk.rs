@@ -5,8 +5,7 @@
 //! a failed sync covered may be lost even if a later sync succeeds, as with Linux's page cache (Rebello et al., *Can Applications Recover from
 //! fsync Failures?*, USENIX ATC 2020), until it is written anew.
 
-use rand::Rng;
-use rand::rngs::SmallRng;
+use crate::Rng;
 use std::collections::BTreeMap;
 
 /// A disk.
@@ -68,9 +67,9 @@ impl Disk {
     }
 
     /// The power fails.
-    pub(crate) fn crash(&mut self, rng: &mut SmallRng) {
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
         for write in std::mem::take(&mut self.unsynced) {
-            if rng.random() {
+            if rng.chance(500) {
                 self.durable.insert(write.name, write.bytes);
             }
         }
@@ -80,7 +79,6 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
     use std::collections::BTreeSet;
 
     fn write(disk: &mut Disk, name: &str, value: u8) {
@@ -91,7 +89,7 @@ mod tests {
     fn after_crashes(disk: &Disk, name: &str) -> BTreeSet<Option<u8>> {
         let crash = |seed| {
             let mut disk = disk.clone();
-            disk.crash(&mut SmallRng::seed_from_u64(seed));
+            disk.crash(&mut Rng::new(seed));
             disk.read(name).map(|bytes| bytes[0])
         };
         (0..100).map(crash).collect()

@@ -1,9 +1,8 @@
 //! What goes wrong in a world, how often and for how long.
 
+use crate::Rng;
 use crate::moment::micros;
 use crate::network::{Weather, between};
-use rand::Rng;
-use rand::rngs::SmallRng;
 use std::time::Duration;
 
 /// A kind of trouble that comes again and again, at one node or link at a time.
@@ -19,11 +18,11 @@ pub struct Often {
 
 impl Often {
     /// How long until the next one: never the same twice, and half of `every` as likely as three halves.
-    pub(crate) fn pause(&self, rng: &mut SmallRng) -> Duration {
-        Duration::from_micros(rng.random_range(0..=micros(self.every).saturating_mul(2)))
+    pub(crate) fn pause(&self, rng: &mut Rng) -> Duration {
+        Duration::from_micros(rng.between(0, micros(self.every).saturating_mul(2)))
     }
 
-    pub(crate) fn length(&self, rng: &mut SmallRng) -> Duration {
+    pub(crate) fn length(&self, rng: &mut Rng) -> Duration {
         between(self.least, self.most, rng)
     }
 }
@@ -44,9 +43,9 @@ pub struct Faults {
     /// The most.
     pub sync_slowest: Duration,
     /// The chance, per mille, that a sync fails.
-    pub sync_failures: u32,
+    pub sync_failures: usize,
     /// Clocks run apart by so many parts in a million.
-    pub drift: u32,
+    pub drift: u64,
 }
 
 impl Faults {
@@ -65,32 +64,32 @@ impl Faults {
     }
 
     /// Some or all of everything, drawn anew for every run: with everything at once, all the time, little else would happen.
-    pub fn drawn(rng: &mut SmallRng) -> Faults {
-        let some = |most: u32, rng: &mut SmallRng| if rng.random() { rng.random_range(0..=most) } else { 0 };
-        let often = |rng: &mut SmallRng| {
-            rng.random_bool(0.7).then(|| Often {
+    pub fn drawn(rng: &mut Rng) -> Faults {
+        let some = |most: usize, rng: &mut Rng| if rng.chance(500) { rng.below(most + 1) } else { 0 };
+        let often = |rng: &mut Rng| {
+            rng.chance(700).then(|| Often {
                 // As often in tens of milliseconds as in hundreds.
-                every: Duration::from_millis(20 << rng.random_range(0..6)),
+                every: Duration::from_millis(20 << rng.below(6)),
                 least: Duration::from_millis(1),
-                most: Duration::from_millis(rng.random_range(5..600)),
+                most: Duration::from_millis(rng.between(5, 600)),
             })
         };
         Faults {
             weather: Weather {
                 fastest: Duration::from_micros(100),
-                slowest: Duration::from_micros(rng.random_range(200..5000)),
+                slowest: Duration::from_micros(rng.between(200, 5000)),
                 loss: some(150, rng),
                 copies: some(150, rng),
                 strays: some(100, rng),
-                astray: Duration::from_millis(rng.random_range(1..1000)),
+                astray: Duration::from_millis(rng.between(1, 1000)),
             },
             crashes: often(rng),
             pauses: often(rng),
             cuts: often(rng),
             sync_fastest: Duration::from_micros(100),
-            sync_slowest: Duration::from_millis(rng.random_range(1..50)),
+            sync_slowest: Duration::from_millis(rng.between(1, 50)),
             sync_failures: some(100, rng),
-            drift: some(200_000, rng),
+            drift: some(200_000, rng) as u64,
         }
     }
 

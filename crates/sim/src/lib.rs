@@ -8,10 +8,10 @@
 //! * [`World`] runs processes, one event at a time. [`Faults`] say what goes wrong and how often; [`World::heal`] ends that.
 //! * [`history`] holds the checks of what clients saw.
 //! * [`explore`] runs a test over seeds: those that failed once, then fresh ones until time is up. A failing seed is printed with the command
-//!   that replays it and tells what happens.
+//!   that replays it and tells what happens. With [`Rng`] it also serves the tests of `atoll-protocol`, which have small worlds of their own.
 //!
 //! Invariant: a run depends on its seed alone. Nothing here reads a clock or draws a random number but from the world's generator, and nothing
-//! iterates over a container without an order. (Only [`explore`] looks at the clock, to know when to stop.)
+//! iterates over a container without an order. (Only [`explore`] looks at the clock, to know when to stop, and draws the first of its seeds.)
 
 mod clock;
 mod disk;
@@ -20,6 +20,7 @@ pub mod history;
 mod moment;
 mod network;
 mod process;
+mod rng;
 mod seeds;
 pub mod timestamp;
 mod world;
@@ -29,5 +30,6 @@ pub use faults::{Faults, Often};
 pub use moment::Moment;
 pub use network::Weather;
 pub use process::{Boot, Effect, EffectOf, Event, EventOf, Process};
-pub use seeds::{Campaign, Run, Trace, explore};
+pub use rng::Rng;
+pub use seeds::{Campaign, Explored, Run, Trace, explore};
 pub use world::{Counts, News, World};

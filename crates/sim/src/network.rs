@@ -3,11 +3,9 @@
 //! Messages overtake each other as their delays have it. A link can be cut in one direction alone. A node's messages to itself always
 //! arrive, at once.
 
-use crate::Moment;
 use crate::moment::micros;
+use crate::{Moment, Rng};
 use atoll_model::NodeId;
-use rand::Rng;
-use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,11 +17,11 @@ pub struct Weather {
     /// The most, usually.
     pub slowest: Duration,
     /// The chance that it is lost.
-    pub loss: u32,
+    pub loss: usize,
     /// The chance that it arrives twice.
-    pub copies: u32,
+    pub copies: usize,
     /// The chance that it takes much longer.
-    pub strays: u32,
+    pub strays: usize,
     /// How much longer, at most.
     pub astray: Duration,
 }
@@ -56,20 +54,20 @@ impl Network {
     }
 
     /// After how long the copies of a message arrive. None: it is lost.
-    pub(crate) fn delays(&self, from: NodeId, to: NodeId, rng: &mut SmallRng) -> Vec<Duration> {
+    pub(crate) fn delays(&self, from: NodeId, to: NodeId, rng: &mut Rng) -> Vec<Duration> {
         if from == to {
             return vec![Duration::ZERO];
         }
-        if self.is_cut(from, to) || chance(self.weather.loss, rng) {
+        if self.is_cut(from, to) || rng.chance(self.weather.loss) {
             return vec![];
         }
-        let copies = if chance(self.weather.copies, rng) { 2 } else { 1 };
+        let copies = if rng.chance(self.weather.copies) { 2 } else { 1 };
         (0..copies).map(|_| self.delay(rng)).collect()
     }
 
-    fn delay(&self, rng: &mut SmallRng) -> Duration {
+    fn delay(&self, rng: &mut Rng) -> Duration {
         let usual = between(self.weather.fastest, self.weather.slowest, rng);
-        if chance(self.weather.strays, rng) { usual + between(Duration::ZERO, self.weather.astray, rng) } else { usual }
+        if rng.chance(self.weather.strays) { usual + between(Duration::ZERO, self.weather.astray, rng) } else { usual }
     }
 
     /// Of cuts that overlap the last end counts.
@@ -96,15 +94,9 @@ impl Network {
     }
 }
 
-/// True in so many of a thousand cases.
-pub(crate) fn chance(per_mille: u32, rng: &mut SmallRng) -> bool {
-    rng.random_range(0..1000) < per_mille
-}
-
 /// A time between two, both included.
-pub(crate) fn between(least: Duration, most: Duration, rng: &mut SmallRng) -> Duration {
-    let (least, most) = (micros(least), micros(most));
-    Duration::from_micros(rng.random_range(least..=most.max(least)))
+pub(crate) fn between(least: Duration, most: Duration, rng: &mut Rng) -> Duration {
+    Duration::from_micros(rng.between(micros(least), micros(most)))
 }
 
 #[cfg(test)]

@@ -4,14 +4,11 @@
 //! choice is drawn from one generator. So a seed is a run.
 
 use crate::clock::LocalClock;
-use crate::network::{Network, between, chance};
+use crate::network::{Network, between};
 use crate::process::{Boot, Effect, EffectOf, Event, EventOf, Process};
-use crate::{Disk, Faults, Moment, Trace};
+use crate::{Disk, Faults, Moment, Rng, Trace};
 use atoll_model::NodeId;
 use atoll_protocol::Incarnation;
-use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
@@ -60,7 +57,7 @@ impl std::ops::AddAssign for Counts {
 /// A world of processes.
 pub struct World<P: Process> {
     now: Moment,
-    rng: SmallRng,
+    rng: Rng,
     faults: Faults,
     network: Network,
     nodes: Vec<Node<P>>,
@@ -136,7 +133,7 @@ impl<P: Process> World<P> {
         };
         let mut world = World {
             now: Moment::default(),
-            rng: SmallRng::seed_from_u64(seed),
+            rng: Rng::new(seed),
             faults,
             network: Network::new(faults.weather),
             nodes: settings.into_iter().map(node).collect(),
@@ -178,7 +175,7 @@ impl<P: Process> World<P> {
     }
 
     /// The world's generator, for what whoever watches wants to draw.
-    pub fn rng(&mut self) -> &mut SmallRng {
+    pub fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
 
@@ -244,7 +241,7 @@ impl<P: Process> World<P> {
             return;
         }
         let clock = LocalClock::start(self.now, self.faults.drift, &mut self.rng);
-        let seed = self.rng.random();
+        let seed = self.rng.bits();
         let Node { settings, disk, epoch, running, .. } = &mut self.nodes[at];
         *epoch += 1;
         let run = Incarnation { node, epoch: *epoch };
@@ -296,7 +293,7 @@ impl<P: Process> World<P> {
     /// Nobody is there to take it. In half of the cases the run that sent it notices.
     fn refuse(&mut self, from: Incarnation, to: NodeId, message: P::Message) {
         self.counts.lost += 1;
-        if chance(500, &mut self.rng)
+        if self.rng.chance(500)
             && let Some(delay) = self.network.delays(to, from.node, &mut self.rng).first()
         {
             self.schedule(*delay, What::Event(from.node, from.epoch, Event::Refused(to, message)));
@@ -380,7 +377,7 @@ impl<P: Process> World<P> {
 
     /// The disk does not stand still when the process does.
     fn sync_ends(&mut self, id: NodeId, epoch: u32, number: u64, through: u64) {
-        let failed = chance(self.faults.sync_failures, &mut self.rng);
+        let failed = self.rng.chance(self.faults.sync_failures);
         let node = &mut self.nodes[usize::from(id.0)];
         // After a crash there is nothing left to make durable.
         if node.epoch != epoch || node.running.is_none() {
@@ -457,12 +454,11 @@ impl<P: Process> World<P> {
     fn victim(&mut self) -> Option<NodeId> {
         let unsynced = |node: &NodeId| self.nodes[usize::from(node.0)].disk.has_unsynced();
         let nodes: Vec<NodeId> = self.ids().filter(unsynced).collect();
-        let looks: bool = self.rng.random();
-        nodes.choose(&mut self.rng).copied().filter(|_| looks)
+        self.rng.pick(&nodes).copied().filter(|_| self.rng.chance(500))
     }
 
     fn any_node(&mut self) -> NodeId {
-        let node = self.rng.random_range(0..self.nodes.len());
+        let node = self.rng.below(self.nodes.len());
         // A world has fewer nodes than a cluster may have.
         NodeId(u16::try_from(node).unwrap_or(u16::MAX))
     }
@@ -471,11 +467,11 @@ impl<P: Process> World<P> {
     fn any_links(&mut self, node: NodeId) -> Vec<(NodeId, NodeId)> {
         let others: Vec<NodeId> = self.ids().filter(|other| *other != node).collect();
         let (to, from) = (others.iter().map(|other| (*other, node)), others.iter().map(|other| (node, *other)));
-        match self.rng.random_range(0..4) {
+        match self.rng.below(4) {
             0 => to.chain(from).collect(),
             1 => to.collect(),
             2 => from.collect(),
-            _ => others.choose(&mut self.rng).map(|other| (node, *other)).into_iter().collect(),
+            _ => self.rng.pick(&others).map(|other| (node, *other)).into_iter().collect(),
         }
     }
 }

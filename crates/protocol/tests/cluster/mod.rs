@@ -5,12 +5,11 @@
 
 mod checks;
 
-use crate::seeds::{Rng, Run};
 use atoll_model::{ClusterId, NodeId};
 use atoll_protocol::membership::{Address, Body, Claim, Effect, Input, Membership, Message, Options, State, UPDATES};
 use atoll_protocol::{Incarnation, Time};
+use atoll_sim::Rng;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::time::Duration;
 
 /// What may go wrong in a run. Chances are in a thousand: messages, or node and second.
@@ -101,16 +100,15 @@ pub(crate) struct Cluster {
     /// Runs that were told to leave.
     leavers: BTreeSet<Incarnation>,
     pub(crate) counts: Counts,
-    trace: Option<String>,
-    drawn: String,
+    traced: bool,
 }
 
 const CLUSTER: ClusterId = ClusterId(7);
 const MILLION: u64 = 1_000_000;
 
-impl Run for Cluster {
+impl Cluster {
     /// Trouble first, then health, in which all have to agree in time.
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         for _ in 0..self.size.seconds {
             self.trouble();
             self.pass(1000);
@@ -122,18 +120,8 @@ impl Run for Cluster {
         self.check_agreement();
     }
 
-    fn trace(&self) -> Option<&str> {
-        self.trace.as_deref()
-    }
-
-    fn drawn(&self) -> String {
-        self.drawn.clone()
-    }
-}
-
-impl Cluster {
     pub(crate) fn new(seed: u64, size: Size, faults: Faults, traced: bool) -> Cluster {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let node = |rng: &mut Rng| Node {
             machine: None,
             run: 0,
@@ -157,16 +145,16 @@ impl Cluster {
             cuts: faults.cut.into_iter().collect(),
             leavers: BTreeSet::new(),
             counts: Counts::default(),
-            trace: traced.then(String::new),
-            drawn: format!("{size:?} {faults:?}"),
+            traced,
         };
+        cluster.say(format_args!("{size:?} {faults:?}"));
         (0..size.nodes).for_each(|at| cluster.start(at));
         cluster
     }
 
-    fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        if let Some(trace) = &mut self.trace {
-            let _ = writeln!(trace, "{:>9} {what}", self.now);
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        if self.traced {
+            println!("{:>9} {what}", self.now);
         }
     }
 

@@ -6,16 +6,15 @@
 
 mod checks;
 
-use crate::seeds::{Rng, Run};
 use atoll_model::NodeId;
 use atoll_protocol::election::Fence;
 use atoll_protocol::election::holder::{Effect, Holder, Input, Options, Proposal, Register};
 use atoll_protocol::election::nomination::{Candidate, Nomination, Policy, Position, Question};
 use atoll_protocol::membership::State;
 use atoll_protocol::{Incarnation, Time};
+use atoll_sim::Rng;
 use checks::Lease;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::time::Duration;
 
 /// What may go wrong in a run. Chances are in a thousand: messages, or node and 100 ms.
@@ -105,16 +104,15 @@ pub(crate) struct Holders {
     holders: BTreeMap<u64, Incarnation>,
     fences: Vec<(Fence, u64)>,
     pub(crate) counts: Counts,
-    trace: Option<String>,
-    drawn: String,
+    traced: bool,
 }
 
 const STEPS: usize = 600;
 const MILLION: u64 = 1_000_000;
 
-impl Run for Holders {
+impl Holders {
     /// Trouble first, then health, in which there has to be a holder in time.
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         for _ in 0..STEPS {
             self.trouble();
             self.pass(100);
@@ -127,18 +125,8 @@ impl Run for Holders {
         self.check_held();
     }
 
-    fn trace(&self) -> Option<&str> {
-        self.trace.as_deref()
-    }
-
-    fn drawn(&self) -> String {
-        self.drawn.clone()
-    }
-}
-
-impl Holders {
     pub(crate) fn new(seed: u64, faults: Faults, options: Options, traced: bool) -> Holders {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let node = |rng: &mut Rng| Node {
             machine: None,
             run: 0,
@@ -169,16 +157,16 @@ impl Holders {
             holders: BTreeMap::new(),
             fences: vec![(Fence::default(), 0); 2],
             counts: Counts::default(),
-            trace: traced.then(String::new),
-            drawn: format!("{faults:?}"),
+            traced,
         };
+        world.say(format_args!("{faults:?}"));
         (0..faults.nodes).for_each(|at| world.start(at));
         world
     }
 
-    fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        if let Some(trace) = &mut self.trace {
-            let _ = writeln!(trace, "{:>8} {what}", self.now);
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        if self.traced {
+            println!("{:>8} {what}", self.now);
         }
     }
 

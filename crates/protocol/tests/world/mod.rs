@@ -7,15 +7,14 @@ mod checks;
 mod node;
 mod site;
 
-use crate::seeds::{Rng, Run};
 use atoll_model::{ParticipantId, Result};
 use atoll_protocol::commit::{self, Committed, Participant, Records, Work};
 use atoll_protocol::snapshot::ReaderId;
 use atoll_protocol::{Decision, Incarnation, Time, TransactionId, recovery};
+use atoll_sim::Rng;
 use node::{About, Event, Node, Output, Reading};
 use site::{Mood, Reply, Request, Site};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::time::Duration;
 
 /// What may go wrong in a run.
@@ -81,8 +80,8 @@ pub(crate) struct World {
     readers: u64,
     healed: bool,
     pub(crate) counts: Counts,
-    /// What happened, if it is to be told.
-    trace: Option<String>,
+    /// What happens is told.
+    traced: bool,
 }
 
 /// What happened, to see that a run was worth its while.
@@ -95,8 +94,8 @@ pub(crate) struct Counts {
     pub(crate) crashes: usize,
 }
 
-impl Counts {
-    pub(crate) fn add(&mut self, other: Counts) {
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
         self.committed += other.committed;
         self.aborted += other.aborted;
         self.unknown += other.unknown;
@@ -105,9 +104,9 @@ impl Counts {
     }
 }
 
-impl Run for World {
+impl World {
     /// Trouble first, then health, in which everything has to come to its end.
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         for step in 0..STEPS {
             self.trouble(step);
             self.check();
@@ -115,21 +114,11 @@ impl Run for World {
         self.heal();
     }
 
-    fn trace(&self) -> Option<&str> {
-        self.trace.as_deref()
-    }
-
-    fn drawn(&self) -> String {
-        format!("{:?}", self.faults)
-    }
-}
-
-impl World {
     pub(crate) fn new(seed: u64, faults: Faults, traced: bool) -> World {
         let nodes = if faults.two_nodes { 2 } else { 1 };
         let homes = (0..nodes).map(home);
         let mut world = World {
-            rng: Rng(seed),
+            rng: Rng::new(seed),
             faults,
             now: Time(0),
             net: vec![],
@@ -140,15 +129,16 @@ impl World {
             readers: 0,
             healed: false,
             counts: Counts::default(),
-            trace: traced.then(String::new),
+            traced,
         };
+        world.say(format_args!("{faults:?}"));
         (0..nodes).for_each(|node| world.start(node));
         world
     }
 
-    fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        if let Some(trace) = &mut self.trace {
-            let _ = writeln!(trace, "{} {what}", self.now);
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        if self.traced {
+            println!("{} {what}", self.now);
         }
     }
 

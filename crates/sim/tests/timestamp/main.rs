@@ -9,9 +9,7 @@ mod run;
 use atoll_model::NodeId;
 use atoll_protocol::timestamp::Servers;
 use atoll_sim::timestamp::Node;
-use atoll_sim::{Campaign, Counts, Faults, Moment, Run, Trace, Weather, explore};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use atoll_sim::{Campaign, Counts, Faults, Moment, Rng, Run, Trace, Weather, explore};
 use run::{Service, settings};
 use std::time::Duration;
 
@@ -38,23 +36,20 @@ impl std::ops::AddAssign for Total {
 }
 
 fn campaign(test: &'static str) -> Campaign<'static> {
-    Campaign { file: "timestamp", test, regressions: include_str!("../regressions.txt") }
-}
-
-/// Whether one run is repeated, of which nothing can be expected that is true of many.
-fn is_replay() -> bool {
-    std::env::var_os("ATOLL_SIM_SEED").is_some()
+    let regressions = include_str!("../regressions.txt");
+    Campaign { package: "atoll-sim", file: "timestamp", test, regressions, seconds: 10 }
 }
 
 /// Trouble of all kinds while timestamps are drawn; then health, in which all requests that are open end, and new ones succeed.
 #[test]
 fn timestamps_are_unique_and_in_real_time_order_through_all_faults() -> Result<(), String> {
     let name = "timestamps_are_unique_and_in_real_time_order_through_all_faults";
-    let total = explore(campaign(name), |total: &Total| total.sessions >= 100_000, run::drawn::<Node>)?;
+    let explored = explore(campaign(name), |total: &Total| total.sessions >= 100_000, run::drawn::<Node>)?;
+    let total = explored.total;
     let Counts { lost, crashes, pauses, cuts, failed_syncs, .. } = total.counts;
     let all = [lost, crashes, pauses, cuts, failed_syncs];
     // Exploring says nothing if hardly anything happens.
-    assert!(is_replay() || all.iter().all(|count| *count >= 100), "{total:?}");
+    assert!(explored.is_replay || all.iter().all(|count| *count >= 100), "{total:?}");
     Ok(())
 }
 
@@ -62,7 +57,7 @@ fn timestamps_are_unique_and_in_real_time_order_through_all_faults() -> Result<(
 #[test]
 fn any_odd_number_of_servers() -> Result<(), String> {
     for (number, seed) in [1, 5].into_iter().flat_map(|number| (0..20).map(move |seed| (number, seed))) {
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = Rng::new(seed ^ run::DRAWN);
         let (faults, mut settings) = (Faults::drawn(&mut rng), settings(&mut rng));
         let servers = Servers::new(number).map_err(|e| e.to_string())?;
         settings.iter_mut().for_each(|settings| settings.servers = servers);
@@ -76,9 +71,9 @@ fn any_odd_number_of_servers() -> Result<(), String> {
 #[test]
 fn one_server_of_three_may_be_down() -> Result<(), String> {
     let run = |Run { seed, trace }: Run| {
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = Rng::new(seed ^ run::DRAWN);
         let mut service = Service::<Node>::new(seed, Faults::none(), settings(&mut rng), trace);
-        let (clients, mut down) = ([NodeId(3), NodeId(4)], NodeId(rng.random_range(0..3)));
+        let (clients, mut down) = ([NodeId(3), NodeId(4)], NodeId(rng.below(3) as u16));
         for second in 0..20 {
             if second % 4 == 1 {
                 service.world.crash(down);
@@ -98,9 +93,10 @@ fn one_server_of_three_may_be_down() -> Result<(), String> {
         }
         Ok(service.total())
     };
-    let total = explore(campaign("one_server_of_three_may_be_down"), |_| true, run)?;
+    let explored = explore(campaign("one_server_of_three_may_be_down"), |_| true, run)?;
+    let total = explored.total;
     // Who waits for a server when it crashes, and gives 50 ms only, may run out of time.
-    assert!(is_replay() || total.failed * 1000 < total.timestamps, "{total:?}");
+    assert!(explored.is_replay || total.failed * 1000 < total.timestamps, "{total:?}");
     assert!(total.counts.crashes > 0, "{total:?}");
     Ok(())
 }

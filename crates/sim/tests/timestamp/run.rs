@@ -6,9 +6,7 @@ use atoll_protocol::Backoff;
 use atoll_protocol::timestamp::{ServerId, Servers, WaiterId, client, server};
 use atoll_sim::history::timestamps::Timestamps;
 use atoll_sim::timestamp::{Ask, Report, Settings};
-use atoll_sim::{Faults, Moment, News, Process, Run, Trace, World};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use atoll_sim::{Faults, Moment, News, Process, Rng, Run, Trace, World};
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -18,6 +16,8 @@ const SERVERS: u8 = 3;
 pub(crate) const NODES: u8 = 5;
 /// The virtual time in which things go wrong.
 const TROUBLED: Moment = Moment(5_000_000);
+/// What a run draws for itself does not come from the numbers that its world draws.
+pub(crate) const DRAWN: u64 = 0x5eed;
 /// Longer than any pause, delay or time-out.
 const REST: Duration = Duration::from_secs(20);
 
@@ -55,10 +55,10 @@ impl<P: Process<Settings = Settings, Command = Ask, Report = Report>> Service<P>
     /// Asks at all nodes until then, one by one or some together.
     pub(crate) fn ask_until(&mut self, end: Moment) -> Result<(), String> {
         while self.world.now() < end {
-            let pause = Duration::from_micros(self.world.rng().random_range(0..5000));
+            let pause = Duration::from_micros(self.world.rng().between(0, 5000));
             self.live_until((self.world.now() + pause).min(end))?;
-            let node = NodeId(self.world.rng().random_range(0..u16::from(NODES)));
-            let together = if self.world.rng().random_bool(0.1) { self.world.rng().random_range(2..12) } else { 1 };
+            let node = NodeId(self.world.rng().below(NODES.into()) as u16);
+            let together = if self.world.rng().chance(100) { self.world.rng().between(2, 11) } else { 1 };
             (0..together).for_each(|_| self.ask(node));
         }
         Ok(())
@@ -149,7 +149,7 @@ pub(crate) fn drawn<P>(run: Run) -> Result<Total, String>
 where
     P: Process<Settings = Settings, Command = Ask, Report = Report>,
 {
-    let mut rng = SmallRng::seed_from_u64(run.seed);
+    let mut rng = Rng::new(run.seed ^ DRAWN);
     let faults = Faults::drawn(&mut rng);
     trouble::<P>(run, faults, settings(&mut rng))
 }
@@ -193,17 +193,17 @@ pub(crate) fn default_settings() -> Settings {
 }
 
 /// Settings that bring out what hardly ever happens with those that are usual: leases run out, many wait for one session.
-pub(crate) fn settings(rng: &mut SmallRng) -> Vec<Settings> {
+pub(crate) fn settings(rng: &mut Rng) -> Vec<Settings> {
     let retry = Backoff { first: Duration::from_millis(20), most: Duration::from_millis(500) };
     let settings = Settings {
         client: client::Options {
-            timeout: Duration::from_millis(rng.random_range(50..5000)),
-            sessions: rng.random_range(1..5),
-            shared: NonZeroU16::new(rng.random_range(1..20)).unwrap_or(NonZeroU16::MIN),
+            timeout: Duration::from_millis(rng.between(50, 5000)),
+            sessions: 1 + rng.below(4),
+            shared: NonZeroU16::MIN.saturating_add(rng.below(19) as u16),
             retry,
             ..client::Options::default()
         },
-        serving: server::Options { lease: 1 << rng.random_range(0..9), waiting: rng.random_range(1..50), retry },
+        serving: server::Options { lease: 1 << rng.below(9), waiting: 1 + rng.below(49), retry },
         ..default_settings()
     };
     vec![settings; usize::from(NODES)]
