@@ -241,6 +241,8 @@ impl Cluster {
         let node = &mut self.nodes[at];
         node.run += 1;
         node.goodbye = None;
+        // What slept was the run before. This one would not hear by which addresses to join.
+        node.asleep = node.asleep.min(self.now);
         node.believed.clear();
         let me = Incarnation { node: id(at), epoch: node.run };
         node.machine = Some(Membership::begin(local, options, CLUSTER, me, address(at), 0));
