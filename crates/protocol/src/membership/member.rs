@@ -20,7 +20,7 @@ pub(super) struct Member {
     pub(super) told: Told,
     pub(super) arrivals: Arrivals,
     /// The last sign of life, of whichever kind; when it was first heard of, if there was none.
-    pub(super) heard: Time,
+    pub(super) last_sign: Time,
     /// When a message from itself came last.
     pub(super) direct: Option<Time>,
     pub(super) watch: Watch,
@@ -55,7 +55,7 @@ impl Member {
             uptime: Duration::ZERO,
             told: Told::default(),
             arrivals: Arrivals::new(options.interval(), options.timeout()),
-            heard: now,
+            last_sign: now,
             direct: None,
             watch,
             asked: now,
@@ -76,7 +76,7 @@ impl Member {
 
     /// It lives: the silence begins anew, and with it the doubt. A suspicion stays until it is refuted.
     pub(super) fn alive(&mut self, now: Time) {
-        self.heard = now;
+        self.last_sign = now;
         if let Watch::Doubted { .. } = self.watch {
             self.watch = Watch::Calm;
         }
@@ -91,9 +91,9 @@ impl Member {
     pub(super) fn due(&self, options: &Options) -> Option<Time> {
         match (self.state(), self.watch) {
             (State::Alive, Watch::Doubted { since, .. }) => Some(since + options.probe()),
-            (State::Alive, _) => Some(self.heard + options.patience(&self.arrivals)),
+            (State::Alive, _) => Some(self.last_sign + options.patience(&self.arrivals)),
             (State::Suspect, Watch::Suspected { since }) => {
-                Some((since + options.suspicion()).max(self.heard + options.timeout()))
+                Some((since + options.suspicion()).max(self.last_sign + options.timeout()))
             }
             (State::Suspect | State::Down | State::Left, _) => None,
         }
@@ -162,9 +162,9 @@ impl Member {
             crashes: self.record.crashes,
             round_trip: self.round_trip.map(micros),
             round_trips: self.round_trips.iter().map(|(node, n)| (*node, micros(*n))).collect(),
-            silent: now.since(self.heard),
+            silent: now.since(self.last_sign),
             heard: self.is_heard(now, options),
-            phi: self.arrivals.phi(now.since(self.heard)),
+            phi: self.arrivals.phi(now.since(self.last_sign)),
         }
     }
 }

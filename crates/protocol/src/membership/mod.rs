@@ -114,7 +114,8 @@ enum Phase {
     /// Who has yet to acknowledge that this node has left.
     Leaving {
         waiting: BTreeSet<NodeId>,
-        left: u32,
+        /// How often it is still to be said.
+        goodbyes: u32,
         again: Time,
     },
     Over,
@@ -239,7 +240,7 @@ impl Membership {
         self.me.claim.left = true;
         let living = |(_, member): &(&NodeId, &Member)| matches!(member.state(), State::Alive | State::Suspect);
         let waiting = self.members.iter().filter(living).map(|(node, _)| *node).collect();
-        self.phase = Phase::Leaving { waiting, left: GOODBYES, again: now };
+        self.phase = Phase::Leaving { waiting, goodbyes: GOODBYES, again: now };
     }
 
     fn end(&mut self, out: &mut Vec<Effect>) {
@@ -279,7 +280,7 @@ impl Membership {
                 {
                     member.arrivals.heartbeat(now);
                 }
-                self.heard(now, node, heartbeat, out);
+                self.heartbeat_from(now, node, heartbeat, out);
                 if self.phase == Phase::Over {
                     return;
                 }
@@ -290,7 +291,7 @@ impl Membership {
                 let asked_by = heartbeat.asked_by;
                 // Who has heard the goodbye says so, as all are told what is said of them; other answers are to earlier pings.
                 let knows = heartbeat.gossip.iter().take(UPDATES).any(|update| self.is_goodbye(&update.record));
-                self.heard(now, node, heartbeat, out);
+                self.heartbeat_from(now, node, heartbeat, out);
                 if self.phase == Phase::Over {
                     return;
                 }
@@ -384,7 +385,7 @@ impl Membership {
     }
 
     /// What a heartbeat carries.
-    fn heard(&mut self, now: Time, from: NodeId, heartbeat: Heartbeat, out: &mut Vec<Effect>) {
+    fn heartbeat_from(&mut self, now: Time, from: NodeId, heartbeat: Heartbeat, out: &mut Vec<Effect>) {
         let gossip = heartbeat.gossip.into_iter().take(UPDATES);
         for Update { record, round_trip } in gossip {
             if let (Some(sender), Some(round_trip)) = (self.members.get_mut(&from), round_trip)
@@ -463,7 +464,7 @@ impl Membership {
         member.watch = Watch::of(after, now);
         if after == State::Alive {
             // To refute, it must have been alive a moment ago.
-            member.heard = now;
+            member.last_sign = now;
         }
         if before != after {
             out.push(Effect::Changed(member.run(), after));

@@ -30,7 +30,7 @@ impl Membership {
         if late > self.options.probe() {
             out.push(Effect::Paused(late));
             for member in self.members.values_mut() {
-                member.heard = now;
+                member.last_sign = now;
                 member.asked = now;
                 member.arrivals.interrupt();
                 member.watch = Watch::of(member.state(), now);
@@ -42,8 +42,8 @@ impl Membership {
     pub(super) fn tick(&mut self, now: Time, out: &mut Vec<Effect>) {
         match &self.phase {
             Phase::Over => {}
-            Phase::Leaving { waiting, left, again } => {
-                if waiting.is_empty() || *left == 0 && *again <= now {
+            Phase::Leaving { waiting, goodbyes, again } => {
+                if waiting.is_empty() || *goodbyes == 0 && *again <= now {
                     self.end(out);
                 } else if *again <= now {
                     self.say_goodbye(now, out);
@@ -62,8 +62,8 @@ impl Membership {
     }
 
     fn say_goodbye(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let Phase::Leaving { waiting, left, again } = &mut self.phase else { return };
-        *left -= 1;
+        let Phase::Leaving { waiting, goodbyes, again } = &mut self.phase else { return };
+        *goodbyes -= 1;
         *again = now + self.options.probe();
         for node in waiting.clone() {
             self.ping(now, node, None, out);
