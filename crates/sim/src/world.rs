@@ -160,8 +160,8 @@ impl<P: Process> World<P> {
     }
 
     /// With [`Trace::Hashed`], a number that differs between worlds in which different things have happened.
-    pub fn fingerprint(&self) -> u64 {
-        self.told.finish()
+    pub fn fingerprint(&self) -> Option<u64> {
+        (self.trace == Trace::Hashed).then(|| self.told.finish())
     }
 
     /// All nodes.
