@@ -196,6 +196,11 @@ impl MariaDb {
             && header[4] == 10
     }
 
+    /// The number of its process, if it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// SIGKILL: the next start recovers from its log.
     pub fn crash(&mut self) {
         self.process = None;

@@ -15,13 +15,16 @@ pub(super) struct Limits {
     pub(super) connect_timeout: Duration,
     /// A connection that was idle for so long is tried before it is used.
     pub(super) idle_check: Duration,
+    /// After a statement has not been answered for so long, the site is asked whether it is there.
+    pub(super) busy_check: Duration,
     /// A connection older than this is not used again.
     pub(super) max_lifetime: Duration,
 }
 
 impl Limits {
     /// The options that are read here.
-    pub(super) const NAMES: [&str; 5] = ["pool_size", "pool_timeout", "connect_timeout", "idle_check", "max_lifetime"];
+    pub(super) const NAMES: [&str; 6] =
+        ["pool_size", "pool_timeout", "connect_timeout", "idle_check", "busy_check", "max_lifetime"];
 
     /// Reads them; `connect_timeout`: what the URL says of it.
     ///
@@ -34,6 +37,7 @@ impl Limits {
             pool_timeout: time("pool_timeout", Duration::from_secs(30))?,
             connect_timeout: time("connect_timeout", connect_timeout.unwrap_or(Duration::from_secs(5)))?,
             idle_check: time("idle_check", Duration::from_secs(30))?,
+            busy_check: time("busy_check", Duration::from_secs(10))?,
             max_lifetime: time("max_lifetime", Duration::from_secs(30 * 60))?,
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: while a site is down, nobody waits for it. The first who finds that it cannot be reached waits at most `connect_timeout`;
 //! from then on every request fails at once with what was found, until a task in the background has reached the site again.
-//! (Nygard, *Release It!*: circuit breaker.)
+//! (Nygard, *Release It!*: circuit breaker.) A statement may take its time, as long as the site answers others.
 
 use super::limits::Limits;
 use super::name::SiteName;
@@ -11,8 +11,10 @@ use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts};
 use parking_lot::Mutex;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A connection on loan. Dropping it gives it back.
 pub(super) type Lease<C> = managed::Object<Manager<C>>;
@@ -50,6 +52,8 @@ pub(super) struct Pool<C: Connector> {
     site: SiteName,
     /// Why the site is down, while it is.
     down: Mutex<Option<Error>>,
+    /// When it was last found to be there although a statement was not answered; locked while that is looked at.
+    there: tokio::sync::Mutex<Option<Instant>>,
     this: Weak<Pool<C>>,
 }
 
@@ -67,8 +71,13 @@ impl<C: Connector> Pool<C> {
             .runtime(Runtime::Tokio1)
             .build()
             .expect("a pool with time-outs needs a runtime, and has one");
-        let down = Mutex::default();
-        Arc::new_cyclic(|this| Pool { inner, connector, limits, site, down, this: this.clone() })
+        let (down, there) = (Mutex::default(), tokio::sync::Mutex::default());
+        Arc::new_cyclic(|this| Pool { inner, connector, limits, site, down, there, this: this.clone() })
+    }
+
+    /// What to call the site.
+    pub(super) fn site(&self) -> &SiteName {
+        &self.site
     }
 
     /// A connection.
@@ -89,10 +98,7 @@ impl<C: Connector> Pool<C> {
             .hint("Raise the site's pool_size, or end idle transactions.")),
             Err(PoolError::Backend(error)) if error.kind() == ErrorKind::TooManyConnections => Err(error),
             Err(PoolError::Backend(error)) => Err(self.trip(error)),
-            Err(PoolError::Timeout(_)) => {
-                let limit = self.limits.connect_timeout;
-                Err(self.trip(site.unavailable(format!("no answer in {} ms", limit.as_millis()))))
-            }
+            Err(PoolError::Timeout(_)) => Err(self.trip(self.silent(self.limits.connect_timeout))),
             Err(other) => Err(Error::internal(format!("connections to site \"{}\": {other}", site.0))),
         }
     }
@@ -108,9 +114,49 @@ impl<C: Connector> Pool<C> {
     /// `SiteUnavailable` after [`CONTROL_TIMEOUT`]; those of the question.
     pub(super) async fn in_time<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
         let waited = tokio::time::timeout(CONTROL_TIMEOUT, answer).await;
-        waited.unwrap_or_else(|_| {
-            Err(self.trip(self.site.unavailable(format!("no answer in {} s", CONTROL_TIMEOUT.as_secs()))))
-        })
+        waited.unwrap_or_else(|_| Err(self.trip(self.silent(CONTROL_TIMEOUT))))
+    }
+
+    /// Waits for the answer to a statement, which may take as long as it does. The site is asked now and then whether it is there.
+    ///
+    /// # Errors
+    /// `SiteUnavailable`: it is not. What has become of the statement is not known.
+    pub(super) async fn attended<T>(&self, answer: impl Future<Output = T>) -> Result<T> {
+        let mut answer = pin!(answer);
+        loop {
+            let found = async {
+                tokio::time::sleep(self.limits.busy_check).await;
+                self.is_there().await
+            };
+            tokio::select! {
+                biased;
+                answer = &mut answer => return Ok(answer),
+                there = found => there?,
+            }
+        }
+    }
+
+    /// Asks the site whether it is there. Of several who want to know, one asks.
+    async fn is_there(&self) -> Result<()> {
+        let mut there = self.there.lock().await;
+        if there.is_some_and(|at| at.elapsed() < self.limits.busy_check) {
+            return Ok(());
+        }
+        if let Some(known) = self.down.lock().clone() {
+            return Err(known);
+        }
+        match tokio::time::timeout(self.limits.connect_timeout, self.connector.connect()).await {
+            Ok(Err(error)) if error.kind() != ErrorKind::TooManyConnections => Err(self.trip(error)),
+            Ok(_) => {
+                *there = Some(Instant::now());
+                Ok(())
+            }
+            Err(_) => Err(self.trip(self.silent(self.limits.connect_timeout))),
+        }
+    }
+
+    fn silent(&self, waited: Duration) -> Error {
+        self.site.unavailable(format!("no answer in {} ms", waited.as_millis()))
     }
 
     /// A connection, if one is free at once.

@@ -12,8 +12,10 @@ mod queries;
 mod queries_mysql;
 mod reads;
 mod server;
+mod silence;
 mod transactions;
 mod two_phase;
+mod windows;
 mod world;
 mod writes;
 
@@ -63,6 +65,7 @@ mod conforms {
             values_without_rows, values_over_fragments, stricter_levels_see_new_values;
         queries: what_cannot_be_asked, texts, patterns, groups, orders, numbers, values_of_every_kind, joins, no_rows,
             long_texts;
+        windows: numbers_and_ranks, aggregates, first_of_an_order;
         answers: no_columns, side_by_side, given_up, later_writes, rows_that_change;
         definitions: again_and_undone, columns, indexes, purging, what_cannot_be_held;
         digests: of_every_type, small_changes, of_parts, no_drift;

@@ -108,6 +108,11 @@ impl Server {
         }
     }
 
+    /// The number of its first process, if it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Ends it at once, as a crash would: the next start recovers from its log.
     pub fn crash(&mut self) {
         self.end("-QUIT");

@@ -311,13 +311,15 @@ impl Link {
         told
     }
 
-    /// Waits for an answer, and remembers should that be given up.
-    async fn watched<T>(&self, answer: impl Future<Output = T>) -> T {
+    /// Waits for an answer, and remembers should that be given up. It is given up if the site does not answer others either.
+    async fn watched<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
         let mut watch = Watch { link: self, answered: false };
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        let outcome = answer.await;
+        let answer = self.control.attended(answer).await.inspect_err(|e| {
+            self.spoilt.lock().get_or_insert_with(|| e.clone());
+        })?;
         watch.answered = true;
-        outcome
+        answer
     }
 
     /// Nothing is left to roll back.

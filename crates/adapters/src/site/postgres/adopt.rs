@@ -174,6 +174,6 @@ pub(super) async fn misplaced(inner: &Arc<Inner>, layout: &Layout) -> Result<Bel
 pub(super) async fn clear(inner: &Arc<Inner>, layout: &Layout) -> Result<()> {
     let link = inner.writer().await?;
     inner.writes(&layout.table)?;
-    let outcome = link.execute(&format!("DELETE FROM {}", layout.relation)).await.map_err(|e| link.failed(&e));
+    let outcome = link.execute(&format!("DELETE FROM {}", layout.relation)).await;
     inner.told_of(layout, outcome)
 }

@@ -10,7 +10,7 @@
 //! it; a savepoint reaches the server no later than the first statement after it, so rolling back to it is always possible.
 
 use super::connection::Link;
-use super::error::{is_lost, of_table};
+use super::error::of_table;
 use super::layout::Layout;
 use super::query::Statement;
 use super::site::Shared;
@@ -185,7 +185,7 @@ impl Inner {
                 link.send(&format!("COMMIT; {begin}"));
                 link
             }
-            _ => Arc::new(Link::begin(self.site.pool.get().await?, self.site.name.clone(), &begin)),
+            _ => Arc::new(Link::begin(&self.site.pool, &begin).await?),
         };
         let mut state = self.state.lock();
         state.phase = Phase::Reading;
@@ -236,7 +236,7 @@ impl Inner {
                 return Ok(reading);
             }
         }
-        Ok(Arc::new(Link::begin(self.site.pool.get().await?, self.site.name.clone(), &begin)))
+        Ok(Arc::new(Link::begin(&self.site.pool, &begin).await?))
     }
 
     fn begin(&self, level: &str) -> String {
@@ -344,7 +344,7 @@ impl Inner {
 
     /// Ends the transaction by a command. The empty query before it fails in a transaction that has failed, of which COMMIT would
     /// make a rollback and report success.
-    async fn end_with(&self, link: &Link, command: &str) -> Result<(), tokio_postgres::Error> {
+    async fn end_with(&self, link: &Link, command: &str) -> Result<()> {
         let outcome = link.execute(&format!("SELECT; {command}")).await;
         match &outcome {
             Ok(()) => link.ended(),
@@ -372,19 +372,23 @@ impl State {
 
 /// A row of the site, from a column on.
 pub(super) fn decode_row(layout: &Layout, row: &tokio_postgres::Row, first: usize) -> Result<Row> {
-    let all: Vec<usize> = (0..layout.table.columns.len()).collect();
-    decode_columns(layout, row, first, &all)
+    decode_columns(layout, row, first, 0..layout.table.columns.len())
 }
 
 /// A row of which the site gives these columns of the table, from a column of its answer on; the others are NULL.
-pub(super) fn decode_columns(layout: &Layout, row: &tokio_postgres::Row, first: usize, given: &[usize]) -> Result<Row> {
+pub(super) fn decode_columns(
+    layout: &Layout,
+    row: &tokio_postgres::Row,
+    first: usize,
+    given: impl Iterator<Item = usize> + Clone,
+) -> Result<Row> {
     let columns = &layout.table.columns;
-    let expected = given.iter().map(|at| (columns[*at].name.as_str(), &columns[*at].ty));
+    let expected = given.clone().map(|at| (columns[at].name.as_str(), &columns[at].ty));
     scan::check_types(&layout.table.name, expected, &row.columns()[first..])?;
     let mut values = vec![Value::Null; columns.len()];
-    for (n, at) in given.iter().enumerate() {
+    for (n, at) in given.enumerate() {
         match row.try_get::<_, Raw<'_>>(first + n) {
-            Ok(Raw(Some(bytes))) => values[*at] = values::decode(&columns[*at].ty, bytes)?,
+            Ok(Raw(Some(bytes))) => values[at] = values::decode(&columns[at].ty, bytes)?,
             Ok(Raw(None)) => {}
             Err(error) => return Err(Error::internal(format!("a row of a site: {error}"))),
         }
@@ -533,13 +537,13 @@ impl Branch for PostgresBranch {
         let Some(link) = self.0.last(serializable).await? else { return Ok(self.0.site.clock()) };
         match self.0.end_with(&link, "COMMIT").await {
             Ok(()) => Ok(self.0.site.clock()),
-            Err(error) if is_lost(&error) && wrote => Err(Error::new(
+            Err(error) if error.kind() == ErrorKind::SiteUnavailable && wrote => Err(Error::new(
                 ErrorKind::StatementCompletionUnknown,
                 format!("site \"{}\" was lost during a commit, whose outcome is not known", self.0.site.name.0),
             )
             .hint("Look at the data before trying again.")
             .indeterminate()),
-            Err(error) => Err(link.failed(&error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -548,11 +552,8 @@ impl Branch for PostgresBranch {
         let Some(link) = self.0.last(true).await? else { return Ok(()) };
         match self.0.end_with(&link, &format!("PREPARE TRANSACTION '{name}'")).await {
             Ok(()) => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotInPrerequisiteState => Err(error),
             Err(error) => {
-                let error = link.failed(&error);
-                if error.kind() != ErrorKind::NotInPrerequisiteState {
-                    return Err(error);
-                }
                 let site = &self.0.site.name.0;
                 Err(Error::new(error.kind(), format!("site \"{site}\" takes no prepared transactions"))
                     .detail(error.message().to_owned())

@@ -5,16 +5,16 @@
 //! transaction open: a rollback is sent before, and whoever gets it next is served after that. A connection whose statement was
 //! given up before its answer came is cancelled and closed instead, lest the cancellation hit its next user.
 
-use super::pool::Lease;
+use super::pool::{Lease, Pool};
 use super::tls::Tls;
 use super::values::Parameter;
-use crate::site::name::SiteName;
 use atoll_model::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_postgres::types::{ToSql, Type};
@@ -57,7 +57,7 @@ impl Connection {
 pub(super) struct Link {
     /// Taken only when the link goes.
     lease: Option<Lease>,
-    site: SiteName,
+    pool: Arc<Pool>,
     /// A transaction is open, so far as was sent.
     open: AtomicBool,
     /// Statements whose answers are waited for.
@@ -68,22 +68,28 @@ pub(super) struct Link {
 
 impl Link {
     /// Begins a transaction with these commands.
-    pub(super) fn begin(lease: Lease, site: SiteName, begin: &str) -> Self {
-        let link = Link::free(lease, site);
+    ///
+    /// # Errors
+    /// Those of [`Pool::get`].
+    pub(super) async fn begin(pool: &Arc<Pool>, begin: &str) -> Result<Self> {
+        let link = Link::free(pool).await?;
         link.open.store(true, Ordering::Relaxed);
         link.send(begin);
-        link
+        Ok(link)
     }
 
     /// For statements that are transactions of their own.
-    pub(super) fn free(lease: Lease, site: SiteName) -> Self {
-        Link {
-            lease: Some(lease),
-            site,
+    ///
+    /// # Errors
+    /// Those of [`Pool::get`].
+    pub(super) async fn free(pool: &Arc<Pool>) -> Result<Self> {
+        Ok(Link {
+            lease: Some(pool.get().await?),
+            pool: pool.clone(),
             open: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
-        }
+        })
     }
 
     fn connection(&self) -> &Connection {
@@ -102,8 +108,8 @@ impl Link {
     }
 
     /// Runs commands to their end.
-    pub(super) async fn execute(&self, commands: &str) -> Result<(), tokio_postgres::Error> {
-        self.watched(self.connection().client.batch_execute(commands)).await
+    pub(super) async fn execute(&self, commands: &str) -> Result<()> {
+        self.watched(self.connection().client.batch_execute(commands)).await?.map_err(|e| self.failed(&e))
     }
 
     /// Runs a statement that will come again, and gives its rows.
@@ -115,7 +121,7 @@ impl Link {
             let statement = connection.prepare(sql, &types).await?;
             connection.client.query(&statement, &values).await
         };
-        self.watched(running).await.map_err(|e| self.failed(&e))
+        self.watched(running).await?.map_err(|e| self.failed(&e))
     }
 
     /// As [`Link::query`], for a statement that returns nothing: the number of rows touched.
@@ -127,7 +133,7 @@ impl Link {
             let statement = connection.prepare(sql, &types).await?;
             connection.client.execute(&statement, &values).await
         };
-        self.watched(running).await.map_err(|e| self.failed(&e))
+        self.watched(running).await?.map_err(|e| self.failed(&e))
     }
 
     /// Begins a COPY to the site; [`Link::watched`] has to be told.
@@ -146,22 +152,26 @@ impl Link {
     }
 
     /// Waits for an answer, and remembers should that be given up.
-    pub(super) async fn watched<T>(&self, answer: impl Future<Output = T>) -> T {
+    ///
+    /// # Errors
+    /// `SiteUnavailable`: it was given up, because the site does not answer.
+    pub(super) async fn watched<T>(&self, answer: impl Future<Output = T>) -> Result<T> {
         let mut watch = Watch { link: self, answered: false };
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        let outcome = answer.await;
+        let answer = self.pool.attended(answer).await?;
         watch.answered = true;
-        outcome
+        Ok(answer)
     }
 
     /// An error of this connection.
     pub(super) fn failed(&self, error: &tokio_postgres::Error) -> Error {
-        let told = self.site.error(error);
+        let site = self.pool.site();
+        let told = site.error(error);
         if told.kind() == ErrorKind::NotSupported && told.message().starts_with("cached plan") {
             self.connection().statements.lock().clear();
             return Error::new(
                 ErrorKind::SerializationFailure,
-                format!("a table's definition has changed at site \"{}\"", self.site.0),
+                format!("a table's definition has changed at site \"{}\"", site.0),
             )
             .hint("Run the transaction again.");
         }

@@ -37,7 +37,7 @@ pub(super) async fn define(inner: &Arc<Inner>, layout: &Layout, before: Option<&
         return Ok(());
     }
     inner.writes(&layout.table)?;
-    let outcome = link.execute(&commands.join("; ")).await.map_err(|e| link.failed(&e));
+    let outcome = link.execute(&commands.join("; ")).await;
     inner.told_of(layout, outcome)?;
     if before.is_some() {
         return Ok(());
@@ -73,7 +73,7 @@ pub(super) async fn build_index(inner: &Arc<Inner>, layout: &Layout, index: Inde
     }
     let link = inner.writer().await?;
     inner.writes(&layout.table)?;
-    let outcome = link.execute(&create_index(layout, definition)?).await.map_err(|e| link.failed(&e));
+    let outcome = link.execute(&create_index(layout, definition)?).await;
     inner.told_of(layout, outcome)
 }
 
@@ -84,18 +84,15 @@ async fn ensure_schema(inner: &Inner, link: &Link, schema: &str) -> Result<()> {
     if known.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
         return Ok(());
     }
-    let lease = inner.site.control.get().await?;
-    let link = Link::begin(lease, inner.site.name.clone(), "BEGIN");
+    let link = Link::begin(&inner.site.control, "BEGIN").await?;
     match link.execute(&format!("CREATE SCHEMA IF NOT EXISTS {}; COMMIT", quote(schema))).await {
         Ok(()) => {
             link.ended();
             Ok(())
         }
-        Err(error) => match link.failed(&error) {
-            // Somebody else was faster.
-            e if matches!(e.kind(), ErrorKind::DuplicateSchema | ErrorKind::UniqueViolation) => Ok(()),
-            e => inner.told(Err(e)),
-        },
+        // Somebody else was faster.
+        Err(error) if matches!(error.kind(), ErrorKind::DuplicateSchema | ErrorKind::UniqueViolation) => Ok(()),
+        Err(error) => inner.told(Err(error)),
     }
 }
 
@@ -106,8 +103,8 @@ fn create(layout: &Layout) -> Result<Vec<String>> {
         let null = if column.not_null { " NOT NULL" } else { "" };
         parts.push(format!("{} {}{null}", quote(&column.name), types::declared(column)?));
     }
-    let key: Vec<String> = layout.key.iter().map(|at| layout.column(*at)).collect();
-    parts.push(format!("CONSTRAINT {} PRIMARY KEY ({})", quote(&layout.index_name(None)), key.join(", ")));
+    let key = layout.list(&layout.key);
+    parts.push(format!("CONSTRAINT {} PRIMARY KEY ({key})", quote(&layout.index_name(None))));
     let mut commands = vec![format!("CREATE TABLE IF NOT EXISTS {} ({})", layout.relation, parts.join(", "))];
     for index in &table.indexes {
         commands.push(create_index(layout, index)?);

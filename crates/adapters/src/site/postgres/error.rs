@@ -80,7 +80,7 @@ fn own(error: &tokio_postgres::Error) -> Option<Error> {
 }
 
 /// Whether the connection is gone.
-pub(super) fn is_lost(error: &tokio_postgres::Error) -> bool {
+fn is_lost(error: &tokio_postgres::Error) -> bool {
     match error.as_db_error() {
         Some(server) => is_goodbye(server),
         None => {

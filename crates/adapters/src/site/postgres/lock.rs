@@ -251,8 +251,7 @@ pub(super) async fn find_unique(
     }
     if inner.options.isolation != Isolation::ReadCommitted {
         // The server has looked with the transaction's old snapshot. The values are locked, so another connection sees all there is.
-        let fresh = inner.site.control.get().await?;
-        let link = Link::begin(fresh, inner.site.name.clone(), "BEGIN READ ONLY");
+        let link = Link::begin(&inner.site.control, "BEGIN READ ONLY").await?;
         if !link.query(&sql, &typed(&params)).await?.is_empty() {
             return inner.told(Err(Error::new(
                 ErrorKind::SerializationFailure,

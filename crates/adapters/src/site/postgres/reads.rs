@@ -68,8 +68,7 @@ impl Reader {
 
     /// A statement for the rows that a condition holds for.
     fn statement(&self, layout: &Layout, condition: &str) -> String {
-        let columns = self.columns.iter().map(|at| layout.column(*at)).collect::<Vec<_>>().join(", ");
-        format!("SELECT {columns} FROM {} WHERE {condition}", layout.relation)
+        format!("SELECT {} FROM {} WHERE {condition}", layout.list(&self.columns), layout.relation)
     }
 }
 
@@ -127,9 +126,9 @@ async fn found(site: &Shared, layout: &Layout, reader: &Reader, keys: &[Value]) 
 }
 
 async fn ask(site: &Shared, layout: &Layout, reader: &Reader, sql: &str, parameters: &[Param<'_>]) -> Result<Vec<Row>> {
-    let link = Link::free(site.pool.get().await?, site.name.clone());
+    let link = Link::free(&site.pool).await?;
     let rows = link.query(sql, &typed(parameters)).await?;
-    rows.iter().map(|row| decode_columns(layout, row, 0, &reader.columns)).collect()
+    rows.iter().map(|row| decode_columns(layout, row, 0, reader.columns.iter().copied())).collect()
 }
 
 fn row_of(rows: &[Row], at: usize, key: &Value) -> Option<Row> {

@@ -96,12 +96,11 @@ impl Plan {
                 Some(_) => format!("SELECT count(*) FROM (SELECT FROM {}{condition}{limit}) t", layout.relation),
             }
         } else {
-            let columns: Vec<String> = request.columns.iter().map(|at| layout.column(*at)).collect();
             let direction = if request.reverse { " DESC" } else { "" };
             let order: Vec<String> = order.iter().map(|at| format!("{}{direction}", layout.ordered(*at))).collect();
             format!(
                 "SELECT {} FROM {}{condition} ORDER BY {}{limit}",
-                columns.join(", "),
+                layout.list(&request.columns),
                 layout.relation,
                 order.join(", ")
             )
@@ -240,7 +239,7 @@ async fn first(link: Arc<Link>, plan: Arc<Plan>, name: String) -> Result<Portion
     let declaring = link.watched(link.client().execute_typed(&sql, &typed));
     // In this order: both are sent by being polled first.
     let (declared, fetched) = future::join(declaring, fetch(&link, &plan, &name, FIRST_PORTION)).await;
-    declared.map_err(|e| link.failed(&e))?;
+    declared?.map_err(|e| link.failed(&e))?;
     fetched
 }
 
@@ -251,7 +250,7 @@ async fn fetch(link: &Link, plan: &Plan, name: &str, count: usize) -> Result<Por
         let rows = link.client().query_typed_raw(&sql, none).await.map_err(|e| link.failed(&e))?;
         read(link, plan, rows).await
     })
-    .await
+    .await?
 }
 
 async fn read(link: &Link, plan: &Plan, rows: RowStream) -> Result<Portion> {

@@ -113,13 +113,13 @@ impl Shared {
 
     /// A transaction for the site's own business.
     async fn control(&self, begin: &str) -> Result<Link> {
-        Ok(Link::begin(self.control.get().await?, self.name.clone(), begin))
+        Link::begin(&self.control, begin).await
     }
 
     /// Runs one command outside of transactions.
     async fn command(&self, command: &str) -> Result<()> {
-        let link = Link::free(self.control.get().await?, self.name.clone());
-        self.control.in_time(async { link.execute(command).await.map_err(|e| link.failed(&e)) }).await
+        let link = Link::free(&self.control).await?;
+        self.control.in_time(link.execute(command)).await
     }
 
     async fn ask_statistics(&self, fragment: FragmentId) -> Result<()> {
@@ -195,8 +195,7 @@ impl Site for PostgresSite {
         let table = format!("{}.{}", quote(&self.shared.options.schema), quote(&table_name(fragment)));
         // Adopted tables have other names, and stay. Who still reads this one is not waited for: others would queue up behind.
         let link = self.shared.control(&format!("BEGIN; SET LOCAL lock_timeout = {PURGE_PATIENCE}")).await?;
-        let dropping = link.execute(&format!("DROP TABLE IF EXISTS {table}; COMMIT")).await;
-        dropping.map_err(|e| link.failed(&e))?;
+        link.execute(&format!("DROP TABLE IF EXISTS {table}; COMMIT")).await?;
         link.ended();
         self.shared.layouts.write().remove(&fragment);
         self.shared.statistics.forget(fragment);

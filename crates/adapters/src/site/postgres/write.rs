@@ -208,7 +208,7 @@ async fn copy(link: &Link, layout: &Layout, rows: &[&Row]) -> Result<()> {
         sink.feed(message.freeze()).await.map_err(|e| link.failed(&e))?;
         sink.as_mut().finish().await.map_err(|e| link.failed(&e))
     };
-    let touched = link.watched(copying).await?;
+    let touched = link.watched(copying).await??;
     expect(&layout.table, touched, rows.len())
 }
 
