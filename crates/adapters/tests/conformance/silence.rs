@@ -68,13 +68,13 @@ async fn found_out(site: &Arc<dyn Site>, process: Option<u32>) -> TestResult {
     assert_eq!(failure(asked), Some(ErrorKind::SiteUnavailable));
     let committed = committed.expect_err("nobody has answered");
     assert_eq!(committed.outcome(), Outcome::Indeterminate, "{committed:?}");
-    // Now it is known.
+    // Now it is known, or found out once more, by another pool of the site's.
     let began = Instant::now();
     assert_eq!(
         failure(begin(site, Isolation::ReadCommitted).await?.get(&at, &second).await),
         Some(ErrorKind::SiteUnavailable)
     );
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 
     drop(still);
     back(site, &at).await?;

@@ -179,7 +179,10 @@ fn literal(expr: &ast::Expr) -> Option<Literal> {
         },
         ast::Expr::Nested(inner) => literal(inner),
         ast::Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match literal(expr)? {
-            Literal::Number(n) => Some(Literal::Number(format!("-{n}"))),
+            Literal::Number(n) => Some(Literal::Number(match n.strip_prefix('-') {
+                Some(positive) => positive.to_owned(),
+                None => format!("-{n}"),
+            })),
             _ => None,
         },
         // What `pg_dump` and our own text of a default write: 'x'::text.
