@@ -59,6 +59,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         .tokenize_with_location_into_buf(&mut tokens)
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
     let lines = line_starts(sql);
+    spelling::join_texts(&mut tokens).map_err(|second| near(sql, &lines, &second))?;
     let unsettled = look(sql, &lines, &tokens)?;
     copy::plain_options(&mut tokens);
     mark_symmetric(&mut tokens);
@@ -112,6 +113,7 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
         .tokenize_with_location_into_buf(&mut tokens)
         .map_err(|e| lexical_error(sql, &e.message, e.location))?;
     let lines = line_starts(sql);
+    spelling::join_texts(&mut tokens).map_err(|second| near(sql, &lines, &second))?;
     let unsettled = look(sql, &lines, &tokens)?;
     mark_symmetric(&mut tokens);
     limits::check(&tokens).map_err(|_| too_complex())?;

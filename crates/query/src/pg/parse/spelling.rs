@@ -6,7 +6,7 @@
 
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Insert, SetExpr, Setting, Statement, Value};
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Whitespace};
 
 /// `OVERRIDING … VALUE` of an INSERT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +45,43 @@ impl Overriding {
         insert.settings = Some(vec![Setting { key, value: Expr::Value(Value::Null.into()) }]);
         true
     }
+}
+
+/// Texts with nothing but the end of a line between them are one. sqlparser takes the second for a name of the first.
+///
+/// # Errors
+/// The second of two texts that do not go together.
+pub(super) fn join_texts(tokens: &mut Vec<TokenWithSpan>) -> Result<(), TokenWithSpan> {
+    // The last text, if nothing but space came since, and whether a line has ended.
+    let mut last: Option<(usize, bool)> = None;
+    let mut at = 0;
+    while at < tokens.len() {
+        match (&tokens[at].token, &mut last) {
+            (Token::Whitespace(Whitespace::Newline | Whitespace::SingleLineComment { .. }), Some((_, ended))) => {
+                *ended = true;
+            }
+            (Token::Whitespace(_), _) => {}
+            (Token::SingleQuotedString(text), Some((first, ended))) => {
+                let (text, first, ended) = (text.clone(), *first, *ended);
+                let begun = match &mut tokens[first].token {
+                    Token::SingleQuotedString(begun) => Some(begun),
+                    // What follows is read as the first is: a backslash would be one of its escapes.
+                    Token::EscapedStringLiteral(begun) | Token::UnicodeStringLiteral(begun) => {
+                        Some(begun).filter(|_| !text.contains('\\'))
+                    }
+                    _ => None,
+                };
+                let Some(begun) = begun.filter(|_| ended) else { return Err(tokens[at].clone()) };
+                begun.push_str(&text);
+                tokens.drain(first + 1..=at);
+                last = Some((first, false));
+                at = first;
+            }
+            (token, _) => last = super::is_string(token).then_some((at, false)),
+        }
+        at += 1;
+    }
+    Ok(())
 }
 
 /// Changes the tokens; returns where OVERRIDING stood.

@@ -14,6 +14,27 @@ fn error(sql: &str) -> (ErrorKind, String, Option<u32>) {
 }
 
 #[test]
+fn texts_on_lines_of_their_own_are_one() {
+    for (sql, text) in [
+        ("SELECT 'a'\n'b'", "SELECT 'ab'"),
+        ("SELECT 'a' -- and\n  'b'\r\n\t''\n'c', 'd'", "SELECT 'abc', 'd'"),
+        ("SELECT 'x\\'\n'''y'", r"SELECT E'x\\\'y'"),
+        ("SELECT E'a\\n'\n'b'", r"SELECT E'a\nb'"),
+    ] {
+        let items = parse(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let shown = items.iter().map(|item| match &item.statement {
+            Statement::Sql(ast) => ast.to_string(),
+            other => format!("{other:?}"),
+        });
+        assert_eq!(shown.collect::<Vec<_>>(), [text], "{sql}");
+    }
+    for sql in ["SELECT 'a' 'b'", "SELECT 'a' /*\n*/ 'b'", "SELECT X'00'\n'01'", "SELECT E'a'\n'\\n'"] {
+        let error = parse(sql).expect_err(sql);
+        assert_eq!(error.kind().sqlstate(), "42601", "{sql}: {error}");
+    }
+}
+
+#[test]
 fn sites() {
     assert!(matches!(one("CREATE SITE beijing ENGINE embedded"),
         Statement::CreateSite { name, engine, options, .. } if name == "beijing" && engine == "embedded" && options.is_empty()));
