@@ -125,7 +125,7 @@ fn computed(how: Arithmetic, left: SiteExpr, right: SiteExpr, ty: SqlType) -> Si
     SiteExpr::Arithmetic(how, Box::new(left), Box::new(right), ty)
 }
 
-fn up(expr: SiteExpr) -> SortKey {
+pub fn up(expr: SiteExpr) -> SortKey {
     SortKey { expr, descending: false, nulls_first: false }
 }
 

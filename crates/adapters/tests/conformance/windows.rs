@@ -1,6 +1,6 @@
 //! Queries with window functions: partitions and orders of texts that collations, padding and drivers take for something else.
 
-use crate::queries::{NASTY, answers, ask, ask_sorted, int, of, sorted, texts_table, values};
+use crate::queries::{NASTY, answers, ask, ask_sorted, int, of, sorted, texts_table, up, values};
 use crate::world::{TestResult, World};
 use atoll_model::{Row, SqlType, Value};
 use atoll_ports::query::{Aggregate, Arithmetic, SiteExpr, SiteQuery, SortKey, WindowFunction};
@@ -93,8 +93,7 @@ pub async fn first_of_an_order(world: &World) -> TestResult {
         return Ok(());
     }
     let at = texts_table(world).await?;
-    let up = vec![SortKey { expr: of(&at, 0), descending: false, nulls_first: false }];
-    let number = window(WindowFunction::RowNumber, vec![], up);
+    let number = window(WindowFunction::RowNumber, vec![], vec![up(of(&at, 0))]);
     let order = vec![SortKey { expr: number.clone(), descending: true, nulls_first: false }];
     let query = SiteQuery { order, limit: Some(2), offset: 1, ..values(&at, vec![of(&at, 0), number]) };
     assert_eq!(ask(world, query).await?, [ints(23, [24]), ints(22, [23])]);

@@ -4,8 +4,7 @@
 
 use super::Binder;
 use crate::pg::rewrite;
-use crate::syntax;
-use crate::syntax::fold;
+use crate::syntax::{self, fold};
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value, round_seconds, text};
 use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{DataType, Schema};
@@ -236,7 +235,9 @@ fn references_column(expr: &ast::Expr) -> bool {
     })
 }
 
-fn refuse_subqueries(expr: &ast::Expr, what: &str) -> Result<()> {
+/// # Errors
+/// `NotSupported`: a subquery stands where only values may.
+pub(crate) fn refuse_subqueries(expr: &ast::Expr, what: &str) -> Result<()> {
     if syntax::has_query(expr) { Err(Error::unsupported(format!("cannot use subquery in {what}"))) } else { Ok(()) }
 }
 

@@ -20,6 +20,7 @@ mod types;
 
 pub use create::columns_from_schema;
 pub use expression::columns_of;
+pub(crate) use expression::refuse_subqueries;
 pub(crate) use roles::{alter_role, create_role};
 pub use types::{reduced_digits, sql_type};
 

@@ -4,8 +4,7 @@
 
 use super::{carried, evaluate, quote};
 use crate::session::context::{self, StatementContext};
-use crate::syntax;
-use crate::syntax::fold;
+use crate::syntax::{self, fold};
 use atoll_model::{ROW_ID_COLUMN, Result, Row, SqlType, Table, Value};
 use atoll_ports::session::ResultColumn;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};

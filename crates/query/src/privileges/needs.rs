@@ -7,8 +7,7 @@
 use crate::dml;
 use crate::pg::parse::Statement;
 use crate::session::{locking, names};
-use crate::syntax;
-use crate::syntax::fold;
+use crate::syntax::{self, fold};
 use atoll_model::{Catalog, Privileges};
 use datafusion::sql::sqlparser::ast::{
     CopySource, Delete, Expr, FromTable, Ident, Insert, Lock, LockTableMode, ObjectName, OnConflictAction, OnInsert,

@@ -5,7 +5,7 @@ use super::settings::{self, Settings};
 use super::{SqlSession, text_rows};
 use crate::dml::params;
 use crate::pg::parse::Statement;
-use crate::syntax::{self, fold};
+use crate::syntax::fold;
 use atoll_model::{Error, ErrorKind, Result, SqlType, Value};
 use atoll_ports::cluster::TableLock;
 use atoll_ports::session::{Execution, ResultColumn};
@@ -309,11 +309,9 @@ impl SqlSession {
         for (expr, ty) in given.iter().zip(types) {
             let (from, value) = match params::plain_literal(expr) {
                 Some(typed) => typed,
-                // Nobody has asked whether the session may read its tables.
-                None if syntax::has_query(expr) => {
-                    return Err(Error::unsupported("cannot use subquery in EXECUTE parameter"));
-                }
                 None => {
+                    // Nobody has asked whether the session may read its tables.
+                    crate::ddl::refuse_subqueries(expr, "EXECUTE parameter")?;
                     let txn = self.transaction()?;
                     let cx = self.context(&txn, bound, values.to_vec())?;
                     let (mut from, mut rows) = cx.evaluate_constant(&expr.to_string(), 1).await?;

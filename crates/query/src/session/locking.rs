@@ -8,8 +8,7 @@
 
 use super::context::StatementContext;
 use crate::dml::{self, params};
-use crate::syntax;
-use crate::syntax::fold;
+use crate::syntax::{self, fold};
 use atoll_model::{Catalog, Error, ErrorKind, Fragmentation, Result, Row, SqlType, Table, Value};
 use atoll_ports::cluster::FragmentRef;
 use atoll_ports::site::{LockMode, LockWait};

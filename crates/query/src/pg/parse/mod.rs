@@ -54,13 +54,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
         return Err(Error::new(ErrorKind::InvalidEncoding, "invalid byte sequence for encoding \"UTF8\": 0x00")
             .position(characters(sql, at)));
     }
-    let mut tokens = Vec::new();
-    Tokenizer::new(&DIALECT, sql)
-        .tokenize_with_location_into_buf(&mut tokens)
-        .map_err(|e| lexical_error(sql, &e.message, e.location))?;
-    let lines = line_starts(sql);
-    spelling::join_texts(&mut tokens).map_err(|second| near(sql, &lines, &second))?;
-    let unsettled = look(sql, &lines, &tokens)?;
+    let Tokens { mut tokens, lines, unsettled } = tokens(sql)?;
     copy::plain_options(&mut tokens);
     mark_symmetric(&mut tokens);
     spelling::select_nothing(&mut tokens);
@@ -108,13 +102,7 @@ pub fn parse(sql: &str) -> Result<Vec<Item>> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Expr> {
-    let mut tokens = Vec::new();
-    Tokenizer::new(&DIALECT, sql)
-        .tokenize_with_location_into_buf(&mut tokens)
-        .map_err(|e| lexical_error(sql, &e.message, e.location))?;
-    let lines = line_starts(sql);
-    spelling::join_texts(&mut tokens).map_err(|second| near(sql, &lines, &second))?;
-    let unsettled = look(sql, &lines, &tokens)?;
+    let Tokens { mut tokens, lines, unsettled } = tokens(sql)?;
     mark_symmetric(&mut tokens);
     limits::check(&tokens).map_err(|_| too_complex())?;
     let mut parser = Parser::new(&DIALECT).with_recursion_limit(MAX_NESTING).with_tokens_with_locations(tokens.clone());
@@ -129,8 +117,25 @@ pub fn parse_expression(sql: &str) -> Result<datafusion::sql::sqlparser::ast::Ex
     }
 }
 
-fn look(sql: &str, lines: &[usize], tokens: &[TokenWithSpan]) -> Result<bool> {
-    faithful::look(tokens).map_err(|(at, error)| error.position(characters(sql, offset(sql, lines, at))))
+/// What a text consists of.
+struct Tokens {
+    tokens: Vec<TokenWithSpan>,
+    /// Where its lines start.
+    lines: Vec<usize>,
+    /// Trees of it have to be [settled](faithful::settle).
+    unsettled: bool,
+}
+
+fn tokens(sql: &str) -> Result<Tokens> {
+    let mut tokens = Vec::new();
+    Tokenizer::new(&DIALECT, sql)
+        .tokenize_with_location_into_buf(&mut tokens)
+        .map_err(|e| lexical_error(sql, &e.message, e.location))?;
+    let lines = line_starts(sql);
+    spelling::join_texts(&mut tokens).map_err(|second| near(sql, &lines, &second))?;
+    let unsettled =
+        faithful::look(&tokens).map_err(|(at, error)| error.position(characters(sql, offset(sql, &lines, at))))?;
+    Ok(Tokens { tokens, lines, unsettled })
 }
 
 /// `BETWEEN SYMMETRIC a AND b`, which sqlparser does not know, as `BETWEEN !! a AND b`: a prefix operator that it knows and that

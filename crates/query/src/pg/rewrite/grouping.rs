@@ -2,8 +2,7 @@
 //!
 //! Invariant: columns that are added to GROUP BY are determined by those that stand there, so the groups stay the same.
 
-use crate::syntax;
-use crate::syntax::fold;
+use crate::syntax::{self, fold};
 use atoll_model::{Catalog, Table};
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem,

@@ -4,8 +4,7 @@
 //! join; `SELECT *` gives the merged columns first. The planner takes the left one always, and keeps the tables' order.
 
 use super::call;
-use crate::syntax;
-use crate::syntax::fold;
+use crate::syntax::{self, fold};
 use atoll_model::{Error, Result};
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select,

@@ -6,8 +6,7 @@
 //! Invariant: only names whose table does not stand in the FROM of their own query are changed, and they mean what they meant.
 
 use crate::read::PUBLIC;
-use crate::syntax;
-use crate::syntax::fold;
+use crate::syntax::{self, fold};
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectName, Query, Select, SetExpr, Statement, TableFactor, TableWithJoins, VisitorMut,
 };

@@ -21,12 +21,14 @@ use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, Result, St
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::filter_pushdown::{
     ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
 };
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
@@ -148,12 +150,8 @@ impl TableProvider for SiteTable {
         match projection {
             None => Ok(plan),
             Some(columns) => {
-                let column = |at: &usize| {
-                    let name = self.schema.field(*at).name();
-                    (Arc::new(Column::new(name, *at)) as Arc<dyn PhysicalExpr>, name.clone())
-                };
-                let columns: Vec<_> = columns.iter().map(column).collect();
-                Ok(Arc::new(datafusion::physical_plan::projection::ProjectionExec::try_new(columns, plan)?))
+                let columns = ProjectionExprs::from_indices(columns, &self.schema);
+                Ok(Arc::new(ProjectionExec::try_new(columns.iter().cloned(), plan)?))
             }
         }
     }
